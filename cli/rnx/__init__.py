@@ -1,0 +1,1 @@
+"""The client. Runs wherever Python does: nothing Linux-only is imported here."""

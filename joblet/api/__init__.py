@@ -1,0 +1,1 @@
+"""The gRPC contract in Python: generated code (v1), channel and credentials."""

@@ -1,0 +1,1 @@
+"""cgroups: one interface, two hierarchies. What is asked is planned as data; what is so is read back here and only here."""

@@ -1,0 +1,1 @@
+"""Manifests: the v1 models, reading with positions, defaults, canonical form, comparison."""

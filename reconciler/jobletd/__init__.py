@@ -1,0 +1,1 @@
+"""The daemon: sources, desired state, reconciler, executors, services."""

@@ -1,0 +1,261 @@
+"""The words of the daemon as types: what is stored, shown, and passed between its parts. No behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NewType
+
+from joblet.manifest import JobManifest
+
+JobName = NewType("JobName", str)
+RunId = NewType("RunId", str)
+AttemptId = NewType("AttemptId", str)
+
+
+class Phase(StrEnum):
+    """Where a run or an attempt stands."""
+
+    SCHEDULED = "SCHEDULED"  # waits for its time: between two attempts
+    PENDING = "PENDING"  # waits for a free place
+    INITIALIZING = "INITIALIZING"  # handed to the executor
+    RUNNING = "RUNNING"  # its command was executed
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    STOPPED = "STOPPED"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (Phase.COMPLETED, Phase.FAILED, Phase.STOPPED)
+
+
+class Reason(StrEnum):
+    """Why a run or an attempt ended, or waits."""
+
+    COMPLETED = "Completed"
+    EXIT_CODE = "ExitCode"
+    SIGNAL = "Signal"
+    OOM_KILLED = "OOMKilled"
+    TIMED_OUT = "TimedOut"
+    STOPPED = "Stopped"  # by a person
+    SUPERSEDED = "Superseded"  # by a newer generation
+    DELETED = "Deleted"  # its manifest went away
+    SUSPENDED = "Suspended"
+    START_ERROR = "StartError"
+    LIMIT_NOT_ENFORCEABLE = "LimitNotEnforceable"
+    NODE_REBOOT = "NodeReboot"
+    LOST = "Lost"
+    BACK_OFF = "BackOff"  # waits before the next attempt
+    QUEUED = "Queued"  # waits for a free place
+
+
+class Action(StrEnum):
+    """What an apply did to one manifest."""
+
+    CREATED = "created"
+    CONFIGURED = "configured"
+    UNCHANGED = "unchanged"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a job came from and who owns it. ``str()`` gives the form of DESIGN: ``spool:<file>``, ``grpc:<client>``."""
+
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> Source:
+        kind, _, name = text.partition(":")
+        return cls(kind, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an attempt used. None: the host cannot tell."""
+
+    memory_bytes: int | None = None
+    memory_peak_bytes: int | None = None
+    cpu_seconds: float | None = None
+    throttled_seconds: float | None = None
+    pids: int | None = None
+    io_read_bytes: int | None = None
+    io_write_bytes: int | None = None
+    oom_kills: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitStatus:
+    """One limit as asked and as read back. name: as in ``spec.limits`` (``memory``, ``io.read``)."""
+
+    name: str
+    asked: str
+    effective: str
+    enforced: bool
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The command ended by itself. code: 0 to 255."""
+
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """The command ended by a signal, named as in signal(7)."""
+
+    signal: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """The command was never executed. code: 126 or 127 as shells give. error: the errno's text and what it concerns."""
+
+    code: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Nobody can tell how it ended. why: what is known."""
+
+    why: str
+
+
+Outcome = Exited | Killed | NotStarted | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How an attempt ended, as its executor tells: the facts of the exit record."""
+
+    outcome: Outcome
+    reason: Reason
+    ended_ns: int
+    started_ns: int | None = None
+    message: str = ""
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One launch of a run's command. handle: the executor's own, opaque text; empty until submitted."""
+
+    id: AttemptId
+    run_id: RunId
+    number: int
+    phase: Phase
+    created_ns: int
+    handle: str = ""
+    started_ns: int | None = None
+    limits: tuple[LimitStatus, ...] = ()
+    end: End | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution that a job asked for. manifest: what it runs, as it was when the run was made or changed in place."""
+
+    id: RunId
+    job: JobName
+    job_uid: str
+    generation: int
+    trigger: str  # generation | manual
+    phase: Phase
+    manifest: JobManifest
+    created_ns: int
+    reason: Reason | None = None
+    message: str = ""
+    started_ns: int | None = None
+    ended_ns: int | None = None
+    outcome: Outcome | None = None
+    next_attempt_ns: int | None = None
+    queue_position: int = 0
+    attempts: tuple[Attempt, ...] = ()  # oldest first
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A lasting fact about a job. type: Valid, Conflict, LimitsEnforced ... status: True, False, Unknown."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+    since_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job with its status: what ``get``, ``list``, ``watch`` and the status files show. runs: newest first."""
+
+    uid: str
+    manifest: JobManifest
+    source: Source
+    generation: int
+    observed_generation: int
+    created_ns: int
+    updated_ns: int
+    deleting: bool = False
+    conditions: tuple[Condition, ...] = ()
+    runs: tuple[Run, ...] = ()
+
+    @property
+    def name(self) -> JobName:
+        return JobName(self.manifest.metadata.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What happened, when, why, how often. type: Normal or Warning. job: empty for the host itself."""
+
+    id: int
+    job: str
+    run_id: str
+    type: str
+    reason: str
+    message: str
+    count: int
+    first_ns: int
+    last_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyResult:
+    """What an apply did to one manifest. consequence: one short sentence for people."""
+
+    name: JobName
+    action: Action
+    generation: int
+    consequence: str
+    run_id: RunId | None
+    current: JobManifest | None
+    desired: JobManifest
+
+
+@dataclass(frozen=True, slots=True)
+class JobChange:
+    """One message of a watch. type: ADDED, MODIFIED, DELETED; SYNCED carries no job."""
+
+    type: str
+    job: JobView | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One CRI entry. data: as written by the job, with its newline unless partial (tag P)."""
+
+    time_ns: int
+    stream: str
+    data: bytes
+    partial: bool
+    attempt: int = 0
+
+
+Labels = Mapping[str, str]
