@@ -1,0 +1,275 @@
+"""A whole Joblet host in a throw-away directory, for the integration tests: real daemon, real client, real kernel."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import dedent
+from typing import Any, TypeVar
+
+import grpc
+from ruamel.yaml import YAML
+
+from joblet.api.v1 import job_pb2, job_pb2_grpc
+
+PATIENCE = float(os.environ.get("JOBLET_TEST_PATIENCE", "1"))
+BIN = Path(sys.executable).parent
+FINAL = ("COMPLETED", "FAILED", "STOPPED")
+T = TypeVar("T")
+
+
+def eventually(look: Callable[[], T], *, within: float = 20, what: str = "") -> T:
+    """Look until the answer is true. within: seconds on a fast machine. The pause between two looks is not a wait for luck:
+    what is waited for lies in another process, behind its public interface."""
+    deadline = time.monotonic() + within * PATIENCE
+    while True:
+        if answer := look():
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within * PATIENCE:g} s: {what or look}; last answer: {answer!r}")
+        time.sleep(0.02)
+
+
+@dataclass
+class Host:
+    """One ``joblet serve`` on its own root directory, cgroup base and port."""
+
+    root: Path
+    daemon: subprocess.Popen[str] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    channels: dict[str, grpc.Channel] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config/joblet-config.yml"
+
+    @property
+    def spool(self) -> Path:
+        return self.root / "spool"
+
+    @property
+    def cgroup_base(self) -> str:
+        return f"/sys/fs/cgroup/joblet-test-{self.root.name}.slice/joblet.service"
+
+    def init(self, *arguments: str) -> None:
+        subprocess.run(
+            [BIN / "joblet", "init", "--root", self.root, "--port", "0", "--cgroup-base", self.cgroup_base, *arguments],
+            check=True,
+            timeout=60 * PATIENCE,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def configure(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change the configuration file, before the start."""
+        yaml = YAML()
+        content = yaml.load(self.config.read_text())
+        change(content)
+        with self.config.open("w") as stream:
+            yaml.dump(content, stream)
+
+    def start(self) -> None:
+        """Start the daemon and wait until it says that it is ready."""
+        log = self.root / "daemon.log"
+        with log.open("a") as stream:
+            offset = stream.tell()
+            self.daemon = subprocess.Popen(
+                [BIN / "joblet", "serve", "--config", self.config],
+                stdout=stream,
+                stderr=stream,
+                text=True,
+                start_new_session=True,
+                env={**os.environ, **self.environment},
+            )
+
+        def ready() -> bool:
+            text = log.read_text()[offset:]
+            assert self.daemon is not None
+            if self.daemon.poll() is not None:
+                raise AssertionError(f"the daemon ended with status {self.daemon.returncode}:\n{text}")
+            return "ready" in text
+
+        eventually(ready, within=20, what="the daemon's ready line")
+        self.use_actual_port()
+
+    def use_actual_port(self) -> None:
+        """Point the client configurations at the port that the kernel gave."""
+        port = (self.root / "run/port").read_text().strip()
+        yaml = YAML()
+        for name in ("rnx-config.yml", "rnx-config-viewer.yml"):
+            path = self.root / "config" / name
+            content = yaml.load(path.read_text())
+            node = content["nodes"]["default"]
+            node["address"] = f"127.0.0.1:{port}"
+            with path.open("w") as stream:
+                yaml.dump(content, stream)
+
+    def stop(self) -> int:
+        """End the daemon with SIGTERM. Returns its exit status."""
+        assert self.daemon is not None
+        self.daemon.terminate()
+        status = self.daemon.wait(timeout=60 * PATIENCE)
+        self.forget_daemon()
+        return status
+
+    def kill(self) -> None:
+        """End the daemon as a crash would."""
+        assert self.daemon is not None
+        self.daemon.send_signal(signal.SIGKILL)
+        self.daemon.wait(timeout=10 * PATIENCE)
+        self.forget_daemon()
+
+    def forget_daemon(self) -> None:
+        self.daemon = None
+        for channel in self.channels.values():
+            channel.close()
+        self.channels.clear()
+
+    def client(self, role: str = "admin") -> job_pb2_grpc.JobServiceStub:
+        """A stub over the daemon's real TLS port, with the certificate of that role; one channel a role and daemon."""
+        if role not in self.channels:
+            name = "rnx-config.yml" if role == "admin" else f"rnx-config-{role}.yml"
+            node = YAML(typ="safe").load((self.root / "config" / name).read_text())["nodes"]["default"]
+            credentials = grpc.ssl_channel_credentials(*(node[key].encode() for key in ("ca", "key", "cert")))
+            self.channels[role] = grpc.secure_channel(node["address"], credentials)
+        return job_pb2_grpc.JobServiceStub(self.channels[role])
+
+    @property
+    def jobs(self) -> job_pb2_grpc.JobServiceStub:
+        return self.client()
+
+    def apply(self, text: str, *, filename: str = "test.yml", dry_run: bool = False) -> list[job_pb2.ApplyResult]:
+        """Apply manifests; the text may be indented as a whole."""
+        request = job_pb2.ApplyRequest(manifest=dedent(text).encode(), filename=filename, dry_run=dry_run)
+        return list(self.jobs.Apply(request, timeout=30 * PATIENCE).results)
+
+    def job(self, ref: str, *, history: bool = False) -> job_pb2.Job:
+        return self.jobs.Get(job_pb2.GetRequest(ref=ref, history=history), timeout=30 * PATIENCE)
+
+    def run(self, ref: str) -> job_pb2.Run:
+        """The run with that id, or the latest of that job."""
+        runs = self.job(ref).runs
+        assert runs, f"{ref} has no run\n{self.log_tail()}"
+        return runs[0]
+
+    def watch_until(self, name: str, done: Callable[[job_pb2.Run], bool], *, within: float = 30) -> job_pb2.Run:
+        """Follow a job by Watch until its latest run is as wanted; fails with the last state otherwise."""
+        last: object = None
+        stream = self.jobs.Watch(job_pb2.WatchRequest(ref=name), timeout=within * PATIENCE)
+        try:
+            for event in stream:
+                if event.job.runs:
+                    last = event.job.runs[0]
+                    if done(event.job.runs[0]):
+                        return event.job.runs[0]
+        except grpc.RpcError as error:
+            raise AssertionError(f"{name}: {error}; last: {last}\n{self.log_tail()}") from error
+        finally:
+            stream.cancel()
+        raise AssertionError(f"{name}: the watch ended; last: {last}\n{self.log_tail()}")
+
+    def finished(self, name: str, *, within: float = 30) -> job_pb2.Run:
+        """The latest run of a job, once it is over."""
+        return self.watch_until(name, lambda run: run.phase in FINAL, within=within)
+
+    def running(self, name: str, *, within: float = 20) -> job_pb2.Run:
+        """The latest run of a job, once its command runs."""
+        return self.watch_until(name, lambda run: run.phase == "RUNNING", within=within)
+
+    def log(
+        self, ref: str, *, follow: bool = True, stream: str = "stdout", attempt: int = 0, within: float = 60
+    ) -> bytes:
+        """What a run wrote; with ``follow`` until it is over."""
+        request = job_pb2.LogsRequest(ref=ref, follow=follow, stream=stream, attempt=attempt)
+        batches = self.jobs.Logs(request, timeout=within * PATIENCE)
+        return b"".join(entry.data for batch in batches for entry in batch.entries)
+
+    def rnx(self, *arguments: str | Path, role: str = "admin", stdin: str = "", timeout: float = 60) -> Ended:
+        """Run the client against this host, as a person would."""
+        name = "rnx-config.yml" if role == "admin" else f"rnx-config-{role}.yml"
+        command = [str(BIN / "rnx"), "--config", str(self.root / "config" / name), *map(str, arguments)]
+        ended = subprocess.run(
+            command, input=stdin.encode(), capture_output=True, timeout=timeout * PATIENCE, check=False
+        )
+        return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+    def log_tail(self) -> str:
+        path = self.root / "daemon.log"
+        return "--- daemon:\n" + "\n".join(path.read_text().splitlines()[-40:]) if path.exists() else ""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a client call ended."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def out(self) -> str:
+        return self.stdout.decode()
+
+    @property
+    def err(self) -> str:
+        return self.stderr.decode()
+
+
+@contextmanager
+def job_host(*init_arguments: str, configure: Callable[[dict[str, Any]], None] | None = None) -> Iterator[Host]:
+    """A running host; at the end nothing of it is left, whatever happened."""
+    root = Path(tempfile.mkdtemp(prefix="joblet-test-"))
+    host = Host(root / "h")
+    host.root = root / root.name.removeprefix("joblet-test-")
+    try:
+        host.init(*init_arguments)
+        if configure is not None:
+            host.configure(configure)
+        host.start()
+        yield host
+    finally:
+        try:
+            dispose(host)
+        finally:
+            shutil.rmtree(root, ignore_errors=True)
+
+
+def dispose(host: Host) -> None:
+    """Stop the daemon; if a test killed it, start one more so that it cleans up what it had made."""
+    if not host.config.exists():
+        return
+    if host.daemon is not None and host.daemon.poll() is not None:
+        host.forget_daemon()
+    if host.daemon is None:
+        host.start()
+    try:
+        host.stop()
+    except subprocess.TimeoutExpired:
+        host.kill()
+        raise
+    remove_cgroups(host.cgroup_base)
+
+
+def cgroup_directories(base: str) -> list[Path]:
+    """Where a base lies in the mounted hierarchies: v2, or each v1 controller and the unified tree."""
+    relative = Path(base).relative_to("/sys/fs/cgroup")
+    roots = [Path("/sys/fs/cgroup"), *(path for path in Path("/sys/fs/cgroup").iterdir() if path.is_dir())]
+    return [root / relative for root in roots if (root / relative).is_dir()]
+
+
+def remove_cgroups(base: str) -> None:
+    """Remove the (empty) base directories of a test's own hierarchy, with the slice above them."""
+    for directory in cgroup_directories(base):
+        for child in sorted(directory.rglob("*"), reverse=True):
+            if child.is_dir():
+                child.rmdir()
+        directory.rmdir()
+        directory.parent.rmdir()

@@ -1,0 +1,40 @@
+"""Every manifest in examples/ is run, and ends as its own first lines say (``# expect: PHASE [Reason]``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.integration.host import Host, job_host
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yml"))
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    with job_host() as host:
+        yield host
+
+
+def test_there_is_an_example_for_each_feature() -> None:
+    assert {path.stem for path in EXAMPLES} >= {
+        *("hello", "limits", "timeout", "retry", "script", "files", "service", "big-output", "failing", "environment"),
+        *("cpu-quota", "untrusted-python"),
+    }
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_ends_as_it_says(host: Host, path: Path) -> None:
+    text = path.read_text()
+    expected = re.search(r"^# expect: (\S+) ?(\S*)$", text, flags=re.M)
+    assert expected, f"{path.name} does not say how it ends"
+    phase, reason = expected.groups()
+    name = YAML(typ="safe").load(text)["metadata"]["name"]
+    host.apply(text, filename=path.name)
+    run = host.running(name) if phase == "RUNNING" else host.finished(name, within=90)
+    assert run.phase == phase, (run, host.log(name, stream="", follow=False)[-2000:])
+    assert not reason or run.reason == reason
