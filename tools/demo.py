@@ -1,7 +1,7 @@
 """``make run``: the main job on real manifests, in a throw-away directory, from set-up to an empty host.
 
-Drops examples/hello.yml into the spool, applies examples/limits.yml with rnx, shows their live output and final status, and
-stops the daemon. Nothing is left running or lying about.
+Drops examples/hello.yml into the spool, applies examples/limits.yml with rnx, shows their live output and final status,
+and stops the daemon. Nothing is left running or lying about.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def free_port() -> int:
 
 
 def start_daemon(config: Path, log: Path) -> subprocess.Popen[bytes]:
-    """Start ``joblet serve`` and wait until its log says that it is ready. Raises SystemExit with the log if it ends before."""
+    """Start ``joblet serve`` and wait until its log says that it is ready. Raises SystemExit with the log otherwise."""
     with log.open("wb") as stream:
         daemon = subprocess.Popen([BIN / "joblet", "serve", "--config", config], stdout=stream, stderr=stream)
     deadline = time.monotonic() + READY_WITHIN_SECONDS

@@ -28,8 +28,10 @@ T = TypeVar("T")
 
 
 def eventually(look: Callable[[], T], *, within: float = 20, what: str = "") -> T:
-    """Look until the answer is true. within: seconds on a fast machine. The pause between two looks is not a wait for luck:
-    what is waited for lies in another process, behind its public interface."""
+    """Look until the answer is true. within: seconds on a fast machine.
+
+    Only for what another process does behind its public interface, where there is no event to wait on.
+    """
     deadline = time.monotonic() + within * PATIENCE
     while True:
         if answer := look():

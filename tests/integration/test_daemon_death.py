@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import pytest
 
 from joblet.api.v1 import job_pb2
-from tests.integration.host import Host, eventually, job_host
+from tests.integration.host import Host, cgroup_directories, eventually, job_host
 
 
 @pytest.fixture
@@ -80,8 +81,10 @@ def test_a_job_outlives_the_launcher(host: Host) -> None:
     host.apply(COUNTING)
     host.running("counting")
     assert host.daemon is not None
-    children = open(f"/proc/{host.daemon.pid}/task/{host.daemon.pid}/children").read().split()
-    launchers = [pid for pid in children if b"joblet.sandbox.launcher" in open(f"/proc/{pid}/cmdline", "rb").read()]
+    daemon = Path(f"/proc/{host.daemon.pid}")
+    # Whichever thread started it.
+    children = " ".join(path.read_text() for path in daemon.glob("task/*/children")).split()
+    launchers = [pid for pid in children if b"joblet.sandbox.launcher" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert len(launchers) == 1
     os.kill(int(launchers[0]), signal.SIGKILL)
     # A new launcher takes the next job, and the old job is still watched.
@@ -120,7 +123,7 @@ def test_a_finished_run_does_not_run_again_after_a_restart(host: Host) -> None:
 
 def test_a_second_daemon_on_the_same_root_is_refused(host: Host) -> None:
     second = Host(host.root)
-    with pytest.raises(AssertionError, match="status [1-9]"):
+    with pytest.raises(AssertionError, match=r"status [1-9]"):
         second.start()
 
 
@@ -128,8 +131,6 @@ def test_a_stopped_daemon_leaves_no_process_and_no_cgroup(host: Host) -> None:
     host.apply(COUNTING)
     host.running("counting")
     host.stop()
-    from tests.integration.host import cgroup_directories
-
     left = [child for base in cgroup_directories(host.cgroup_base) for child in base.glob("job-*")]
     assert left == []
     assert os.listdir(host.root / "state/work") == []

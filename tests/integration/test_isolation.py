@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.host import Host, job_host
+from tests.integration.host import Host, eventually, job_host
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_a_job_has_its_own_name(host: Host) -> None:
 def test_nothing_of_the_daemons_environment_leaks(host: Host) -> None:
     environment = output_of(host, "environment", "env")
     assert "JOBLET_TEST_SECRET" not in environment
-    assert set(line.split("=")[0] for line in environment.splitlines()) <= {
+    assert {line.split("=")[0] for line in environment.splitlines()} <= {
         *(
             "PATH",
             "HOME",
@@ -105,8 +105,6 @@ def test_two_jobs_have_different_ids_on_the_host(host: Host) -> None:
         """)
     for name in ("left", "right"):
         host.running(name)
-    from tests.integration.host import eventually
-
     maps = [eventually(lambda name=name: host.log(name, follow=False)) for name in ("left", "right")]
     assert maps[0] != maps[1]
 
@@ -119,7 +117,8 @@ def test_the_network_is_an_empty_one(host: Host) -> None:
 def test_the_hosts_state_and_keys_are_out_of_reach(host: Host) -> None:
     script = f"""
 for path in {host.root} /sys/fs/cgroup /root /home /etc/shadow /run/dbus /proc/kcore /dev/vda; do
-  if [ -r $path ] && [ -n "$(ls -A $path 2>/dev/null | head -1)" ] && head -c1 $path >/dev/null 2>&1; then echo reached $path; fi
+  [ -d $path ] && [ -n "$(ls -A $path 2>/dev/null)" ] && echo reached $path
+  [ -f $path ] && head -c1 $path >/dev/null 2>&1 && echo reached $path
 done
 ls /sys/fs/cgroup {host.root} 2>/dev/null
 touch /usr/x /etc/x /bin/x /x 2>/dev/null && echo wrote
