@@ -1,1 +1,44 @@
 """Manifests: the v1 models, reading with positions, defaults, canonical form, comparison."""
+
+from joblet.manifest.canonical import canonical_json, manifest_from_json, manifest_to_json, spec_hash
+from joblet.manifest.errors import ManifestError, ManifestErrors
+from joblet.manifest.fields import Enforcement, Network, Restart, Seccomp
+from joblet.manifest.models import (
+    FileSpec,
+    History,
+    IoLimits,
+    Isolation,
+    JobManifest,
+    JobSpec,
+    Limits,
+    Metadata,
+    Retry,
+    Stop,
+)
+from joblet.manifest.nearest import nearest
+from joblet.manifest.reader import read_manifests
+
+__all__ = [
+    "Enforcement",
+    "FileSpec",
+    "History",
+    "IoLimits",
+    "Isolation",
+    "JobManifest",
+    "JobSpec",
+    "Limits",
+    "ManifestError",
+    "ManifestErrors",
+    "Metadata",
+    "Network",
+    "Restart",
+    "Retry",
+    "Seccomp",
+    "Stop",
+    "canonical_json",
+    "manifest_from_json",
+    "manifest_to_json",
+    "nearest",
+    "read_manifests",
+    "spec_hash",
+]

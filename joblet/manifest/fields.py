@@ -1,0 +1,224 @@
+"""The leaf types of a manifest: how each is parsed, written back, and described in the JSON Schema.
+
+Every leaf is one ``Leaf`` in an ``Annotated`` type, so that the three never drift apart. ``null`` is never a value: an absent
+key means the default, an empty one is a mistake worth showing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from joblet.manifest import names, quantities
+from joblet.manifest.nearest import nearest
+from joblet.manifest.quantities import shown
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One scalar: parse raises ValueError with words for people; write gives the manifest's spelling back."""
+
+    parse: Callable[[object], object]
+    schema: dict[str, Any] = field(hash=False)
+    write: Callable[[Any], object] | None = None
+    kind: str = "text"
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        written = core_schema.plain_serializer_function_ser_schema(self.write) if self.write else None
+        return core_schema.no_info_plain_validator_function(self.parse, serialization=written)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return dict(self.schema)
+
+
+def _whole(low: int, high: int) -> Leaf:
+    def parse(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            hint = "; write it without quotes" if isinstance(value, str) and value.isdecimal() else ""
+            raise ValueError(f"{shown(value)} is not a whole number{hint}")
+        if not low <= value <= high:
+            raise ValueError(f"{shown(value)} is out of range ({low} to {high})")
+        return value
+
+    return Leaf(parse, {"type": "integer", "minimum": low, "maximum": high}, kind="number")
+
+
+def _size(low: int = 0) -> Leaf:
+    def parse(value: object) -> int:
+        number = quantities.parse_size(value)
+        if number < low:
+            raise ValueError(f"{shown(value)} is too small (at least {quantities.format_size(low)})")
+        return number
+
+    schema = {
+        "anyOf": [
+            {"type": "integer", "minimum": low, "maximum": quantities.MAX_BYTES},
+            {"type": "string", "pattern": quantities.SIZE_PATTERN},
+        ],
+        "examples": ["512Mi", "1G", 1048576],
+    }
+    return Leaf(parse, schema, quantities.format_size, "size")
+
+
+def _duration(low_seconds: float = 0.0) -> Leaf:
+    def parse(value: object) -> float:
+        seconds = quantities.parse_duration(value)
+        if seconds < low_seconds:
+            raise ValueError(f"{shown(value)} is too short (at least {quantities.format_duration(low_seconds)})")
+        return seconds
+
+    schema = {"type": "string", "pattern": quantities.DURATION_PATTERN, "examples": ["90s", "1h30m", "500ms"]}
+    return Leaf(parse, schema, quantities.format_duration, "duration")
+
+
+def _text(check: Callable[[object], str], **schema: Any) -> Leaf:
+    return Leaf(check, {"type": "string", **schema})
+
+
+def _choice(choices: type[StrEnum]) -> Leaf:
+    allowed = [choice.value for choice in choices]
+
+    def parse(value: object) -> StrEnum:
+        if isinstance(value, str) and value in allowed:
+            return choices(value)
+        best = nearest(value, allowed) if isinstance(value, str) else None
+        hint = f"; did you mean {best}?" if best else ""
+        raise ValueError(f"{shown(value)} is not allowed here{hint} (use {', '.join(allowed)})")
+
+    return Leaf(parse, {"type": "string", "enum": allowed}, lambda choice: choice.value, "choice")
+
+
+def _exactly(word: str) -> Leaf:
+    def parse(value: object) -> str:
+        if value != word or not isinstance(value, str):
+            raise ValueError(f"{shown(value)} is not allowed here (use {word})")
+        return word
+
+    return Leaf(parse, {"type": "string", "const": word}, kind="choice")
+
+
+def _boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{shown(value)} is not true or false")
+    return value
+
+
+def _any_text(value: object) -> str:
+    if not isinstance(value, str):
+        hint = "; write it in quotes" if isinstance(value, (bool, int, float)) else ""
+        raise ValueError(f"{shown(value)} is not text{hint}")
+    return value
+
+
+def _list(value: object) -> object:
+    if isinstance(value, str):
+        raise ValueError(f"{shown(value)} is not a list; write [a, b] or one item a line, each after a dash")
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{shown(value)} is not a list")
+    return value
+
+
+def _mapping(value: object) -> object:
+    if value is None:
+        raise ValueError("null is not a mapping; write the keys below it, or leave it out")
+    return value
+
+
+def _rootfs(value: object) -> str:
+    return "host" if value == "host" else names.check_absolute_path(value)
+
+
+class Enforcement(StrEnum):
+    """What happens when a limit cannot be enforced on this host."""
+
+    STRICT = "strict"
+    BEST_EFFORT = "best-effort"
+
+
+class Restart(StrEnum):
+    """When an ended command is started again."""
+
+    NEVER = "Never"
+    ON_FAILURE = "OnFailure"
+    ALWAYS = "Always"
+
+
+class Network(StrEnum):
+    """Which network a job sees."""
+
+    NONE = "none"
+    HOST = "host"
+
+
+class Seccomp(StrEnum):
+    """Which system calls a job may make."""
+
+    DEFAULT = "default"
+
+
+PathText = Annotated[str, _text(names.check_absolute_path, pattern=names.ABSOLUTE_PATH_PATTERN)]
+Name = Annotated[str, _text(names.check_name, pattern=names.NAME_PATTERN)]
+LabelKey = Annotated[str, _text(names.check_label_key, pattern=names.LABEL_KEY_PATTERN)]
+LabelValue = Annotated[str, _text(names.check_label_value, pattern=names.LABEL_VALUE_PATTERN)]
+EnvName = Annotated[str, _text(names.check_env_name, pattern=names.ENV_NAME_PATTERN)]
+Argument = Annotated[str, _text(names.check_argument, pattern=names.NO_NUL_PATTERN)]
+Script = Annotated[str | None, _text(names.check_script, pattern=r"^[^\u0000]*\S[^\u0000]*$")]
+Text = Annotated[str, _text(_any_text)]
+FilePath = Annotated[str, _text(names.check_file_path, pattern=names.FILE_PATH_PATTERN)]
+FileMode = Annotated[
+    int, Leaf(names.parse_mode, {"type": "string", "pattern": names.MODE_PATTERN}, lambda mode: f"{mode:04o}", "mode")
+]
+Hostname = Annotated[str | None, _text(names.check_hostname, pattern=names.HOSTNAME_PATTERN)]
+Signal = Annotated[str, _text(names.check_signal, enum=list(names.SIGNALS))]
+Capability = Annotated[str, _text(names.check_capability, enum=list(names.CAPABILITIES))]
+RootFs = Annotated[
+    str, _text(_rootfs, anyOf=[{"const": "host"}, {"type": "string", "pattern": names.ABSOLUTE_PATH_PATTERN}])
+]
+
+CpuPercent = Annotated[
+    float | None,
+    Leaf(
+        quantities.parse_cpu,
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0.01, "maximum": quantities.MAX_CPU_PERCENT / 100},
+                {"type": "string", "pattern": quantities.CPU_PATTERN},
+            ],
+            "examples": ["150%", 1.5],
+        },
+        quantities.format_cpu,
+        "cpu",
+    ),
+]
+Cpus = Annotated[str | None, _text(quantities.parse_cpus, pattern=quantities.CPUS_PATTERN, examples=["0-1", "0,2"])]
+Memory = Annotated[int | None, _size(1 << 20)]
+Swap = Annotated[int, _size()]
+Disk = Annotated[int | None, _size(1 << 20)]
+Rate = Annotated[int | None, _size(4096)]
+Operations = Annotated[int | None, _whole(1, 10**9)]
+LogSize = Annotated[int, _size(4096)]
+Pids = Annotated[int | None, _whole(1, 4_194_304)]
+UserId = Annotated[int, _whole(0, 65_535)]
+RetryLimit = Annotated[int, _whole(0, 1_000_000)]
+Keep = Annotated[int, _whole(1, 10_000)]
+ExitCode = Annotated[int, _whole(1, 255)]
+RunTime = Annotated[float | None, _duration(0.001)]
+Grace = Annotated[float, _duration()]
+Delay = Annotated[float, _duration(0.001)]
+Retention = Annotated[float, _duration()]
+
+EnforcementChoice = Annotated[Enforcement, _choice(Enforcement)]
+RestartChoice = Annotated[Restart, _choice(Restart)]
+NetworkChoice = Annotated[Network, _choice(Network)]
+SeccompChoice = Annotated[Seccomp, _choice(Seccomp)]
+Flag = Annotated[bool, Leaf(_boolean, {"type": "boolean"}, kind="flag")]
+ApiVersion = Annotated[str, _exactly("joblet/v1")]
+Kind = Annotated[str, _exactly("Job")]
+
+ListInput = BeforeValidator(_list)
+MappingInput = BeforeValidator(_mapping)

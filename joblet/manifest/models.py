@@ -1,0 +1,213 @@
+"""The v1 manifest as pydantic models: the one place that says which fields there are, what they mean, what they default to.
+
+Attributes are snake_case and carry their unit; the manifest's own camelCase keys are the aliases, and the only names accepted.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from joblet.manifest import fields as f
+from joblet.manifest.fields import ListInput, MappingInput
+from joblet.manifest.rules import cross_field_problems
+
+
+class ManifestModel(BaseModel):
+    """What all models share: immutable, no unknown keys, aliases alone."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, hide_input_in_errors=True)
+
+
+class Metadata(ManifestModel):
+    """Who the job is. Changing labels or annotations restarts nothing."""
+
+    name: f.Name = Field(description="The job's name, unique on the host: an RFC 1123 label.")
+    labels: dict[f.LabelKey, f.LabelValue] = Field(
+        default={}, description="Short words to select jobs by, as in `rnx list -l team=data`."
+    )
+    annotations: dict[f.LabelKey, f.Text] = Field(default={}, description="Free text for people and tools.")
+
+
+class FileSpec(ManifestModel):
+    """A file written into the workspace before each attempt starts."""
+
+    path: f.FilePath = Field(description="Where, relative to /work. Directories on the way are made.")
+    mode: f.FileMode = Field(default=0o644, description="Permissions, in octal and in quotes.")
+    content: f.Text = Field(description="What stands in it.")
+
+
+class IoLimits(ManifestModel):
+    """The most that the job may read and write a second on the workspace's disk."""
+
+    read_bytes: f.Rate = Field(default=None, alias="read", description="Bytes read a second.")
+    write_bytes: f.Rate = Field(default=None, alias="write", description="Bytes written a second.")
+    read_ops: f.Operations = Field(default=None, alias="readOps", description="Read operations a second.")
+    write_ops: f.Operations = Field(default=None, alias="writeOps", description="Write operations a second.")
+
+
+class Limits(ManifestModel):
+    """What the job may use at most. A limit that is left out is not set, unless a default is named."""
+
+    cpu_percent: f.CpuPercent = Field(
+        default=None, alias="cpu", description="CPU time: percent of one core (150%) or a number of cores (1.5)."
+    )
+    cpus: f.Cpus = Field(default=None, description="The cores it may run on, as in 0-1,3.")
+    memory_bytes: f.Memory = Field(
+        default=None, alias="memory", description="Memory, page cache included; beyond it the job is killed."
+    )
+    swap_bytes: f.Swap = Field(default=0, alias="swap", description="Swap it may use besides its memory.")
+    pids: f.Pids = Field(default=None, description="Processes and threads at the same time.")
+    io: Annotated[IoLimits | None, MappingInput] = Field(
+        default=None, description="Reads and writes a second, on the workspace's disk."
+    )
+    disk_bytes: f.Disk = Field(default=None, alias="disk", description="Size of the workspace /work.")
+    logs_bytes: f.LogSize = Field(default=64 << 20, alias="logs", description="Kept output; older output rotates away.")
+    enforcement: f.EnforcementChoice = Field(
+        default=f.Enforcement.STRICT,
+        description="strict: a limit that this host cannot enforce is an error; best-effort: it is shown in the status.",
+    )
+
+    @field_validator("io", mode="after")
+    @classmethod
+    def _no_limits_is_none(cls, io: IoLimits | None) -> IoLimits | None:
+        return None if io == IoLimits() else io
+
+
+class Stop(ManifestModel):
+    """How a running command is stopped: the signal, a time to comply, then its whole cgroup is killed."""
+
+    signal: f.Signal = Field(default="SIGTERM", description="The signal that asks the command to end.")
+    grace_seconds: f.Grace = Field(default=10.0, alias="grace", description="Time it has to do so.")
+
+
+class Retry(ManifestModel):
+    """New attempts after a failure, with a growing pause between them."""
+
+    limit: f.RetryLimit = Field(default=0, description="How many attempts may follow the first.")
+    initial_seconds: f.Delay = Field(
+        default=10.0, alias="initial", description="The first pause; each further one is twice as long."
+    )
+    max_seconds: f.Delay = Field(default=300.0, alias="max", description="The longest pause.")
+    on_exit_codes: Annotated[tuple[f.ExitCode, ...], ListInput] = Field(
+        default=(), alias="onExitCodes", description="Retry only after these exit codes; empty: after any failure."
+    )
+    never_on_exit_codes: Annotated[tuple[f.ExitCode, ...], ListInput] = Field(
+        default=(), alias="neverOnExitCodes", description="Never retry after these exit codes."
+    )
+
+    @field_validator("on_exit_codes", "never_on_exit_codes", mode="after")
+    @classmethod
+    def _sorted_codes(cls, codes: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(codes)))
+
+
+class Isolation(ManifestModel):
+    """How far the job is kept from the host and from other jobs."""
+
+    network: f.NetworkChoice = Field(
+        default=f.Network.NONE, description="none: its own loopback device alone; host: the host's network."
+    )
+    user: f.UserId = Field(
+        default=0,
+        description="User and group id inside the job, whose user namespace maps it to an unprivileged range.",
+    )
+    hostname: f.Hostname = Field(default=None, description="The host name that the job sees. Default: the job's name.")
+    capabilities: Annotated[tuple[f.Capability, ...], ListInput] = Field(
+        default=(),
+        description="Capabilities it keeps, as in capabilities(7) without CAP_; they reach no further than its own namespaces.",
+    )
+    seccomp: f.SeccompChoice = Field(default=f.Seccomp.DEFAULT, description="The system calls it may make.")
+    rootfs: f.RootFs = Field(
+        default="host",
+        description="host: the host's system directories, read-only; or a directory that holds a root file system.",
+    )
+
+    @field_validator("capabilities", mode="after")
+    @classmethod
+    def _sorted_capabilities(cls, capabilities: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(capabilities)))
+
+
+class History(ManifestModel):
+    """How long ended runs and their output are kept."""
+
+    keep: f.Keep = Field(default=10, description="How many ended runs are kept.")
+    for_seconds: f.Retention = Field(default=30 * 86400.0, alias="for", description="How long they are kept.")
+
+
+class JobSpec(ManifestModel):
+    """What runs, with what limits, and what happens when it ends."""
+
+    command: Annotated[tuple[f.Argument, ...] | None, ListInput] = Field(
+        default=None,
+        min_length=1,
+        description="The command and its arguments, run without a shell. Either this or script.",
+    )
+    script: f.Script = Field(
+        default=None,
+        description="A script, run by the interpreter its #! line names, or by sh -eu. Either this or command.",
+    )
+    env: dict[f.EnvName, f.Argument] = Field(
+        default={}, description="Environment variables; nothing else is passed on."
+    )
+    workdir: f.PathText = Field(default="/work", description="The directory in which the command starts.")
+    files: Annotated[tuple[FileSpec, ...], ListInput] = Field(
+        default=(), description="Files written into the workspace before each attempt.", max_length=1000
+    )
+    limits: Limits = Field(default=Limits(), description=str(Limits.__doc__))
+    timeout_seconds: f.RunTime = Field(
+        default=None,
+        alias="timeout",
+        description="The longest that a run may take, all its attempts and pauses together.",
+    )
+    attempt_timeout_seconds: f.RunTime = Field(
+        default=None, alias="attemptTimeout", description="The longest that one attempt may take."
+    )
+    stop: Stop = Field(default=Stop(), description=str(Stop.__doc__))
+    retry: Retry = Field(default=Retry(), description=str(Retry.__doc__))
+    restart: f.RestartChoice = Field(
+        default=f.Restart.NEVER,
+        description="Never: the command runs once; OnFailure: it is started again when it fails; Always: a service.",
+    )
+    isolation: Isolation = Field(default=Isolation(), description=str(Isolation.__doc__))
+    history: History = Field(default=History(), description=str(History.__doc__))
+    suspend: f.Flag = Field(default=False, description="true: the job is kept but does not run; what runs is stopped.")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check_rules(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        spec = handler(data)
+        problems = cross_field_problems(data) if isinstance(data, dict) else []
+        if problems:
+            raise ValidationError.from_exception_data(
+                "JobSpec",
+                [
+                    InitErrorDetails(
+                        type=PydanticCustomError("rule", "{message}", {"message": problem.message}),
+                        loc=problem.path,
+                        input=None,
+                    )
+                    for problem in problems
+                ],
+            )
+        return spec
+
+
+class JobManifest(ManifestModel):
+    """One YAML document that declares one job."""
+
+    api_version: f.ApiVersion = Field(alias="apiVersion", description="The version of this form: joblet/v1.")
+    kind: f.Kind = Field(description="What is declared: Job.")
+    metadata: Metadata = Field(description=str(Metadata.__doc__))
+    spec: JobSpec = Field(description=str(JobSpec.__doc__))

@@ -1,0 +1,188 @@
+"""Names a manifest may use: job and host names, labels, environment, signals, capabilities, paths. Errors are ValueError.
+
+Signals and capabilities are Linux's (signal(7), linux/capability.h) written out, since a manifest is also checked on
+machines whose own tables differ or that have none.
+"""
+
+from __future__ import annotations
+
+import re
+
+from joblet.manifest.nearest import nearest
+from joblet.manifest.quantities import shown
+
+NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"  # RFC 1123 label
+HOSTNAME_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9.]{0,62}[A-Za-z0-9])?$"
+ENV_NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,254}$"
+LABEL_KEY_PATTERN = r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
+MODE_PATTERN = r"^0?[0-7]{3}$"
+FILE_PATH_PATTERN = r"^(?!/)(?!.*//)(?!(.*/)?\.{1,2}(/|$))[^\u0000]*[^/\u0000]$"
+ABSOLUTE_PATH_PATTERN = r"^/(?!.*//)(?!(.*/)\.{1,2}(/|$))[^\u0000]*$"
+NO_NUL_PATTERN = r"^[^\u0000]*$"
+
+# One argument or variable may have 128 KiB, its final NUL included: MAX_ARG_STRLEN, linux/binfmts.h.
+MAX_ARGUMENT_BYTES = 131_071
+MAX_PATH_BYTES = 4095
+MAX_SEGMENT_BYTES = 255
+
+SIGNALS = tuple(
+    "SIG" + name
+    for name in (
+        "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT TSTP TTIN TTOU URG"
+        " XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
+    ).split()
+)
+
+CAPABILITIES = tuple(
+    (
+        "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE DAC_READ_SEARCH"
+        " FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN"
+        " NET_BIND_SERVICE NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYSLOG SYS_ADMIN SYS_BOOT"
+        " SYS_CHROOT SYS_MODULE SYS_NICE SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG WAKE_ALARM"
+    ).split()
+)
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    # Python's $ also matches before a final newline; the schema's does not.
+    return re.compile(pattern.replace("$", r"\Z"), re.ASCII | re.DOTALL)
+
+
+_NAME, _HOSTNAME, _ENV = _compiled(NAME_PATTERN), _compiled(HOSTNAME_PATTERN), _compiled(ENV_NAME_PATTERN)
+_LABEL_KEY, _LABEL_VALUE = _compiled(LABEL_KEY_PATTERN), _compiled(LABEL_VALUE_PATTERN)
+_MODE = _compiled(MODE_PATTERN)
+
+
+def _text(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        hint = "; write it in quotes" if isinstance(value, (bool, int, float)) else ""
+        raise ValueError(f"{shown(value)} is not {what}{hint}")
+    return value
+
+
+def check_name(value: object) -> str:
+    """A job's name: an RFC 1123 label."""
+    text = _text(value, "a name")
+    if not _NAME.match(text):
+        raise ValueError(
+            f"{shown(text)} is not a name (use 1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends)"
+        )
+    return text
+
+
+def check_hostname(value: object) -> str:
+    """A host name of at most 64 characters, the kernel's limit."""
+    text = _text(value, "a host name")
+    if not _HOSTNAME.match(text) or any(not part or part[0] == "-" or part[-1] == "-" for part in text.split(".")):
+        raise ValueError(f"{shown(text)} is not a host name (use 1 to 64 letters, digits, - and .)")
+    return text
+
+
+def check_env_name(value: object) -> str:
+    """The name of an environment variable."""
+    text = _text(value, "the name of an environment variable")
+    if not _ENV.match(text):
+        raise ValueError(f"{shown(text)} is not the name of an environment variable (use letters, digits and _)")
+    return text
+
+
+def check_label_key(value: object) -> str:
+    """A label's or annotation's key, with or without a prefix: ``example.org/team``."""
+    text = _text(value, "a label's key")
+    if not _LABEL_KEY.match(text):
+        raise ValueError(
+            f"{shown(text)} is not a key (use up to 63 letters, digits, -, _ and ., after prefix/ if need be)"
+        )
+    return text
+
+
+def check_label_value(value: object) -> str:
+    """A label's value."""
+    text = _text(value, "text")
+    if not _LABEL_VALUE.match(text):
+        raise ValueError(f"{shown(text)} is not a label's value (use up to 63 letters, digits, -, _ and .)")
+    return text
+
+
+def check_argument(value: object) -> str:
+    """One argument or variable's value: text that execve can pass on."""
+    text = _text(value, "text")
+    if "\0" in text:
+        raise ValueError("holds a NUL character, which the kernel cannot pass on")
+    if len(text) * 4 > MAX_ARGUMENT_BYTES and len(text.encode()) > MAX_ARGUMENT_BYTES:
+        raise ValueError(
+            f"is longer than {MAX_ARGUMENT_BYTES} bytes, the most that the kernel passes on; use spec.files"
+        )
+    return text
+
+
+def check_script(value: object) -> str:
+    """A script: text, not blank, without NUL."""
+    text = _text(value, "a script")
+    if not text.strip():
+        raise ValueError("the script is empty")
+    if "\0" in text:
+        raise ValueError("holds a NUL character")
+    return text
+
+
+def check_signal(value: object) -> str:
+    """A signal's name as in signal(7), that a process can be stopped with."""
+    text = _text(value, "a signal's name")
+    if text not in SIGNALS:
+        raise ValueError(
+            f"{shown(text)} is not a signal{_or_nearest(text, SIGNALS, prefix='SIG')} (use SIGTERM, SIGINT, ...)"
+        )
+    return text
+
+
+def check_capability(value: object) -> str:
+    """A capability's name as in capabilities(7), without ``CAP_``."""
+    text = _text(value, "a capability")
+    if text not in CAPABILITIES:
+        hint = _or_nearest(text.upper().removeprefix("CAP_"), CAPABILITIES)
+        raise ValueError(f"{shown(text)} is not a capability{hint} (names as in capabilities(7), without CAP_)")
+    return text
+
+
+def _or_nearest(word: str, choices: tuple[str, ...], *, prefix: str = "") -> str:
+    best = nearest(word, choices) or (nearest(prefix + word, choices) if prefix else None)
+    return f"; did you mean {best}?" if best else ""
+
+
+def parse_mode(value: object) -> int:
+    """Permission bits from ``"0644"``."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError(f'{value} is a number; write the permissions in quotes, in octal: "0644"')
+    text = _text(value, "a file mode")
+    if not _MODE.match(text):
+        raise ValueError(f'{shown(text)} is not a file mode (use three octal digits, as in "0644")')
+    return int(text, 8)
+
+
+def check_absolute_path(value: object) -> str:
+    """An absolute path without ``.``, ``..`` or empty parts."""
+    text = _text(value, "a path")
+    if not text.startswith("/"):
+        raise ValueError(f"{shown(text)} is not an absolute path")
+    return text if text == "/" else "/" + _checked_parts(text[1:].removesuffix("/") or ".", text)
+
+
+def check_file_path(value: object) -> str:
+    """A path below the workspace: relative, without ``.``, ``..`` or empty parts."""
+    text = _text(value, "a path")
+    if text.startswith("/"):
+        raise ValueError(f"{shown(text)} is absolute; write it relative to /work")
+    return _checked_parts(text, text)
+
+
+def _checked_parts(path: str, given: str) -> str:
+    if "\0" in path:
+        raise ValueError("holds a NUL character")
+    parts = path.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"{shown(given)} has an empty part, . or .. in it")
+    if len(path.encode()) > MAX_PATH_BYTES or any(len(part.encode()) > MAX_SEGMENT_BYTES for part in parts):
+        raise ValueError(f"{shown(given)} is too long ({MAX_SEGMENT_BYTES} bytes a part, {MAX_PATH_BYTES} in all)")
+    return path

@@ -1,0 +1,123 @@
+"""Rules that concern several fields of a spec at once.
+
+They work on the raw mapping and pass over what is malformed (the fields' own checks report that), so that a file's other
+faults never hide them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from joblet.manifest.quantities import parse_duration, shown
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One broken rule. path: keys and list positions below the spec."""
+
+    path: tuple[str | int, ...]
+    message: str
+
+
+def cross_field_problems(spec: Mapping[str, object]) -> list[Problem]:
+    """All broken rules of a raw spec, as read from YAML."""
+    return [problem for rule in _RULES for problem in rule(spec)]
+
+
+def _command_or_script(spec: Mapping[str, object]) -> Iterator[Problem]:
+    if "command" in spec and "script" in spec:
+        yield Problem(("script",), "command is given too; exactly one of command and script is allowed")
+    elif "command" not in spec and "script" not in spec:
+        yield Problem((), "needs a command or a script")
+    command = spec.get("command")
+    if isinstance(command, (list, tuple)) and command and command[0] == "":
+        yield Problem(("command", 0), "the command's name is empty")
+
+
+def _timeouts(spec: Mapping[str, object]) -> Iterator[Problem]:
+    attempt, run = _seconds(spec.get("attemptTimeout")), _seconds(spec.get("timeout"))
+    if attempt is not None and run is not None and attempt > run:
+        yield Problem(
+            ("attemptTimeout",),
+            f"{shown(spec['attemptTimeout'])} is longer than timeout, {shown(spec['timeout'])}, which holds for all attempts together",
+        )
+
+
+def _retry(spec: Mapping[str, object]) -> Iterator[Problem]:
+    retry = spec.get("retry")
+    if not isinstance(retry, Mapping):
+        return
+    limit, restart = retry.get("limit"), spec.get("restart", "Never")
+    if isinstance(limit, int) and limit > 0 and restart in ("OnFailure", "Always"):
+        yield Problem(
+            ("retry", "limit"),
+            f"works only with restart: Never; restart: {restart} starts the command again without a limit",
+        )
+    first, longest = _seconds(retry.get("initial", "10s")), _seconds(retry.get("max", "5m"))
+    if first is not None and longest is not None and first > longest:
+        key = "initial" if "initial" in retry else "max"
+        yield Problem(("retry", key), "the first pause (initial) is longer than the longest (max)")
+    wanted, refused = retry.get("onExitCodes"), retry.get("neverOnExitCodes")
+    if isinstance(wanted, (list, tuple)) and isinstance(refused, (list, tuple)):
+        for position, code in enumerate(refused):
+            if code in wanted:
+                yield Problem(("retry", "neverOnExitCodes", position), f"{shown(code)} stands in onExitCodes too")
+
+
+def _repeated(spec: Mapping[str, object]) -> Iterator[Problem]:
+    retry, isolation = spec.get("retry"), spec.get("isolation")
+    for parent, key, holder in (
+        ("retry", "onExitCodes", retry),
+        ("retry", "neverOnExitCodes", retry),
+        ("isolation", "capabilities", isolation),
+    ):
+        values = holder.get(key) if isinstance(holder, Mapping) else None
+        if not isinstance(values, (list, tuple)):
+            continue
+        seen: set[object] = set()
+        for position, value in enumerate(values):
+            if not isinstance(value, (str, int)):
+                continue
+            if value in seen:
+                yield Problem((parent, key, position), f"{shown(value)} is given twice")
+            seen.add(value)
+
+
+def _files(spec: Mapping[str, object]) -> Iterator[Problem]:
+    files = spec.get("files")
+    if not isinstance(files, (list, tuple)):
+        return
+    paths: dict[str, int] = {}
+    for position, file in enumerate(files):
+        path = file.get("path") if isinstance(file, Mapping) else None
+        if not isinstance(path, str):
+            continue
+        if path in paths:
+            yield Problem(("files", position, "path"), f"{shown(path)} is given twice")
+        paths.setdefault(path, position)
+    for path, position in paths.items():
+        parent = path.rpartition("/")[0]
+        while parent:
+            if parent in paths:
+                yield Problem(
+                    ("files", position, "path"), f"{shown(path)} lies below {shown(parent)}, which is a file too"
+                )
+                break
+            parent = parent.rpartition("/")[0]
+
+
+def _seconds(value: object) -> float | None:
+    try:
+        return parse_duration(value)
+    except ValueError:
+        return None
+
+
+_RULES: tuple[Callable[[Mapping[str, object]], Iterator[Problem]], ...] = (
+    _command_or_script,
+    _timeouts,
+    _retry,
+    _repeated,
+    _files,
+)
