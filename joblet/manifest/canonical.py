@@ -1,7 +1,7 @@
 """One form for manifests that mean the same: for hashing, for comparing, for the store.
 
-Defaults are left out, quantities have their shortest exact spelling, keys are sorted. So neither a new field with a default nor
-another spelling of a size changes a hash.
+Defaults are left out, quantities have their shortest exact spelling, keys are sorted. So neither a new field with a
+default nor another spelling of a size changes a hash.
 """
 
 from __future__ import annotations

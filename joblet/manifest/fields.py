@@ -1,7 +1,7 @@
 """The leaf types of a manifest: how each is parsed, written back, and described in the JSON Schema.
 
-Every leaf is one ``Leaf`` in an ``Annotated`` type, so that the three never drift apart. ``null`` is never a value: an absent
-key means the default, an empty one is a mistake worth showing.
+Every leaf is one ``Leaf`` in an ``Annotated`` type, so that the three never drift apart. ``null`` is never a value: an
+absent key means the default, an empty one is a mistake worth showing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BeforeValidator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from joblet.manifest import names, quantities
@@ -31,9 +31,6 @@ class Leaf:
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         written = core_schema.plain_serializer_function_ser_schema(self.write) if self.write else None
         return core_schema.no_info_plain_validator_function(self.parse, serialization=written)
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return dict(self.schema)
 
 
 def _whole(low: int, high: int) -> Leaf:
@@ -166,7 +163,7 @@ Name = Annotated[str, _text(names.check_name, pattern=names.NAME_PATTERN)]
 LabelKey = Annotated[str, _text(names.check_label_key, pattern=names.LABEL_KEY_PATTERN)]
 LabelValue = Annotated[str, _text(names.check_label_value, pattern=names.LABEL_VALUE_PATTERN)]
 EnvName = Annotated[str, _text(names.check_env_name, pattern=names.ENV_NAME_PATTERN)]
-Argument = Annotated[str, _text(names.check_argument, pattern=names.NO_NUL_PATTERN)]
+Argument = Annotated[str, _text(names.check_argument, pattern=names.NO_NUL_PATTERN, maxLength=names.MAX_ARGUMENT_BYTES)]
 Script = Annotated[str | None, _text(names.check_script, pattern=r"^[^\u0000]*\S[^\u0000]*$")]
 Text = Annotated[str, _text(_any_text)]
 FilePath = Annotated[str, _text(names.check_file_path, pattern=names.FILE_PATH_PATTERN)]

@@ -1,14 +1,14 @@
 """JSON text to one document with positions.
 
-YAML 1.2 contains JSON, libyaml's YAML does not quite (surrogate pairs, long keys). And json.loads keeps neither positions nor
-duplicate keys; so this is a parser of its own, with the standard library's for strings.
+YAML 1.2 contains JSON, libyaml's YAML does not quite (surrogate pairs, long keys). And json.loads keeps neither
+positions nor duplicate keys; so this is a parser of its own, with the standard library's for strings.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from json.decoder import JSONDecodeError, scanstring
+from json import decoder
 
 from joblet.manifest.document import (
     MAX_DEPTH,
@@ -95,8 +95,10 @@ class _Reader:
 
     def _string(self, offset: int) -> tuple[str, int]:
         try:
-            text, end = scanstring(self._content, offset + 1, True)
-        except JSONDecodeError as error:
+            text, end = decoder.scanstring(  # type: ignore[attr-defined]  # not in typeshed
+                self._content, offset + 1, True
+            )
+        except decoder.JSONDecodeError as error:
             raise self.unreadable(
                 error.pos, f"not JSON: {error.msg[:1].lower()}{error.msg[1:].removesuffix(' at')}"
             ) from None

@@ -1,6 +1,7 @@
-"""The v1 manifest as pydantic models: the one place that says which fields there are, what they mean, what they default to.
+"""The v1 manifest as pydantic models: the one place that says which fields there are, what they mean, their defaults.
 
-Attributes are snake_case and carry their unit; the manifest's own camelCase keys are the aliases, and the only names accepted.
+Attributes are snake_case and carry their unit; the manifest's own camelCase keys are the aliases, and the only names
+accepted.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Limits(ManifestModel):
     logs_bytes: f.LogSize = Field(default=64 << 20, alias="logs", description="Kept output; older output rotates away.")
     enforcement: f.EnforcementChoice = Field(
         default=f.Enforcement.STRICT,
-        description="strict: a limit that this host cannot enforce is an error; best-effort: it is shown in the status.",
+        description="strict: a limit that this host cannot enforce is an error; best-effort: the status tells.",
     )
 
     @field_validator("io", mode="after")
@@ -125,7 +126,7 @@ class Isolation(ManifestModel):
     hostname: f.Hostname = Field(default=None, description="The host name that the job sees. Default: the job's name.")
     capabilities: Annotated[tuple[f.Capability, ...], ListInput] = Field(
         default=(),
-        description="Capabilities it keeps, as in capabilities(7) without CAP_; they reach no further than its own namespaces.",
+        description="Capabilities it keeps, as in capabilities(7) without CAP_, within its own namespaces.",
     )
     seccomp: f.SeccompChoice = Field(default=f.Seccomp.DEFAULT, description="The system calls it may make.")
     rootfs: f.RootFs = Field(
@@ -183,6 +184,11 @@ class JobSpec(ManifestModel):
     isolation: Isolation = Field(default=Isolation(), description=str(Isolation.__doc__))
     history: History = Field(default=History(), description=str(History.__doc__))
     suspend: f.Flag = Field(default=False, description="true: the job is kept but does not run; what runs is stopped.")
+
+    @field_validator("files", mode="after")
+    @classmethod
+    def _sorted_files(cls, files: tuple[FileSpec, ...]) -> tuple[FileSpec, ...]:
+        return tuple(sorted(files, key=lambda file: file.path))
 
     @model_validator(mode="wrap")
     @classmethod

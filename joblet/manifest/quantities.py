@@ -1,4 +1,4 @@
-"""Sizes, durations, CPU amounts and CPU lists: text to number and the shortest exact text back. Errors are ValueError."""
+"""Sizes, durations, CPU amounts and CPU lists: from text and to the shortest exact text. Errors are ValueError."""
 
 from __future__ import annotations
 
@@ -143,8 +143,7 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):
-        text = repr(value) if not isinstance(value, int) or abs(value) < 10**20 else "a very large number"
-        return text
+        return repr(value) if not isinstance(value, int) or abs(value) < 10**20 else "a very large number"
     if isinstance(value, str):
         text = value if len(value) <= 60 else value[:57] + "..."
         return '"' + text.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'

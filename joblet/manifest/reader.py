@@ -20,7 +20,8 @@ from joblet.manifest.yaml_reader import read_yaml
 MAX_FILE_BYTES = 64 << 20
 MAX_ERRORS = 1000
 
-# What YAML calls printable, less what its versions disagree on: U+0085, U+2028 and U+2029 end a line in 1.1 but not in 1.2.
+# What YAML calls printable, less what its versions disagree on: U+0085, U+2028 and U+2029 end a line in 1.1 but not in
+# 1.2.
 _UNPRINTABLE = re.compile(
     "\r(?!\n)|[^\t\n\r\\x20-\\x7e\u00a0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
@@ -29,9 +30,9 @@ _UNPRINTABLE = re.compile(
 def read_manifests(data: bytes, *, filename: str) -> tuple[JobManifest, ...]:
     """All manifests of a file, in its order.
 
-    data: YAML, or JSON where the name ends in ``.json`` or the text is JSON. Raises ManifestErrors with every error of the
-    file (at most 1,000), also for a file that holds no manifest at all. The file's other manifests are not returned then:
-    a file is good or it is not.
+    data: YAML, or JSON where the name ends in ``.json`` or the text is JSON. Raises ManifestErrors with every error of
+    the file (at most 1,000), also for a file that holds no manifest at all. The file's other manifests are not
+    returned then: a file is good or it is not.
     """
     text, fault = _decode(data)
     if fault is not None:
@@ -45,7 +46,7 @@ def read_manifests(data: bytes, *, filename: str) -> tuple[JobManifest, ...]:
             place = document.entry(("metadata", "name")).value
             first = names.setdefault(manifest.metadata.name, place)
             if first is not place:
-                message = f"the job {shown(manifest.metadata.name)} is declared twice in this file (first in line {first.line})"
+                message = f"the job {manifest.metadata.name} is declared twice (first in line {first.line})"
                 faults = [Fault(place, ("metadata", "name"), message)]
             manifests.append(manifest)
         errors.extend(_error(filename, document.number, fault) for fault in faults[: MAX_ERRORS - len(errors)])

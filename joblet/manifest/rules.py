@@ -1,7 +1,7 @@
 """Rules that concern several fields of a spec at once.
 
-They work on the raw mapping and pass over what is malformed (the fields' own checks report that), so that a file's other
-faults never hide them.
+They work on the raw mapping and pass over what is malformed (the fields' own checks report that), so that a file's
+other faults never hide them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _timeouts(spec: Mapping[str, object]) -> Iterator[Problem]:
     if attempt is not None and run is not None and attempt > run:
         yield Problem(
             ("attemptTimeout",),
-            f"{shown(spec['attemptTimeout'])} is longer than timeout, {shown(spec['timeout'])}, which holds for all attempts together",
+            f"{shown(spec['attemptTimeout'])} is longer than timeout, {shown(spec['timeout'])}, that of all together",
         )
 
 

@@ -1,12 +1,13 @@
 """YAML text to documents with positions: libyaml's events, with our own composer on top.
 
-libyaml gives the place of every event, so one pass yields values and positions both (139 events of a full manifest: 0.12 ms); a
-second pass for errors would save nothing. Composing ourselves is what makes YAML safe and unsurprising: duplicate keys are seen,
-aliases are counted before they can explode, tags are refused, and plain scalars follow YAML 1.2's core schema, not 1.1's (libyaml
-leaves that to its user): ``yes`` and ``2026-01-02`` are text.
+libyaml gives the place of every event, so one pass yields values and positions both (139 events of a full manifest:
+0.12 ms); a second pass for errors would save nothing. Composing ourselves is what makes YAML safe and unsurprising:
+duplicate keys are seen, aliases are counted before they can explode, tags are refused, and plain scalars follow YAML
+1.2's core schema, not 1.1's (libyaml leaves that to its user): ``yes`` and ``2026-01-02`` are text.
 
-A line that begins with ``---`` or ``...`` always ends a document, even within a quoted or block scalar. So the text is cut
-there first: each document is bounded before it is parsed, and a syntax error in one does not hide the errors of the next.
+A line that begins with ``---`` or ``...`` always ends a document, even within a quoted or block scalar. So the text is
+cut there first: each document is bounded before it is parsed, and a syntax error in one does not hide the errors of
+the next.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from joblet.manifest.document import (
     Document,
     Entry,
     Fault,
-    Path,
     Place,
     Unreadable,
 )
@@ -118,7 +118,8 @@ class _Composer:
     """Builds one document from its events."""
 
     def __init__(self, chunk: str, first_line: int, document: Document) -> None:
-        from _ruamel_yaml import CParser  # noqa: PLC0415  # pulls in ruamel.yaml, which costs more than all else here
+        # Here, since it pulls in all of ruamel.yaml, which takes longer to import than most programs to run.
+        from _ruamel_yaml import CParser  # type: ignore[import-not-found]
 
         self._parser: Any = CParser(chunk)
         self._chunk = chunk
@@ -265,7 +266,7 @@ class _Composer:
             if len(digits) > 1 and digits[0] == "0":
                 self._note(
                     place,
-                    f"{text[:40]}: a number with a leading zero means different things to different readers; write it in quotes",
+                    f"{text[:40]}: a leading zero makes a number ambiguous (octal in YAML 1.1); write it in quotes",
                 )
             return self._integer(text, 10, place)
         if _OCTAL_OR_HEX.fullmatch(text):
@@ -290,6 +291,3 @@ class _Composer:
         if error.context and context is not None and (context.line, context.column) != (mark.line, mark.column):
             message += f", {error.context} that begins in line {self._first_line + context.line}"
         return self._fault(place, message)
-
-
-__all__ = ["Path", "read_yaml"]
