@@ -20,8 +20,8 @@ def plain(model: ManifestModel) -> dict[str, Any]:
 
 
 def canonical_json(model: ManifestModel) -> str:
-    """The canonical form: sorted keys, no spaces, no defaults."""
-    return json.dumps(plain(model), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """The canonical form: sorted keys, no spaces, no defaults, ASCII alone."""
+    return json.dumps(plain(model), sort_keys=True, separators=(",", ":"))
 
 
 def spec_hash(spec: JobSpec) -> str:

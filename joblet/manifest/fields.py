@@ -164,7 +164,7 @@ LabelKey = Annotated[str, _text(names.check_label_key, pattern=names.LABEL_KEY_P
 LabelValue = Annotated[str, _text(names.check_label_value, pattern=names.LABEL_VALUE_PATTERN)]
 EnvName = Annotated[str, _text(names.check_env_name, pattern=names.ENV_NAME_PATTERN)]
 Argument = Annotated[str, _text(names.check_argument, pattern=names.NO_NUL_PATTERN, maxLength=names.MAX_ARGUMENT_BYTES)]
-Script = Annotated[str | None, _text(names.check_script, pattern=r"^[^\u0000]*\S[^\u0000]*$")]
+Script = Annotated[str | None, _text(names.check_script, pattern=r"^[^\u0000]*[^\u0000\s][^\u0000]*$")]
 Text = Annotated[str, _text(_any_text)]
 FilePath = Annotated[str, _text(names.check_file_path, pattern=names.FILE_PATH_PATTERN)]
 FileMode = Annotated[

@@ -49,7 +49,9 @@ def read_yaml(text: str) -> Iterator[Document]:
     """All documents of a text, in order; empty ones are left out. Faults stand in the documents; nothing is raised."""
     number = 0
     for first_line, chunk in _cut(text):
-        if number == MAX_DOCUMENTS and _content_lines(chunk):
+        if not _has_content(chunk):
+            continue
+        if number == MAX_DOCUMENTS:
             document = Document(number, Place(first_line, 1))
             document.faults.append(Fault(document.start, (), f"more than {MAX_DOCUMENTS} documents in one file"))
             yield document
@@ -71,8 +73,9 @@ def _cut(text: str) -> Iterator[tuple[int, str]]:
     yield line, text[start:]
 
 
-def _content_lines(chunk: str) -> bool:
-    return any(line.strip() and not line.lstrip().startswith("#") for line in chunk.removeprefix("---").split("\n"))
+def _has_content(chunk: str) -> bool:
+    lines = chunk.removeprefix("---").removeprefix("...").split("\n")
+    return any(line.strip() and not line.lstrip().startswith("#") for line in lines)
 
 
 def _read_document(chunk: str, first_line: int, number: int) -> Document:
@@ -118,10 +121,12 @@ class _Composer:
     """Builds one document from its events."""
 
     def __init__(self, chunk: str, first_line: int, document: Document) -> None:
-        # Here, since it pulls in all of ruamel.yaml, which takes longer to import than most programs to run.
-        from _ruamel_yaml import CParser  # type: ignore[import-not-found]
+        # Here, since whoever only writes or compares manifests need not wait for it (18 ms).
+        from yaml.cyaml import CParser
+        from yaml.error import YAMLError
 
-        self._parser: Any = CParser(chunk)
+        self._parser = CParser(chunk)
+        self._syntax_error = YAMLError
         self._chunk = chunk
         self._first_line = first_line
         self._document = document
@@ -148,9 +153,7 @@ class _Composer:
     def _next(self) -> Any:
         try:
             return self._parser.get_event()
-        except Exception as error:
-            if type(error).__module__.partition(".")[0] not in ("ruamel", "_ruamel_yaml"):
-                raise
+        except self._syntax_error as error:
             raise Unreadable(self._syntax_fault(error)) from None
 
     def _place(self, event: Any) -> Place:
@@ -226,9 +229,9 @@ class _Composer:
         while type(event := self._next()).__name__ != "MappingEndEvent":
             key_place = self._place(event)
             key = self._key(event, key_place)
+            self._path.append(key)
             event = self._next()
             place = self._place(event)
-            self._path.append(key)
             if key in values:
                 first = entries[key].key
                 self._note(key_place, f"the key {shown(key)} is given twice (first in line {first.line})")

@@ -1,0 +1,103 @@
+"""The published schema, the examples, the reference and the explanations all say what the models say."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+from ruamel.yaml import YAML
+
+from joblet.manifest import UnknownField, explain, job_schema, read_manifests, to_yaml
+from joblet.manifest.explanation import all_fields
+from tests.unit.manifest.samples import FULL, read
+
+ROOT = Path(__file__).resolve().parents[3]
+EXAMPLES = sorted((ROOT / "examples").glob("*.yml"))
+PUBLISHED = json.loads((ROOT / "schemas" / "job.v1.schema.json").read_text(encoding="utf-8"))
+VALIDATOR = jsonschema.Draft202012Validator(PUBLISHED)
+
+
+def test_the_published_schema_is_a_schema_and_current() -> None:
+    jsonschema.Draft202012Validator.check_schema(PUBLISHED)
+    assert job_schema() == PUBLISHED
+    subprocess.run([sys.executable, ROOT / "tools" / "generate_schema.py", "--check"], check=True)
+
+
+def test_every_object_of_the_schema_is_closed_and_every_field_described() -> None:
+    for name, schema in {"Job": PUBLISHED, **PUBLISHED["$defs"]}.items():
+        assert schema["additionalProperties"] is False, name
+        for key, field in schema["properties"].items():
+            assert field["description"], f"{name}.{key}"
+
+
+def test_there_are_the_twelve_examples() -> None:
+    assert {path.stem for path in EXAMPLES} == {
+        "hello", "limits", "timeout", "retry", "script", "files", "service", "big-output", "failing", "environment",
+        "cpu-quota", "untrusted-python",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_valid_for_the_reader_and_for_the_schema(path: Path) -> None:
+    (manifest,) = read_manifests(path.read_bytes(), filename=path.name)
+    assert manifest.metadata.name == path.stem
+    VALIDATOR.validate(YAML(typ="safe", pure=True).load(path))
+    VALIDATOR.validate(YAML(typ="safe", pure=True).load(to_yaml(manifest)))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_says_how_it_ends(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert re.search(r"^# expect: (COMPLETED|RUNNING|FAILED [A-Z][A-Za-z]+)$", text, re.MULTILINE)
+
+
+def test_the_design_s_field_list_is_the_models_field_list() -> None:
+    assert {field.path for field in all_fields()} >= {"spec.limits.io.readOps", "spec.isolation.rootfs", "spec.suspend"}
+    VALIDATOR.validate(YAML(typ="safe", pure=True).load(FULL))
+    (manifest,) = read(FULL)
+    written = YAML(typ="safe", pure=True).load(to_yaml(manifest))
+    assert written["spec"].keys() >= {"limits", "isolation", "retry", "history", "stop"}
+
+
+def test_the_reference_describes_every_field_with_its_type_and_default() -> None:
+    text = (ROOT / "docs" / "MANIFEST.md").read_text(encoding="utf-8")
+    for field in all_fields():
+        name = field.path.removeprefix("spec.")
+        row = next((line for line in text.splitlines() if line.startswith(f"| `{name}` |")), None)
+        assert row is not None, f"docs/MANIFEST.md has no row for {field.path}"
+        assert field.description in row, field.path
+        assert not field.default or f"`{field.default}`" in row, field.path
+
+
+def test_a_field_is_explained_with_type_default_and_children() -> None:
+    logs = explain("spec.limits.logs")
+    assert (logs.path, logs.type, logs.default, logs.required, logs.children) == (
+        "spec.limits.logs", "size", "64Mi", False, (),
+    )  # fmt: skip
+    assert [child.path for child in explain("job.spec.limits.io").children][:2] == [
+        "spec.limits.io.read",
+        "spec.limits.io.write",
+    ]
+    assert [child.path for child in explain().children] == ["apiVersion", "kind", "metadata", "spec"]
+    assert explain("spec.files.path").required
+    assert explain("spec.restart").type == "Never | OnFailure | Always"
+
+
+@pytest.mark.parametrize(
+    ("path", "closest"),
+    [
+        ("spec.limits.memroy", "spec.limits.memory"),
+        ("spec.memory", "spec.limits.memory"),
+        ("sepc", "spec"),
+        ("spec.zzz", None),
+    ],
+)
+def test_an_unknown_field_is_refused_with_the_nearest(path: str, closest: str | None) -> None:
+    with pytest.raises(UnknownField) as found:
+        explain(path)
+    assert found.value.nearest == closest
