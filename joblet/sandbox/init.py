@@ -1,0 +1,387 @@
+"""The init: pid 1 inside a job. Sets the sandbox up, runs the command, reaps, captures output, records the exit.
+
+It is root of the host's user namespace with few capabilities left, in the job's pid and mount namespaces; the command lives in
+a user namespace below, which also owns the command's network, IPC and UTS namespaces. So nothing the command may be given
+gives it power over init or over the mounts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import time
+
+from joblet.sandbox import exit_record, syscalls
+from joblet.sandbox.capabilities import mask_of
+from joblet.sandbox.command import RELEASE, become_command
+from joblet.sandbox.log_writer import CHUNK_BYTES, LogWriter
+from joblet.sandbox.mounts import execute, plan_job
+
+PIPE_BYTES = 1 << 20
+DRAIN_BYTES_AT_MOST = 1 << 30
+# What init needs once the sandbox stands: to signal the command (whose user ids differ), nothing else.
+KEPT_CAPABILITIES = mask_of(["KILL"])
+F_SETPIPE_SZ = 1031
+
+
+class Init:
+    """One attempt, from its namespaces to its exit record. Lives in a process of its own."""
+
+    def __init__(self, spec: dict, status_fd: int, seccomp: bytes, template: str) -> None:  # type: ignore[type-arg]
+        self.spec = spec
+        self.status_fd = status_fd
+        self.seccomp = seccomp
+        self.template = template
+        self.attempt_fd = os.open(spec["attempt_dir"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.boot_id = exit_record.boot_id()
+        self.state_fd = -1
+        self.main_pid = 0
+        self.main_status: int | None = None
+        self.cpu_seconds = 0.0
+        self.started_ns: int | None = None
+        self.cause = ""
+        self.killing = False
+        self.deadline: float | None = None  # of the timeout, then of the grace; CLOCK_BOOTTIME
+        self.start_error: tuple[int, str] | None = None
+        self.oom_fd = -1
+        self.oom_event = -1
+
+    def run(self) -> None:
+        """All of it. The exit record is written in every case."""
+        try:
+            self.set_up()
+            self.start_command()
+            self.supervise()
+            outcome = self.outcome()
+        except Exception as error:  # the record must be written, whatever it was
+            why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            released = self.state_fd >= 0
+            outcome = exit_record.unknown(why) if released else exit_record.not_started(126, why)
+            if self.main_pid:
+                self.kill_everything()
+                self.reap(block=True)
+        self.record(outcome)
+
+    # --- set-up -------------------------------------------------------------------------------------------------------
+
+    def set_up(self) -> None:
+        """Everything that needs the host's tree, then the new root."""
+        spec = self.spec
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        syscalls.set_name("joblet-init")
+        self.wake_read, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+        if spec["timeout_seconds"] is not None:
+            self.deadline = now() + spec["timeout_seconds"]
+        self.host_pid, self.start_time = host_identity()
+        self.open_log()
+        self.open_cgroup_files()
+        self.null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        plan, root = plan_job(self.template, spec)
+        execute(plan)
+        self.fill_workspace(f"{root}/work")
+        if spec.get("script") is not None:
+            self.write_script(root)
+        os.chdir(root)
+        syscalls.pivot_root(".", ".")
+        syscalls.umount2(".", syscalls.MNT_DETACH)
+        os.chdir("/")
+
+    def open_log(self) -> None:
+        directory, name = os.path.split(self.spec["log_path"])
+        directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.log = LogWriter(directory_fd, name, self.spec["log_bytes"])
+
+    def open_cgroup_files(self) -> None:
+        """While the host's tree is there: what the exit record quotes, where the command is put, and the OOM watch."""
+        plan = self.spec["cgroup"]
+        self.usage_fds = {key: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for key, path in plan["usage"].items()}
+        self.join_fds = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in plan["join"]]
+        self.command_cgroup_fd = None
+        if plan["command_into"]:
+            self.command_cgroup_fd = os.open(plan["command_into"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        oom = plan["oom"] or {}
+        if "event_control" in oom:
+            # v1 knows no memory.oom.group: wait for the event, and kill the others ourselves.
+            self.oom_fd = os.open(oom["control"], os.O_RDONLY | os.O_CLOEXEC)
+            self.oom_event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            control = os.open(oom["event_control"], os.O_WRONLY | os.O_CLOEXEC)
+            os.write(control, b"%d %d" % (self.oom_event, self.oom_fd))
+            os.close(control)
+
+    def fill_workspace(self, work: str) -> None:
+        """spec.files, owned by the command's user. The workspace is new: nobody can have put a link there."""
+        uid, gid = self.spec["id_base"] + self.spec["uid"], self.spec["id_base"] + self.spec["gid"]
+        os.chown(work, uid, gid)
+        for file in self.spec["files"]:
+            directory = work
+            for part in file["path"].split("/")[:-1]:
+                directory += f"/{part}"
+                if not os.path.isdir(directory):
+                    os.mkdir(directory, 0o755)
+                    os.chown(directory, uid, gid)
+            path = f"{work}/{file['path']}"
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            write_all(fd, file["content"].encode())
+            os.fchown(fd, uid, gid)
+            os.fchmod(fd, file["mode"])
+            os.close(fd)
+
+    def write_script(self, root: str) -> None:
+        """The script, where the command can run but not change it."""
+        if not os.path.isdir(f"{root}/run/joblet"):
+            os.makedirs(f"{root}/run/joblet", 0o755, exist_ok=True)
+        fd = os.open(f"{root}/run/joblet/script", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o555)
+        write_all(fd, self.spec["script"].encode())
+        os.fchmod(fd, 0o555)
+        os.close(fd)
+
+    # --- the command --------------------------------------------------------------------------------------------------
+
+    def start_command(self) -> None:
+        """clone3 the command's process, map its users, put it into its cgroup, let it go."""
+        spec = self.spec
+        owner = spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"]
+        out_read, out_write = output_pipe(*owner)
+        err_read, err_write = output_pipe(*owner)
+        gate_read, gate_write = os.pipe2(os.O_CLOEXEC)
+        errors_read, errors_write = os.pipe2(os.O_CLOEXEC)
+        flags = syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+        if spec["network"] != "host":
+            flags |= syscalls.CLONE_NEWNET
+        pid, pidfd = syscalls.clone3(flags, self.command_cgroup_fd)
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            os.close(gate_write)
+            for source, target in ((self.null_fd, 0), (out_write, 1), (err_write, 2)):
+                os.dup2(source, target)
+            become_command(spec, gate_read, errors_write, self.seccomp)
+        self.main_pid = pid
+        for fd in (out_write, err_write, gate_read, errors_write, pidfd):
+            os.close(fd)
+        mapping = b"0 %d %d" % (spec["id_base"], spec["id_count"])
+        for name in ("uid_map", "gid_map"):
+            fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            os.write(fd, mapping)
+            os.close(fd)
+        for fd in self.join_fds:
+            os.write(fd, b"%d" % pid)
+            os.close(fd)
+        self.write_state()
+        syscalls.capset(KEPT_CAPABILITIES, 0)
+        os.write(gate_write, RELEASE)
+        os.close(gate_write)
+        self.streams = {out_read: "stdout", err_read: "stderr"}
+        self.errors_fd = errors_read
+        os.set_blocking(out_read, False)
+        os.set_blocking(err_read, False)
+
+    def write_state(self) -> None:
+        """From here on the command may have been executed: say who we are, so that we can be adopted."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self.state_fd = os.open(exit_record.STATE, flags, 0o600, dir_fd=self.attempt_fd)
+        os.write(self.state_fd, f"exec {self.host_pid} {self.start_time} {self.boot_id}\n".encode())
+
+    def supervise(self) -> None:
+        """Wait for everything at once until the command is over and its output is drained."""
+        poll = select.poll()
+        for fd in (*self.streams, self.errors_fd, self.wake_read):
+            poll.register(fd, select.POLLIN)
+        if self.oom_event >= 0:
+            poll.register(self.oom_event, select.POLLIN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        while self.main_status is None:
+            for fd, _ in poll.poll(self.milliseconds_left()):
+                if fd in self.streams:
+                    self.copy_output(poll, fd)
+                elif fd == self.errors_fd:
+                    self.note_exec(poll)
+                elif fd == self.oom_event:
+                    os.eventfd_read(fd)
+                else:
+                    self.take_signals()
+            self.check_oom()
+            self.check_deadline()
+        self.kill_everything()
+        self.reap(block=True)
+        if self.errors_fd >= 0:
+            self.note_exec(poll)
+        self.drain()
+
+    def copy_output(self, poll: select.poll, fd: int) -> bool:
+        """One chunk of output into the log. Returns whether there may be more."""
+        try:
+            data = os.read(fd, CHUNK_BYTES)
+        except BlockingIOError:
+            return False
+        if not data:
+            poll.unregister(fd)
+            del self.streams[fd]
+            os.close(fd)
+            return False
+        self.log.write(self.streams[fd], data)
+        return True
+
+    def drain(self) -> None:
+        """What is left in the pipes. Bounded: with the host's network a descriptor may have been handed to a stranger."""
+        poll = select.poll()
+        for fd in list(self.streams):
+            poll.register(fd)
+            left = DRAIN_BYTES_AT_MOST
+            while left > 0 and self.copy_output(poll, fd):
+                left -= CHUNK_BYTES
+
+    def note_exec(self, poll: select.poll) -> None:
+        """The error pipe says: a reason, or (closed by the exec) that the command runs."""
+        text = os.read(self.errors_fd, 4096).decode(errors="replace")
+        poll.unregister(self.errors_fd)
+        os.close(self.errors_fd)
+        self.errors_fd = -1
+        if text:
+            code, _, reason = text.partition(" ")
+            self.start_error = int(code), reason
+            return
+        self.started_ns = time.time_ns()
+        line = f"started {self.started_ns}\n".encode()
+        os.write(self.state_fd, line)
+        try:
+            os.write(self.status_fd, line)
+        except BrokenPipeError:
+            pass  # the daemon is away; the state file tells the next one
+
+    # --- its end ------------------------------------------------------------------------------------------------------
+
+    def take_signals(self) -> None:
+        for number in os.read(self.wake_read, 4096):
+            if number == signal.SIGTERM:
+                self.begin_stop("stop")
+            elif number == signal.SIGUSR1:
+                self.cause = self.cause or "kill"
+                self.kill_everything()
+        self.reap(block=False)
+
+    def begin_stop(self, cause: str) -> None:
+        """The stop signal to the command, and the grace begins. Later stops change nothing."""
+        if self.cause or self.main_status is not None:
+            return
+        self.cause = cause
+        self.deadline = now() + self.spec["grace_seconds"]
+        os.kill(self.main_pid, self.spec["stop_signal"])
+        # A stopped process takes no signal but SIGKILL and SIGCONT.
+        os.kill(self.main_pid, signal.SIGCONT)
+
+    def check_deadline(self) -> None:
+        if self.deadline is None or now() < self.deadline or self.main_status is not None:
+            return
+        if self.cause:
+            self.kill_everything()
+            self.deadline = None
+        else:
+            self.begin_stop("timeout")
+
+    def check_oom(self) -> None:
+        if self.oom_fd >= 0 and not self.killing and oom_kills(os.pread(self.oom_fd, 4096, 0)):
+            self.kill_everything()
+
+    def kill_everything(self) -> None:
+        """Kill all of the pid namespace but ourselves."""
+        self.killing = True
+        try:
+            os.kill(-1, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # nobody is left
+
+    def reap(self, *, block: bool) -> None:
+        """Collect the dead. block: until nobody is left, which is soon, since all were killed."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, 0 if block else os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.main_pid and self.main_status is None:
+                self.main_status = status
+            self.cpu_seconds += usage.ru_utime + usage.ru_stime
+            if block:
+                self.kill_everything()  # what was forked in between
+
+    def milliseconds_left(self) -> int | None:
+        if self.deadline is None:
+            return None
+        return max(0, int((self.deadline - now()) * 1000) + 1)
+
+    def outcome(self) -> dict[str, object]:
+        if self.start_error is not None:
+            return exit_record.not_started(*self.start_error)
+        if self.main_status is None:
+            return exit_record.unknown("the command's end was not seen")
+        code = os.waitstatus_to_exitcode(self.main_status)
+        return exit_record.exited(code) if code >= 0 else exit_record.killed(-code)
+
+    def record(self, outcome: dict[str, object]) -> None:
+        """The exit record; then there is nothing left to do."""
+        usage = {}
+        for key, fd in getattr(self, "usage_fds", {}).items():
+            try:
+                usage[key] = os.pread(fd, 65536, 0).decode(errors="replace")
+            except OSError as error:
+                usage[key] = ""
+                outcome.setdefault("usage_error", str(error))
+        log = getattr(self, "log", None)
+        exit_record.write(
+            self.attempt_fd,
+            {
+                "attempt": self.spec["attempt"],
+                "boot_id": self.boot_id,
+                "outcome": outcome,
+                "cause": self.cause,
+                "started_ns": self.started_ns,
+                "ended_ns": time.time_ns(),
+                "usage": usage,
+                "cpu_seconds": round(self.cpu_seconds, 6),
+                "log_dropped_bytes": log.dropped_bytes if log else 0,
+                "log_error": log.error if log else "",
+            },
+        )
+
+
+def now() -> float:
+    """Seconds of CLOCK_BOOTTIME: a timeout goes on while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def host_identity() -> tuple[int, int]:
+    """Our pid on the host and our start time, from the host's /proc: field 1 and 22 of stat, proc_pid_stat(5)."""
+    with open("/proc/self/stat", "rb") as file:
+        text = file.read()
+    return int(text.split(b" ", 1)[0]), int(text.rpartition(b")")[2].split()[19])
+
+
+def output_pipe(uid: int, gid: int) -> tuple[int, int]:
+    """A pipe for output. It belongs to the command's user, which may then open /dev/stdout."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    os.fchown(write, uid, gid)
+    try:
+        fcntl.fcntl(read, F_SETPIPE_SZ, PIPE_BYTES)
+    except PermissionError:
+        pass  # over the user's soft limit of pipe pages: the default size does
+    return read, write
+
+
+def oom_kills(text: bytes) -> int:
+    """The count in memory.oom_control (v1)."""
+    for line in text.splitlines():
+        if line.startswith(b"oom_kill "):
+            return int(line.split()[1])
+    return 0
+
+
+def write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
