@@ -122,7 +122,7 @@ class _Composer:
 
     def __init__(self, chunk: str, first_line: int, document: Document) -> None:
         # Here, since whoever only writes or compares manifests need not wait for it (18 ms).
-        from yaml.cyaml import CParser
+        from yaml.cyaml import CParser  # type: ignore[attr-defined]  # its stub hides what it has
         from yaml.error import YAMLError
 
         self._parser = CParser(chunk)

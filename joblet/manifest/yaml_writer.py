@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from joblet.manifest.canonical import plain
@@ -29,10 +29,15 @@ _ESCAPE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 def to_yaml(manifest: JobManifest) -> str:
     """One YAML document, ending in a newline. Reading it back gives an equal manifest."""
-    return "".join(line + "\n" for line in _mapping(plain(manifest), 0))
+    return yaml_text(plain(manifest))
 
 
-def _mapping(data: dict[str, Any], indent: int) -> Iterator[str]:
+def yaml_text(data: Mapping[str, Any]) -> str:
+    """Any mapping of texts, numbers, lists and mappings as a YAML document, in its own order."""
+    return "".join(line + "\n" for line in _mapping(data, 0))
+
+
+def _mapping(data: Mapping[str, Any], indent: int) -> Iterator[str]:
     for key, value in data.items():
         yield from _entry(" " * indent + _scalar(key) + ":", value, indent)
 

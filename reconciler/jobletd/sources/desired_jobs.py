@@ -1,0 +1,33 @@
+"""What a source needs of the desired state, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from joblet.manifest import JobManifest
+from jobletd.model import ApplyResult, JobName, Source
+
+
+class DesiredJobs(Protocol):
+    """The part of the desired state that sources change. Errors are JobletErrors."""
+
+    async def owners(self) -> Mapping[JobName, Source]:
+        """The source of every job that is not being deleted: the inventory that survives a restart."""
+
+    async def apply(
+        self, manifests: Sequence[JobManifest], source: Source, *, dry_run: bool = False
+    ) -> list[ApplyResult]:
+        """Make these manifests the desired state, all or none; durable when it returns."""
+
+    async def transfer(self, name: JobName, old: Source, new: Source) -> None:
+        """Hand a job from one source to another; nothing restarts."""
+
+    async def delete(self, name: JobName, *, source: Source | None) -> None:
+        """Stop a job and remove it."""
+
+    async def record_event(self, job: str, run_id: str, type: str, reason: str, message: str) -> None:
+        """Record what happened; ``job`` may be empty for the host itself."""
+
+    async def set_condition(self, name: JobName, condition_type: str, status: str, reason: str, message: str) -> None:
+        """Set a lasting fact about a job."""

@@ -1,0 +1,178 @@
+"""``status/<job>.yml``: each job's status, for people who have only the spool directory.
+
+Written atomically after every change, a moment late so that a burst of changes becomes one write. Not durable: after a
+power cut they are written anew from the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from joblet.atomicfile import write_atomic
+from joblet.manifest.yaml_writer import yaml_text
+from jobletd.model import Attempt, Exited, JobName, JobView, Killed, NotStarted, Outcome, Run, Unknown, Usage
+from jobletd.sources.error_files import SUFFIX as ERROR_SUFFIX
+
+_COALESCE_SECONDS = 0.02
+_RUNS_SHOWN = 5
+
+_log = structlog.get_logger(__name__)
+
+
+class StatusFiles:
+    """The status files of one directory. ``changed`` is a callback for DesiredState.on_change, on the event loop."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._waiting: dict[JobName, JobView | None] = {}
+        self._written: dict[JobName, str] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def changed(self, name: JobName, view: JobView | None) -> None:
+        """Note a job's new status; None: the job is gone."""
+        self._waiting[name] = view
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_COALESCE_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        """Write what is waiting now."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting = self._waiting, {}
+        for name, view in waiting.items():
+            try:
+                self._put(name, view)
+            except OSError as error:
+                self._written.pop(name, None)
+                _log.error("status file not written", job=name, error=str(error))
+
+    def keep_only(self, names: Collection[JobName]) -> None:
+        """Remove the status files of all other jobs, which an earlier daemon left. Raises OSError."""
+        for entry in os.listdir(self._directory) if os.path.isdir(self._directory) else ():
+            job = entry.removesuffix(".yml")
+            if entry.endswith(".yml") and not entry.endswith(ERROR_SUFFIX) and job not in names:
+                os.unlink(os.path.join(self._directory, entry))
+
+    def _put(self, name: JobName, view: JobView | None) -> None:
+        path = os.path.join(self._directory, f"{name}.yml")
+        if view is None:
+            self._written.pop(name, None)
+            if os.path.lexists(path):
+                os.unlink(path)
+            return
+        text = status_text(view)
+        if self._written.get(name) == text:
+            return
+        os.makedirs(self._directory, mode=0o755, exist_ok=True)
+        write_atomic(path, text.encode(), 0o644, durable=False)
+        self._written[name] = text
+
+
+def status_text(view: JobView) -> str:
+    """A job's status as YAML: what it is, how its newest run stands, the runs before that in short."""
+    data: dict[str, Any] = {
+        "name": view.name,
+        "source": str(view.source),
+        "generation": view.generation,
+        "observedGeneration": view.observed_generation,
+    }
+    if view.deleting:
+        data["deleting"] = True
+    if view.conditions:
+        data["conditions"] = [
+            {
+                "type": condition.type,
+                "status": condition.status,
+                "reason": condition.reason,
+                **({"message": condition.message} if condition.message else {}),
+                "since": _time(condition.since_ns),
+            }
+            for condition in view.conditions
+        ]
+    if view.runs:
+        data["run"] = _run(view.runs[0])
+        earlier = view.runs[1 : 1 + _RUNS_SHOWN]
+        if earlier:
+            data["earlierRuns"] = [_brief(run) for run in earlier]
+    return yaml_text(data)
+
+
+def _brief(run: Run) -> dict[str, Any]:
+    data: dict[str, Any] = {"id": run.id, "generation": run.generation, "phase": run.phase.value}
+    if run.reason is not None:
+        data["reason"] = run.reason.value
+    if run.message:
+        data["message"] = run.message
+    data |= _outcome(run.outcome)
+    for key, time_ns in (("created", run.created_ns), ("started", run.started_ns), ("ended", run.ended_ns)):
+        if time_ns is not None:
+            data[key] = _time(time_ns)
+    return data
+
+
+def _run(run: Run) -> dict[str, Any]:
+    data = _brief(run)
+    if run.queue_position:
+        data["placeInQueue"] = run.queue_position
+    if run.next_attempt_ns is not None:
+        data["nextAttempt"] = _time(run.next_attempt_ns)
+    if run.attempts:
+        data["attempts"] = len(run.attempts)
+        data |= _attempt(run.attempts[-1])
+    return data
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    if attempt.limits:
+        data["limits"] = [
+            {
+                "name": limit.name,
+                "asked": limit.asked,
+                "effective": limit.effective,
+                "enforced": limit.enforced,
+                **({"message": limit.message} if limit.message else {}),
+            }
+            for limit in attempt.limits
+        ]
+    if attempt.end is not None and (usage := _usage(attempt.end.usage)):
+        data["usage"] = usage
+    return data
+
+
+def _outcome(outcome: Outcome | None) -> dict[str, Any]:
+    match outcome:
+        case Exited(code):
+            return {"exitCode": code}
+        case Killed(signal):
+            return {"signal": signal}
+        case NotStarted(code, error):
+            return {"exitCode": code, "error": error}
+        case Unknown(why):
+            return {"exitCode": None, "error": why}
+        case None:
+            return {}
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    figures = {
+        "memoryPeakBytes": usage.memory_peak_bytes,
+        "cpuSeconds": usage.cpu_seconds,
+        "throttledSeconds": usage.throttled_seconds,
+        "ioReadBytes": usage.io_read_bytes,
+        "ioWriteBytes": usage.io_write_bytes,
+        "oomKills": usage.oom_kills,
+    }
+    return {key: figure for key, figure in figures.items() if figure is not None}
+
+
+def _time(time_ns: int) -> str:
+    moment = datetime.fromtimestamp(time_ns // 10**9, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns // 10**6 % 1000:03d}Z"
