@@ -1,1 +1,21 @@
 """cgroups: one interface, two hierarchies. What is asked is planned as data; what is so is read back here and only here."""
+
+from joblet.cgroup.detect import DEFAULT_BASE, open_hierarchy
+from joblet.cgroup.device import device_of
+from joblet.cgroup.errors import CgroupError
+from joblet.cgroup.hierarchy import Hierarchy
+from joblet.cgroup.model import CgroupLimits, CgroupPlan, CgroupUsage, IoLimits, LimitReading, Mode
+
+__all__ = [
+    "DEFAULT_BASE",
+    "CgroupError",
+    "CgroupLimits",
+    "CgroupPlan",
+    "CgroupUsage",
+    "Hierarchy",
+    "IoLimits",
+    "LimitReading",
+    "Mode",
+    "device_of",
+    "open_hierarchy",
+]

@@ -56,7 +56,11 @@ class Init:
             self.supervise()
             outcome = self.outcome()
         except Exception as error:  # the record must be written, whatever it was
-            why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            why = (
+                f"{error.strerror}: {error.filename}"
+                if isinstance(error, OSError)
+                else f"{type(error).__name__}: {error}"
+            )
             released = self.state_fd >= 0
             outcome = exit_record.unknown(why) if released else exit_record.not_started(126, why)
             if self.main_pid:

@@ -51,7 +51,9 @@ class Launcher:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps; who wants to know holds a pidfd
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's to handle
         syscalls.set_name("joblet-launch")
-        syscalls.set_command_line("joblet-init")  # what jobs see of pid 1; the paths of this host are not theirs to know
+        syscalls.set_command_line(
+            "joblet-init"
+        )  # what jobs see of pid 1; the paths of this host are not theirs to know
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -76,13 +78,18 @@ class Launcher:
     def launch(self, spec: dict) -> tuple[dict, tuple[int, ...]]:  # type: ignore[type-arg]
         """Start one init, or put on record why not. Idempotent: an attempt that was launched is not launched again."""
         answer = {"attempt": spec["attempt"]}
-        lock_fd = os.open(os.path.join(spec["attempt_dir"], exit_record.LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock_fd = os.open(
+            os.path.join(spec["attempt_dir"], exit_record.LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
         try:
             try:
                 fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return {**answer, "already": True}, ()
-            if any(os.path.exists(os.path.join(spec["attempt_dir"], name)) for name in (exit_record.EXIT, exit_record.STATE)):
+            if any(
+                os.path.exists(os.path.join(spec["attempt_dir"], name))
+                for name in (exit_record.EXIT, exit_record.STATE)
+            ):
                 return {**answer, "already": True}, ()
             made: list[str] = []
             try:
@@ -147,7 +154,9 @@ def make_cgroups(plan: dict, made: list[str]) -> None:  # type: ignore[type-arg]
         try:
             os.write(fd, value.encode())
         except OSError as error:
-            raise OSError(error.errno, f"limit {limit}: the kernel refuses {value!r} ({error.strerror})", path) from None
+            raise OSError(
+                error.errno, f"limit {limit}: the kernel refuses {value!r} ({error.strerror})", path
+            ) from None
         finally:
             os.close(fd)
 

@@ -98,7 +98,7 @@ def has_long_line(data: bytes) -> bool:
 def _split_to_cri(data: bytes, full: bytes, part: bytes) -> bytes:
     """The careful way, for chunks with long lines: each in parts of at most LINE_BYTES."""
     *lines, last = data.split(b"\n")
-    record = []
+    record: list[bytes] = []
     for line in lines:
         head = max(len(line) - 1, 0) // LINE_BYTES * LINE_BYTES
         record.extend(part + line[start : start + LINE_BYTES] for start in range(0, head, LINE_BYTES))

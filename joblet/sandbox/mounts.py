@@ -42,12 +42,10 @@ MASKED_PATHS = (
 READ_ONLY_PATHS = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 COPY_BYTES_AT_MOST = 8 << 20
 
-Operation = tuple  # (name, arguments...); typing is not imported here
 
-
-def plan_template(root: str) -> list[Operation]:
+def plan_template(root: str) -> list[tuple]:
     """The operations that build the template at ``root``, an empty directory."""
-    plan: list[Operation] = [
+    plan: list[tuple] = [
         ("tmpfs", root, "mode=0755,size=32m", MS_NOSUID),
         *(("system", f"/{name}", f"{root}/{name}") for name in SYSTEM_DIRECTORIES),
         *(("directory", f"{root}/{name}", 0o755) for name in ("etc", "etc/ssl", "dev", "dev/pts", "dev/shm", "proc")),
@@ -63,11 +61,11 @@ def plan_template(root: str) -> list[Operation]:
     return plan
 
 
-def plan_job(template: str, spec: dict) -> tuple[list[Operation], str]:  # type: ignore[type-arg]
+def plan_job(template: str, spec: dict) -> tuple[list[tuple], str]:  # type: ignore[type-arg]
     """What a job adds to its copy of the template, and its new root's path. spec: the launch spec."""
     rootfs = spec["rootfs"]
     root = template
-    plan: list[Operation] = []
+    plan: list[tuple] = []
     if rootfs != "host":
         root = f"{template}/run/root"
         plan += [
@@ -94,7 +92,7 @@ def plan_job(template: str, spec: dict) -> tuple[list[Operation], str]:  # type:
     return plan, root
 
 
-def execute(plan: list[Operation]) -> None:
+def execute(plan: list[tuple]) -> None:
     """Carry the plan out, in its order. Raises OSError naming the path concerned."""
     for name, *arguments in plan:
         _DO[name](*arguments)
@@ -140,9 +138,7 @@ def _copy(source: str, target: str) -> None:
     if stat.S_ISDIR(status.st_mode):
         os.makedirs(target, 0o755, exist_ok=True)
         for entry in os.scandir(source):
-            if entry.is_symlink() and os.path.isabs(os.readlink(entry.path)):
-                os.symlink(os.readlink(entry.path), f"{target}/{entry.name}")
-            elif entry.is_symlink():
+            if entry.is_symlink():
                 os.symlink(os.readlink(entry.path), f"{target}/{entry.name}")
             else:
                 _copy(entry.path, f"{target}/{entry.name}")
