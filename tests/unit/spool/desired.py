@@ -1,0 +1,70 @@
+"""A desired state in memory, with the rules of the real one as far as sources see them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jobletd.model import Action, ApplyResult, JobName, Source
+
+from joblet.errors import JobletError
+from joblet.manifest import ChangeKind, JobManifest, compare
+
+
+@dataclass
+class MemoryDesired:
+    """Jobs with owners and generations; everything said about them is kept."""
+
+    jobs: dict[JobName, tuple[JobManifest, Source, int]] = field(default_factory=dict)
+    events: list[tuple[str, str, str]] = field(default_factory=list)
+    conditions: dict[tuple[JobName, str], tuple[str, str]] = field(default_factory=dict)
+    applies: list[tuple[str, ...]] = field(default_factory=list)
+    refuse: str = ""
+
+    async def owners(self) -> Mapping[JobName, Source]:
+        return {name: source for name, (_, source, _) in self.jobs.items()}
+
+    async def apply(
+        self, manifests: Sequence[JobManifest], source: Source, *, dry_run: bool = False
+    ) -> list[ApplyResult]:
+        if self.refuse:
+            raise JobletError(self.refuse)
+        self.applies.append(tuple(manifest.metadata.name for manifest in manifests))
+        results = []
+        for manifest in manifests:
+            name = JobName(manifest.metadata.name)
+            current = self.jobs.get(name)
+            assert current is None or current[1] == source, "the source has to see to ownership first"
+            kind = compare(current[0] if current else None, manifest).kind
+            generation = (current[2] if current else 0) + (kind is not ChangeKind.NONE)
+            self.jobs[name] = (manifest, source, generation)
+            results.append(ApplyResult(name, Action.CREATED, generation, "", None, None, manifest))
+        return results
+
+    async def transfer(self, name: JobName, old: Source, new: Source) -> None:
+        manifest, source, generation = self.jobs[name]
+        assert source == old
+        self.jobs[name] = (manifest, new, generation)
+
+    async def delete(self, name: JobName, *, source: Source | None) -> None:
+        assert self.jobs[name][1] == source
+        del self.jobs[name]
+
+    async def record_event(self, job: str, run_id: str, type: str, reason: str, message: str) -> None:
+        self.events.append((job, reason, message))
+
+    async def set_condition(self, name: JobName, condition_type: str, status: str, reason: str, message: str) -> None:
+        if name not in self.jobs:
+            raise JobletError("no such job", where=name)
+        self.conditions[name, condition_type] = (status, message)
+
+    def owner(self, name: str) -> str:
+        """``spool:a.yml``, or empty if there is no such job."""
+        job = self.jobs.get(JobName(name))
+        return str(job[1]) if job else ""
+
+    def generation(self, name: str) -> int:
+        return self.jobs[JobName(name)][2]
+
+    def reasons(self) -> list[str]:
+        return [reason for _, reason, _ in self.events]
