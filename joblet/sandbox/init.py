@@ -121,6 +121,8 @@ class Init:
         """spec.files, owned by the command's user. The workspace is new: nobody can have put a link there."""
         uid, gid = self.spec["id_base"] + self.spec["uid"], self.spec["id_base"] + self.spec["gid"]
         os.chown(work, uid, gid)
+        if self.spec["workspace"]["type"] == "loop":
+            os.rmdir(f"{work}/lost+found")
         for file in self.spec["files"]:
             directory = work
             for part in file["path"].split("/")[:-1]:

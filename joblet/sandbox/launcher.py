@@ -130,7 +130,9 @@ class Launcher:
             os.dup2(high_status, STATUS_FD, inheritable=False)
             syscalls.close_range(FIRST_OTHER_FD)
             os.setsid()
-            Init(spec, STATUS_FD, self.seccomp.get(spec["seccomp"], b""), self.template).run()
+            profile = spec["seccomp"]
+            program = bytes.fromhex(profile["program"]) if "program" in profile else self.seccomp[profile["name"]]
+            Init(spec, STATUS_FD, program, self.template).run()
         except BaseException as error:  # nothing may unwind into the launcher's loop; the lock says that we are gone
             os.write(2, f"joblet-init {spec['attempt']}: {type(error).__name__}: {error}\n".encode())
             os._exit(1)

@@ -247,9 +247,12 @@ class JobChange:
     job: JobView | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LogEntry:
-    """One CRI entry. data: as written by the job, with its newline unless partial (tag P)."""
+    """One CRI entry; not frozen, since that would triple the cost of making one.
+
+    data: as written by the job, with its newline unless partial (tag P).
+    """
 
     time_ns: int
     stream: str

@@ -1,0 +1,102 @@
+"""An attempt's directory, read: what the kernel's lock and the files in it say about the attempt."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from joblet.atomicfile import write_atomic
+from joblet.cgroup import CgroupLimits
+from joblet.sandbox import exit_record
+from jobletd.executor.local.launch_spec import limits_from_json, limits_to_json
+
+ATTEMPT = "attempt.json"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptNotes:
+    """What the executor itself noted before the launch, for the next daemon. words: limits for messages."""
+
+    id_slot: int
+    limits: CgroupLimits
+    left_out: tuple[tuple[str, str, str], ...]  # (limit, asked, why it is not enforced)
+    words: dict[str, str]
+    disk: str
+
+
+@dataclass(frozen=True, slots=True)
+class InitState:
+    """What init wrote: from before the command's exec on. started_ns: once the exec was seen to succeed."""
+
+    pid: int
+    start_time: int
+    boot_id: str
+    started_ns: int | None
+
+
+def write_notes(directory: str, notes: AttemptNotes) -> None:
+    data = {
+        "id_slot": notes.id_slot,
+        "limits": limits_to_json(notes.limits),
+        "left_out": notes.left_out,
+        "words": notes.words,
+        "disk": notes.disk,
+    }
+    write_atomic(f"{directory}/{ATTEMPT}", json.dumps(data).encode(), durable=False)
+
+
+def read_notes(directory: str) -> AttemptNotes | None:
+    try:
+        with open(f"{directory}/{ATTEMPT}", "rb") as file:
+            data: dict[str, Any] = json.load(file)
+    except (FileNotFoundError, ValueError):
+        return None
+    return AttemptNotes(
+        data["id_slot"],
+        limits_from_json(data["limits"]),
+        tuple((name, asked, why) for name, asked, why in data["left_out"]),
+        data["words"],
+        data["disk"],
+    )
+
+
+def read_state(directory: str) -> InitState | None:
+    """Init's state file; None if the command was certainly never executed."""
+    try:
+        with open(f"{directory}/{exit_record.STATE}") as file:
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return None
+    fields = lines[0].split() if lines else []
+    if len(fields) != 4:
+        # A power cut may leave an empty file: it was about to be executed, by whom is lost.
+        return InitState(0, 0, "", None)
+    started = next((int(line.split()[1]) for line in lines[1:] if line.startswith("started ")), None)
+    return InitState(int(fields[1]), int(fields[2]), fields[3], started)
+
+
+def lock_is_held(directory: str) -> bool:
+    """Whether the init lives: it holds the lock as long as it does, and nothing else ever can."""
+    try:
+        fd = os.open(f"{directory}/{exit_record.LOCK}", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def start_time_of(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot: field 22 of proc_pid_stat(5)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (FileNotFoundError, ProcessLookupError):
+        return None

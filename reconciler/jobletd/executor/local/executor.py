@@ -1,0 +1,398 @@
+"""Runs attempts on this host: hands them to the launcher, watches their inits, adopts those of an earlier daemon.
+
+What is true is read from the kernel and from the attempt's directory each time; what is kept in memory are descriptors to be
+woken by, and nothing that could be wrong after a restart. See DESIGN section 2 for the table behind ``_look``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+
+from joblet.cgroup import CgroupError, CgroupLimits, Hierarchy, device_of
+from joblet.cgroup.hierarchy import readable_size
+from joblet.clock import Clock
+from joblet.errors import JobletError
+from joblet.manifest import Enforcement, JobManifest
+from joblet.sandbox import exit_record
+from joblet.sandbox.seccomp import compile_default
+from jobletd.executor import AttemptRequest, Ended, Handle, NeverSubmitted, Observation, Pending, Running
+from jobletd.executor.local import attempt_files, limit_status, watching
+from jobletd.executor.local.attempt_files import AttemptNotes
+from jobletd.executor.local.id_ranges import IdRanges
+from jobletd.executor.local.launch_spec import cgroup_limits, launch_spec, limit_words, without
+from jobletd.executor.local.launcher_process import Launched, LauncherDied, LauncherProcess
+from jobletd.executor.local.outcome import end_of
+from jobletd.executor.local.settings import LocalSettings
+from jobletd.executor.local.workspace import can_limit_disk, make_workspace, remove_workspace
+from jobletd.log_reader import LogFiles, read_log
+from jobletd.model import AttemptId, End, LimitStatus, LogEntry, Reason, Unknown, Usage
+
+KILL_AFTER_GRACE_SECONDS = 5.0
+TRIES_TO_LAUNCH = 3
+
+
+class LocalExecutor:
+    """The executor of one host. See ``jobletd.executor.Executor`` for what each method promises."""
+
+    def __init__(self, settings: LocalSettings, hierarchy: Hierarchy, clock: Clock) -> None:
+        self._settings = settings
+        self._hierarchy = hierarchy
+        self._clock = clock
+        self._boot_id = exit_record.boot_id()
+        self._launcher = LauncherProcess(
+            template=f"{settings.run_directory}/template", seccomp={"default": compile_default()}
+        )
+        self._ids = IdRanges(base=settings.id_base, count=settings.id_count, slots=settings.id_slots)
+        self._nudge: Callable[[AttemptId], None] = _nobody
+        self._watched: dict[AttemptId, watching.Watched] = {}
+        self._notes: dict[AttemptId, AttemptNotes] = {}
+        self._limits: dict[AttemptId, tuple[LimitStatus, ...]] = {}
+        self._ended: dict[AttemptId, Ended] = {}
+
+    @property
+    def epoch(self) -> str:
+        return self._boot_id
+
+    def subscribe(self, nudge: Callable[[AttemptId], None]) -> None:
+        self._nudge = nudge
+
+    async def start(self) -> None:
+        for name in ("attempts", "work"):
+            os.makedirs(f"{self._settings.state_directory}/{name}", 0o711, exist_ok=True)
+        os.makedirs(self._settings.log_directory, 0o750, exist_ok=True)
+        self._hierarchy.prepare()
+        for attempt_id in self._on_record():
+            if notes := self._notes_of(attempt_id):
+                self._ids.adopt(notes.id_slot, attempt_id)
+        await self._launcher.start()
+
+    async def close(self) -> None:
+        self._launcher.close()
+        for watched in self._watched.values():
+            watched.close()
+        self._watched.clear()
+
+    # --- starting -----------------------------------------------------------------------------------------------------
+
+    async def submit(self, request: AttemptRequest) -> Handle:
+        handle = Handle(request.attempt_id)
+        if not isinstance(self._look(request.attempt_id), NeverSubmitted):
+            return handle
+        directory = self._settings.attempt_directory(request.attempt_id)
+        self._free_leftovers(request.attempt_id)
+        os.mkdir(directory, 0o700)
+        try:
+            await self._launch(request, directory)
+        except (JobletError, OSError) as error:
+            if isinstance(error, LauncherDied):
+                raise
+            self._record_not_started(request, str(error))
+        return handle
+
+    async def _launch(self, request: AttemptRequest, directory: str) -> None:
+        """Limits, ids, workspace, launch; a launcher that dies over it is replaced, and the lock tells what it had done."""
+        limits, left_out = self._enforceable(request.manifest)
+        slot = self._ids.take(request.attempt_id)
+        id_base = self._ids.first_id(slot)
+        disk = request.manifest.spec.limits.disk_bytes
+        notes = AttemptNotes(
+            slot, limits, left_out, limit_words(request.manifest), "" if disk is None else readable_size(disk)
+        )
+        attempt_files.write_notes(directory, notes)
+        self._notes[request.attempt_id] = notes
+        owner = id_base + request.manifest.spec.isolation.user
+        workspace = await make_workspace(self._settings.work_directory(request.attempt_id), disk, owner)
+        log_path = self._settings.log_path(request.attempt_id)
+        os.makedirs(os.path.dirname(log_path), 0o750, exist_ok=True)
+        spec = launch_spec(
+            request,
+            attempt_dir=directory,
+            log_path=log_path,
+            id_base=id_base,
+            id_count=self._settings.id_count,
+            workspace=workspace,
+            stop_signal=signal.Signals[request.manifest.spec.stop.signal],
+            cgroup=self._hierarchy.plan(request.attempt_id, limits),
+        )
+        for left in reversed(range(TRIES_TO_LAUNCH)):
+            try:
+                answer = await self._launcher.launch(spec)
+            except LauncherDied:
+                if not isinstance(self._look(request.attempt_id), NeverSubmitted):
+                    return
+                self._hierarchy.remove(request.attempt_id)
+                if not left:
+                    raise
+                continue
+            if isinstance(answer, Launched):
+                self._watch(request.attempt_id, watching.Watched(answer.pidfd, answer.status_fd))
+            return
+
+    def _enforceable(self, manifest: JobManifest) -> tuple[CgroupLimits, tuple[tuple[str, str, str], ...]]:
+        """The limits to set, and those left out with the reason. Raises LimitNotEnforceable when strict."""
+        asked = manifest.spec.limits
+        problems: list[tuple[str, str]] = []
+        device = None
+        if asked.io is not None:
+            try:
+                device = device_of(self._settings.state_directory)
+            except CgroupError as error:
+                problems.append(("io", error.what))
+        limits = cgroup_limits(asked, device)
+        problems += self._hierarchy.unenforceable(limits)
+        if not problems:
+            return limits, ()
+        if asked.enforcement is Enforcement.STRICT:
+            name, why = problems[0]
+            raise limit_status.LimitNotEnforceable(
+                f"limit not enforceable: {why}",
+                where=f"spec.limits.{name}",
+                todo="leave it out, or set spec.limits.enforcement: best-effort",
+            )
+        left_out = tuple((name, limit_status.asked_text(asked, name), why) for name, why in problems)
+        return without(limits, frozenset(name for name, _ in problems)), left_out
+
+    def _record_not_started(self, request: AttemptRequest, error: str) -> None:
+        """The exit record of an attempt that did not reach the launcher."""
+        directory = self._settings.attempt_directory(request.attempt_id)
+        reason = Reason.LIMIT_NOT_ENFORCEABLE if "limit not enforceable" in error else Reason.START_ERROR
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            exit_record.write(
+                fd,
+                {
+                    "attempt": request.attempt_id,
+                    "boot_id": self._boot_id,
+                    "outcome": exit_record.not_started(126, error),
+                    "reason": reason.value,
+                    "cause": "",
+                    "started_ns": None,
+                    "ended_ns": self._clock.wall_ns(),
+                    "usage": {},
+                    "cpu_seconds": 0.0,
+                },
+            )
+        finally:
+            os.close(fd)
+
+    def _free_leftovers(self, attempt_id: AttemptId) -> None:
+        """What a launch that broke off before the command left behind."""
+        self._hierarchy.remove(attempt_id)
+        remove_workspace(self._settings.work_directory(attempt_id))
+        remove_workspace(self._settings.attempt_directory(attempt_id))
+        self._ids.free(attempt_id)
+
+    # --- watching -----------------------------------------------------------------------------------------------------
+
+    async def observe(self, attempts: Iterable[AttemptId]) -> Mapping[AttemptId, Observation]:
+        return {attempt_id: self._look(attempt_id) for attempt_id in attempts}
+
+    def _look(self, attempt_id: AttemptId) -> Observation:
+        if attempt_id in self._ended:
+            return self._ended[attempt_id]
+        directory = self._settings.attempt_directory(attempt_id)
+        if not os.path.isdir(directory):
+            return NeverSubmitted()
+        # Before the record: an init that ends in between is then seen with its record, never without.
+        alive = attempt_files.lock_is_held(directory)
+        if not alive:
+            return self._look_at_dead(attempt_id, directory)
+        state = attempt_files.read_state(directory)
+        if attempt_id not in self._watched:
+            self._adopt(attempt_id, state)
+        if state is None or state.started_ns is None:
+            return Pending()
+        usage = self._usage(attempt_id)
+        return Running(state.started_ns, usage, self._limits_of(attempt_id))
+
+    def _look_at_dead(self, attempt_id: AttemptId, directory: str) -> Observation:
+        """Nobody holds the lock: its record, or what its absence means."""
+        try:
+            record = exit_record.read(directory)
+        except ValueError as error:
+            return self._over(attempt_id, Unknown(str(error)), Reason.LOST)
+        notes = self._notes_of(attempt_id)
+        if record is not None:
+            end = end_of(record, self._parse_usage, notes.words if notes else {})
+            ended = Ended(end, self._limits_of(attempt_id))
+            self._ended[attempt_id] = ended
+            return ended
+        state = attempt_files.read_state(directory)
+        if state is None:
+            return NeverSubmitted()
+        if state.boot_id != self._boot_id:
+            return self._over(attempt_id, Unknown("the host was started anew while it ran"), Reason.NODE_REBOOT)
+        self._hierarchy.kill(attempt_id)
+        return self._over(
+            attempt_id, Unknown("its init ended without a record; its exit code is not known"), Reason.LOST
+        )
+
+    def _over(self, attempt_id: AttemptId, outcome: Unknown, reason: Reason) -> Ended:
+        state = attempt_files.read_state(self._settings.attempt_directory(attempt_id))
+        end = End(
+            outcome=outcome,
+            reason=reason,
+            ended_ns=self._clock.wall_ns(),
+            started_ns=state.started_ns if state else None,
+            message=outcome.why,
+            usage=self._usage(attempt_id),
+        )
+        ended = Ended(end, self._limits_of(attempt_id))
+        self._ended[attempt_id] = ended
+        return ended
+
+    def _adopt(self, attempt_id: AttemptId, state: attempt_files.InitState | None) -> None:
+        """Watch an init that we did not start. Its pid is believed only if start time and boot agree and the lock is held
+        after its pidfd was opened."""
+        loop = asyncio.get_running_loop()
+        directory = self._settings.attempt_directory(attempt_id)
+        if state is None or state.boot_id != self._boot_id:
+            # Still setting itself up: it will say who it is, or be gone.
+            loop.call_later(0.1, self._nudge, attempt_id)
+            return
+        try:
+            pidfd = os.pidfd_open(state.pid)
+        except ProcessLookupError:
+            loop.call_soon(self._nudge, attempt_id)
+            return
+        if attempt_files.start_time_of(state.pid) == state.start_time and attempt_files.lock_is_held(directory):
+            self._watch(attempt_id, watching.Watched(pidfd, None))
+        else:
+            os.close(pidfd)
+            loop.call_later(0.1, self._nudge, attempt_id)
+
+    def _watch(self, attempt_id: AttemptId, watched: watching.Watched) -> None:
+        self._watched[attempt_id] = watched
+        watched.start(lambda: self._nudge(attempt_id))
+
+    def _usage(self, attempt_id: AttemptId) -> Usage:
+        return limit_status.usage_of(self._hierarchy.usage(attempt_id))
+
+    def _parse_usage(self, raw: Mapping[str, str]) -> Usage:
+        return limit_status.usage_of(self._hierarchy.parse_usage(raw))
+
+    def _notes_of(self, attempt_id: AttemptId) -> AttemptNotes | None:
+        if attempt_id not in self._notes:
+            notes = attempt_files.read_notes(self._settings.attempt_directory(attempt_id))
+            if notes is None:
+                return None
+            self._notes[attempt_id] = notes
+        return self._notes[attempt_id]
+
+    def _limits_of(self, attempt_id: AttemptId) -> tuple[LimitStatus, ...]:
+        """As read back from the kernel, once an attempt; changed limits are read anew."""
+        notes = self._notes_of(attempt_id)
+        if attempt_id not in self._limits and notes is not None:
+            readings = self._hierarchy.read_limits(attempt_id, notes.limits)
+            if not os.path.isdir(self._hierarchy.directories(attempt_id)[0]):
+                return ()
+            self._limits[attempt_id] = limit_status.statuses(readings, notes, can_limit_disk())
+        return self._limits.get(attempt_id, ())
+
+    # --- changing and ending ------------------------------------------------------------------------------------------
+
+    async def cancel(self, attempt: AttemptId, *, force: bool) -> None:
+        if isinstance(self._look(attempt), (Ended, NeverSubmitted)):
+            return
+        watched = self._watched.get(attempt)
+        if watched is None:  # adopted, not known by pid yet: the reconciler comes again
+            return
+        watched.signal(signal.SIGUSR1 if force else signal.SIGTERM)
+        grace = 0.0 if force else self._grace(attempt)
+        if not watched.deadline_set or force:
+            watched.deadline_set = True
+            loop = asyncio.get_running_loop()
+            loop.call_later(grace + KILL_AFTER_GRACE_SECONDS, self._kill_stuck, attempt)
+
+    def _grace(self, attempt: AttemptId) -> float:
+        notes = self._notes_of(attempt)
+        return float(notes.words["grace"].removesuffix("s")) if notes else 0.0
+
+    def _kill_stuck(self, attempt: AttemptId) -> None:
+        """An init that did not finish in time: kill the cgroup, then, if it lingers, the init itself."""
+        watched = self._watched.get(attempt)
+        if watched is None or watched.over:
+            return
+        if watched.stuck:
+            watched.signal(signal.SIGKILL)
+        else:
+            watched.stuck = True
+            self._hierarchy.kill(attempt)
+            asyncio.get_running_loop().call_later(KILL_AFTER_GRACE_SECONDS, self._kill_stuck, attempt)
+
+    async def update_limits(self, attempt: AttemptId, manifest: JobManifest) -> tuple[LimitStatus, ...]:
+        limits, left_out = self._enforceable(manifest)
+        self._hierarchy.apply_limits(attempt, limits)
+        notes = self._notes_of(attempt)
+        if notes is not None:
+            words = {**notes.words, "memory": readable_size(manifest.spec.limits.memory_bytes)}
+            notes = AttemptNotes(notes.id_slot, limits, left_out, words, notes.disk)
+            attempt_files.write_notes(self._settings.attempt_directory(attempt), notes)
+            self._notes[attempt] = notes
+        self._limits.pop(attempt, None)
+        return self._limits_of(attempt)
+
+    async def forget(self, attempt: AttemptId) -> None:
+        if watched := self._watched.pop(attempt, None):
+            watched.close()
+        await asyncio.to_thread(self._free_files, attempt)
+        self._ids.free(attempt)
+        for kept in (self._ended, self._notes, self._limits):
+            kept.pop(attempt, None)
+
+    def _free_files(self, attempt: AttemptId) -> None:
+        """The attempt's directory goes last: as long as it is there, the rest is found again."""
+        self._hierarchy.remove(attempt)
+        remove_workspace(self._settings.work_directory(attempt))
+        remove_workspace(self._settings.attempt_directory(attempt))
+
+    async def prune(self, live: Iterable[AttemptId]) -> None:
+        keep = set(live)
+        with_cgroup = {AttemptId(name) for name in self._hierarchy.list_attempts()}
+        for attempt_id in (set(self._on_record()) | with_cgroup) - keep:
+            self._hierarchy.kill(attempt_id)
+            await self._wait_for_death(attempt_id)
+            await self.forget(attempt_id)
+
+    async def _wait_for_death(self, attempt_id: AttemptId) -> None:
+        """Its command was killed: its init follows at once, once it has written its record."""
+        directory = self._settings.attempt_directory(attempt_id)
+        deadline = time.monotonic() + KILL_AFTER_GRACE_SECONDS
+        while attempt_files.lock_is_held(directory) and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+
+    def _on_record(self) -> list[AttemptId]:
+        found = {AttemptId(name) for name in os.listdir(f"{self._settings.state_directory}/attempts")}
+        found |= {AttemptId(name) for name in os.listdir(f"{self._settings.state_directory}/work")}
+        return sorted(found)
+
+    # --- output -------------------------------------------------------------------------------------------------------
+
+    async def remove_logs(self, attempt: AttemptId) -> None:
+        await asyncio.to_thread(LogFiles(self._settings.log_path(attempt)).remove)
+
+    async def logs(self, attempt: AttemptId, *, since_ns: int, follow: bool) -> AsyncIterator[list[LogEntry]]:
+        watched = self._watched.get(attempt)
+        ended = watched.ended if watched else asyncio.Event()
+        number = int(attempt.rsplit("-", 1)[1])
+        path = self._settings.log_path(attempt)
+        directory = self._settings.attempt_directory(attempt)
+        stream = read_log(
+            path,
+            since_ns=since_ns,
+            follow=follow,
+            has_ended=lambda: not attempt_files.lock_is_held(directory),
+            ended=ended,
+        )
+        async for batch in stream:
+            for entry in batch:
+                entry.attempt = number
+            yield batch
+
+
+def _nobody(_: AttemptId) -> None:
+    """Nudges go nowhere before somebody subscribes."""

@@ -1,0 +1,43 @@
+"""The pool of host user ids: each attempt gets a range of its own, so that two jobs can't touch each other's files."""
+
+from __future__ import annotations
+
+from joblet.errors import JobletError
+
+
+class IdRangesExhausted(JobletError):
+    """As many attempts hold a range as there are ranges."""
+
+
+class IdRanges:
+    """Hands out the lowest free slot. Who holds which is on record in the attempts' directories."""
+
+    def __init__(self, *, base: int, count: int, slots: int) -> None:
+        self._base, self._count, self._slots = base, count, slots
+        self._held: dict[int, str] = {}
+        self._lowest_free = 0
+
+    def take(self, attempt_id: str) -> int:
+        """A free range for the attempt; returns its slot. Raises IdRangesExhausted."""
+        for slot in range(self._lowest_free, self._slots):
+            if slot not in self._held:
+                self._held[slot] = attempt_id
+                self._lowest_free = slot + 1
+                return slot
+        raise IdRangesExhausted(
+            f"all {self._slots} user id ranges are in use",
+            todo="raise isolation.idSlots, or lower joblet.maxConcurrentJobs",
+        )
+
+    def adopt(self, slot: int, attempt_id: str) -> None:
+        """Note what an attempt of a previous daemon holds."""
+        self._held[slot] = attempt_id
+
+    def free(self, attempt_id: str) -> None:
+        for slot in [slot for slot, holder in self._held.items() if holder == attempt_id]:
+            del self._held[slot]
+            self._lowest_free = min(self._lowest_free, slot)
+
+    def first_id(self, slot: int) -> int:
+        """The host id that is 0 in the range."""
+        return self._base + slot * self._count

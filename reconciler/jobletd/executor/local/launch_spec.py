@@ -1,0 +1,143 @@
+"""From a manifest to the launch spec that launcher and init carry out: pure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from joblet.cgroup import CgroupLimits, CgroupPlan, IoLimits
+from joblet.cgroup.hierarchy import readable_size
+from joblet.manifest import JobManifest, Limits, Network
+from joblet.sandbox.seccomp import WITH_CAPABILITY, compile_default
+from jobletd.executor import AttemptRequest
+
+VERSION = 1
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SCRIPT = "/run/joblet/script"
+TMP_BYTES = 256 << 20
+NO_LIMIT = 2**64 - 1
+RLIMITS = {"NOFILE": [1024, 524288], "CORE": [0, 0]}
+
+
+def cgroup_limits(limits: Limits, device: str | None) -> CgroupLimits:
+    """What the manifest asks of the cgroup. device: the workspace's disk, needed if I/O is limited."""
+    io = None
+    if limits.io is not None and device is not None:
+        io = IoLimits(
+            device=device,
+            read_bytes=limits.io.read_bytes,
+            write_bytes=limits.io.write_bytes,
+            read_ops=limits.io.read_ops,
+            write_ops=limits.io.write_ops,
+        )
+    return CgroupLimits(
+        cpu_percent=limits.cpu_percent,
+        cpus=limits.cpus,
+        memory_bytes=limits.memory_bytes,
+        swap_bytes=limits.swap_bytes,
+        pids=limits.pids,
+        io=io,
+    )
+
+
+def without(limits: CgroupLimits, names: frozenset[str]) -> CgroupLimits:
+    """The same without these limits."""
+    fields = {"cpu": "cpu_percent", "cpus": "cpus", "memory": "memory_bytes", "pids": "pids", "io": "io"}
+    left_out = {fields[name]: None for name in names}
+    return CgroupLimits(**{**{name: getattr(limits, name) for name in limits.__dataclass_fields__}, **left_out})
+
+
+def limits_to_json(limits: CgroupLimits) -> dict[str, Any]:
+    return asdict(limits)
+
+
+def limits_from_json(data: dict[str, Any]) -> CgroupLimits:
+    io = data.get("io")
+    return CgroupLimits(**{**data, "io": None if io is None else IoLimits(**io)})
+
+
+def limit_words(manifest: JobManifest) -> dict[str, str]:
+    """The limits as the messages about an end quote them."""
+    spec = manifest.spec
+    times = [seconds for seconds in (spec.timeout_seconds, spec.attempt_timeout_seconds) if seconds is not None]
+    return {
+        "memory": readable_size(spec.limits.memory_bytes),
+        "timeout": f"{min(times):g}s" if times else "",
+        "grace": f"{spec.stop.grace_seconds:g}s",
+    }
+
+
+def launch_spec(
+    request: AttemptRequest,
+    *,
+    attempt_dir: str,
+    log_path: str,
+    id_base: int,
+    id_count: int,
+    workspace: dict[str, Any],
+    stop_signal: int,
+    cgroup: CgroupPlan,
+) -> dict[str, Any]:
+    """The launch spec, version 1."""
+    spec = request.manifest.spec
+    name = request.manifest.metadata.name
+    timeouts = [seconds for seconds in (spec.attempt_timeout_seconds, request.deadline_seconds) if seconds is not None]
+    return {
+        "version": VERSION,
+        "attempt": request.attempt_id,
+        "attempt_dir": attempt_dir,
+        "log_path": log_path,
+        "log_bytes": spec.limits.logs_bytes,
+        "argv": argv_of(request.manifest),
+        "script": spec.script,
+        "env": environment(request),
+        "workdir": spec.workdir,
+        "hostname": spec.isolation.hostname or name,
+        "uid": spec.isolation.user,
+        "gid": spec.isolation.user,
+        "id_base": id_base,
+        "id_count": id_count,
+        "network": "host" if spec.isolation.network is Network.HOST else "none",
+        "rootfs": spec.isolation.rootfs,
+        "workspace": workspace,
+        "files": [{"path": file.path, "mode": file.mode, "content": file.content} for file in spec.files],
+        "tmp_bytes": min(TMP_BYTES, (spec.limits.memory_bytes or 2 * TMP_BYTES) // 2),
+        "capabilities": list(spec.isolation.capabilities),
+        "seccomp": seccomp_profile(spec.isolation.capabilities),
+        "rlimits": RLIMITS,
+        "stop_signal": stop_signal,
+        "grace_seconds": spec.stop.grace_seconds,
+        "timeout_seconds": min(timeouts) if timeouts else None,
+        "cgroup": cgroup,
+    }
+
+
+def seccomp_profile(capabilities: tuple[str, ...]) -> dict[str, str]:
+    """The profile by its name, as the launcher has it; or its program, where a capability needs calls of its own."""
+    more = frozenset(capabilities) & WITH_CAPABILITY.keys()
+    return {"program": compile_default(more).hex()} if more else {"name": "default"}
+
+
+def argv_of(manifest: JobManifest) -> list[str]:
+    """The argv; a script is run by the interpreter it names, or by ``sh -eu``."""
+    spec = manifest.spec
+    if spec.script is None:
+        return list(spec.command or ())
+    return [SCRIPT] if spec.script.startswith("#!") else ["/bin/sh", "-eu", SCRIPT]
+
+
+def environment(request: AttemptRequest) -> dict[str, str]:
+    """Built from nothing; the manifest's own variables win."""
+    user = "root" if request.manifest.spec.isolation.user == 0 else "nobody"
+    return {
+        "PATH": PATH,
+        "HOME": "/work",
+        "USER": user,
+        "LOGNAME": user,
+        "SHELL": "/bin/sh",
+        "LANG": "C.UTF-8",
+        "JOBLET_JOB": request.manifest.metadata.name,
+        "JOBLET_RUN": request.run_id,
+        "JOBLET_ATTEMPT": str(request.number),
+        **request.manifest.spec.env,
+    }

@@ -1,0 +1,57 @@
+"""Readings of the cgroup package in the daemon's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from joblet.cgroup import CgroupUsage, LimitReading
+from joblet.cgroup.hierarchy import readable_percent, readable_size
+from joblet.errors import JobletError
+from joblet.manifest import Limits
+from jobletd.executor.local.attempt_files import AttemptNotes
+from jobletd.model import LimitStatus, Usage
+
+
+class LimitNotEnforceable(JobletError):
+    """A limit that this host cannot enforce was asked for strictly."""
+
+
+def asked_text(limits: Limits, name: str) -> str:
+    """A limit as the manifest has it."""
+    match name:
+        case "cpu":
+            return readable_percent(limits.cpu_percent or 0)
+        case "cpus":
+            return str(limits.cpus)
+        case "memory":
+            return readable_size(limits.memory_bytes)
+        case "pids":
+            return str(limits.pids)
+        case _:
+            return "set"
+
+
+def statuses(readings: Iterable[LimitReading], notes: AttemptNotes, has_loop: bool) -> tuple[LimitStatus, ...]:
+    """All limits of an attempt: read back, left out, and the size of the workspace."""
+    found = [
+        LimitStatus(reading.name, reading.asked, reading.effective, reading.enforced, reading.message)
+        for reading in readings
+    ]
+    found += [LimitStatus(name, asked, "max", False, why) for name, asked, why in notes.left_out]
+    if notes.disk:
+        how = "a file system of its own" if has_loop else "in memory: this host has no loop device"
+        found.append(LimitStatus("disk", notes.disk, notes.disk, True, how))
+    return tuple(found)
+
+
+def usage_of(usage: CgroupUsage) -> Usage:
+    return Usage(
+        memory_bytes=usage.memory_bytes,
+        memory_peak_bytes=usage.memory_peak_bytes,
+        cpu_seconds=usage.cpu_seconds,
+        throttled_seconds=usage.throttled_seconds,
+        pids=usage.pids,
+        io_read_bytes=usage.io_read_bytes,
+        io_write_bytes=usage.io_write_bytes,
+        oom_kills=usage.oom_kills,
+    )

@@ -1,0 +1,28 @@
+"""What the local executor is told by the configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSettings:
+    """Directories (absolute paths) and the pool of user ids: id_slots ranges of id_count ids from id_base on."""
+
+    state_directory: str
+    log_directory: str
+    run_directory: str
+    id_base: int = 0x7000_0000  # far above what useradd gives out as subordinate ids
+    id_count: int = 65536
+    id_slots: int = 8192
+
+    def attempt_directory(self, attempt_id: str) -> str:
+        return f"{self.state_directory}/attempts/{attempt_id}"
+
+    def work_directory(self, attempt_id: str) -> str:
+        return f"{self.state_directory}/work/{attempt_id}"
+
+    def log_path(self, attempt_id: str) -> str:
+        """``<log>/<job>/<run>-<number>.log``."""
+        job, run, number = attempt_id.rsplit("-", 2)
+        return f"{self.log_directory}/{job}/{run}-{number}.log"

@@ -1,0 +1,191 @@
+"""Reads an attempt's CRI log: the rotated segments, oldest first, then the current file; and follows it as it grows.
+
+Segments are ``<name>.log.00000001`` and so on, and ``<name>.log`` is the current one; a rotation renames it to the next number.
+A reader that holds a file open goes on reading it after its rename, so nothing is lost in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import calendar
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+
+from jobletd.inotify import ChangeWatch
+from jobletd.model import LogEntry
+
+BLOCK_BYTES = 1 << 18
+_STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{9})Z (stdout|stderr) ([FP]) (.*)", re.DOTALL)
+
+
+@dataclass(slots=True)
+class _Seconds:
+    """The last second that was parsed: thousands of lines share one."""
+
+    text: bytes = b""
+    value: int = 0
+
+    def parse(self, text: bytes) -> int:
+        if text != self.text:
+            self.value = calendar.timegm(time.strptime(text.decode(), "%Y-%m-%dT%H:%M:%S"))
+            self.text = text
+        return self.value
+
+
+def parse_line(line: bytes, seconds: _Seconds) -> LogEntry | None:
+    """One CRI line without its end; None if it is none (a damaged disk, a stranger's file)."""
+    match = _STAMP.fullmatch(line)
+    if match is None:
+        return None
+    try:
+        time_ns = seconds.parse(match[1]) * 1_000_000_000 + int(match[2])
+    except ValueError:
+        return None
+    partial = match[4] == b"P"
+    return LogEntry(time_ns, match[3].decode(), match[5] if partial else match[5] + b"\n", partial)
+
+
+class LogFiles:
+    """The files of one attempt's log."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.directory, self.name = os.path.split(path)
+
+    def rotated(self) -> list[int]:
+        """The numbers of the segments that are there."""
+        prefix = f"{self.name}."
+        try:
+            names = os.listdir(self.directory)
+        except FileNotFoundError:
+            return []
+        numbers = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
+        return sorted(int(number) for number in numbers if number.isdigit())
+
+    def segment(self, number: int) -> str:
+        return f"{self.path}.{number:08d}"
+
+    def remove(self) -> None:
+        """Delete all of them, and the job's directory if it is empty then."""
+        for number in self.rotated():
+            _unlink(self.segment(number))
+        _unlink(self.path)
+        try:
+            os.rmdir(self.directory)
+        except OSError:
+            return  # other runs of the job have theirs there
+
+
+class LogReader:
+    """One pass over a log, from the oldest kept entry on."""
+
+    def __init__(self, path: str) -> None:
+        self._files = LogFiles(path)
+        self._seconds = _Seconds()
+        self._next = 0  # the number that the file now read has, or will get by its rotation
+        self._file: int | None = None
+        self._rest = b""
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def read(self) -> list[LogEntry]:
+        """The next entries; empty when all that is written so far was read."""
+        while True:
+            if self._file is None and not self._open_next():
+                return []
+            assert self._file is not None
+            # Looked up before reading: if it is renamed after the last read returned nothing, the next round reads the rest.
+            is_current = self._is_current()
+            data = os.read(self._file, BLOCK_BYTES)
+            if data:
+                if entries := self._parse(data):
+                    return entries
+            elif is_current:
+                return []
+            else:
+                self.close()
+                self._next += 1
+                self._rest = b""
+
+    def _open_next(self) -> bool:
+        """Open the segment that follows, or the current file."""
+        numbers = self._files.rotated()
+        later = [number for number in numbers if number >= self._next]
+        for number in later:
+            if self._open(self._files.segment(number)):
+                self._next = number
+                return True
+        if not self._open(self._files.path):
+            return False
+        if after := self._files.rotated():
+            if after != numbers:  # rotated between the look and the open: look again
+                self.close()
+                return self._open_next()
+            self._next = after[-1] + 1
+        else:
+            self._next = 1
+        return True
+
+    def _open(self, path: str) -> bool:
+        try:
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _is_current(self) -> bool:
+        assert self._file is not None
+        try:
+            return os.path.samestat(os.stat(self._files.path), os.fstat(self._file))
+        except FileNotFoundError:
+            # Between rename and the new file's creation, or removed for good: nothing more comes by this descriptor.
+            return os.fstat(self._file).st_nlink == 0
+
+    def _parse(self, data: bytes) -> list[LogEntry]:
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        return [entry for line in lines if (entry := parse_line(line, self._seconds)) is not None]
+
+
+async def read_log(
+    path: str, *, since_ns: int, follow: bool, has_ended: Callable[[], bool], ended: asyncio.Event
+) -> AsyncIterator[list[LogEntry]]:
+    """The log's entries from ``since_ns`` on, in batches; with ``follow`` until it has ended and all was read.
+
+    has_ended: whether the writer is gone. ended: set when that may have changed.
+    """
+    reader = LogReader(path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    watch = ChangeWatch(os.path.dirname(path)) if follow else None
+    try:
+        while True:
+            final = has_ended()
+            for batch in _batches(reader, since_ns):
+                yield batch
+                await asyncio.sleep(0)  # others want their turn
+            if not follow or final or watch is None:
+                return
+            await watch.changed_or(ended)
+    finally:
+        reader.close()
+        if watch is not None:
+            watch.close()
+
+
+def _batches(reader: LogReader, since_ns: int) -> Iterator[list[LogEntry]]:
+    while entries := reader.read():
+        if wanted := [entry for entry in entries if entry.time_ns >= since_ns]:
+            yield wanted
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
