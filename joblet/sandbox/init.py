@@ -252,6 +252,8 @@ class Init:
             self.start_error = int(code), reason
             return
         self.started_ns = time.time_ns()
+        if self.spec["timeout_seconds"] is not None and not self.cause:
+            self.deadline = now() + self.spec["timeout_seconds"]  # the command's time; the set-up had its own
         line = f"started {self.started_ns}\n".encode()
         os.write(self.state_fd, line)
         try:

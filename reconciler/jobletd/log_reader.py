@@ -11,9 +11,11 @@ import calendar
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+from jobletd.executor import LogQuery
 from jobletd.inotify import ChangeWatch
 from jobletd.model import LogEntry
 
@@ -154,22 +156,32 @@ class LogReader:
 
 
 async def read_log(
-    path: str, *, since_ns: int, follow: bool, has_ended: Callable[[], bool], ended: asyncio.Event
+    path: str, query: LogQuery, *, has_ended: Callable[[], bool], ended: asyncio.Event
 ) -> AsyncIterator[list[LogEntry]]:
-    """The log's entries from ``since_ns`` on, in batches; with ``follow`` until it has ended and all was read.
+    """The log's entries as the query wants them, in batches.
 
     has_ended: whether the writer is gone. ended: set when that may have changed.
     """
     reader = LogReader(path)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    watch = ChangeWatch(os.path.dirname(path)) if follow else None
+    watch = None
     try:
+        if query.follow:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            watch = ChangeWatch(os.path.dirname(path))
+        tail = None if query.tail_lines is None else _Tail(query.tail_lines)
         while True:
             final = has_ended()
-            for batch in _batches(reader, since_ns):
-                yield batch
+            while entries := reader.read():
+                wanted = [entry for entry in entries if query.wants(entry)]
+                if tail is not None:
+                    tail.add(wanted)
+                elif wanted:
+                    yield wanted
                 await asyncio.sleep(0)  # others want their turn
-            if not follow or final or watch is None:
+            if tail is not None and tail.entries:
+                yield list(tail.entries)
+            tail = None
+            if watch is None or final:
                 return
             await watch.changed_or(ended)
     finally:
@@ -178,10 +190,20 @@ async def read_log(
             watch.close()
 
 
-def _batches(reader: LogReader, since_ns: int) -> Iterator[list[LogEntry]]:
-    while entries := reader.read():
-        if wanted := [entry for entry in entries if entry.time_ns >= since_ns]:
-            yield wanted
+class _Tail:
+    """The last so many lines of what is there at the start; a line may have several parts."""
+
+    def __init__(self, lines: int) -> None:
+        self._lines = lines
+        self.entries: deque[LogEntry] = deque()
+        self._ends = 0
+
+    def add(self, entries: list[LogEntry]) -> None:
+        for entry in entries:
+            self.entries.append(entry)
+            self._ends += not entry.partial
+            while self.entries and self._ends + self.entries[-1].partial > self._lines:
+                self._ends -= not self.entries.popleft().partial
 
 
 def _unlink(path: str) -> None:

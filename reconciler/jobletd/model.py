@@ -42,6 +42,7 @@ class Reason(StrEnum):
     SUPERSEDED = "Superseded"  # by a newer generation
     DELETED = "Deleted"  # its manifest went away
     SUSPENDED = "Suspended"
+    SHUTDOWN = "Shutdown"  # of the daemon, whose policy is to stop what runs
     START_ERROR = "StartError"
     LIMIT_NOT_ENFORCEABLE = "LimitNotEnforceable"
     NODE_REBOOT = "NodeReboot"
@@ -145,22 +146,32 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One launch of a run's command. handle: the executor's own, opaque text; empty until submitted."""
+    """One launch of a run's command.
+
+    epoch: the executor's at the intent. generation: the one whose limits are in force. number: from 1. usage: now, while
+    it runs and where it was asked for; not stored.
+    """
 
     id: AttemptId
     run_id: RunId
     number: int
     phase: Phase
     created_ns: int
-    handle: str = ""
+    epoch: str = ""
+    generation: int = 0
     started_ns: int | None = None
     limits: tuple[LimitStatus, ...] = ()
     end: End | None = None
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One execution that a job asked for. manifest: what it runs, as it was when the run was made or changed in place."""
+    """One execution that a job asked for.
+
+    manifest: what it runs, as it was when the run was made or changed in place. stop: why it is to end, once that was decided;
+    force: without its grace.
+    """
 
     id: RunId
     job: JobName
@@ -176,6 +187,8 @@ class Run:
     ended_ns: int | None = None
     outcome: Outcome | None = None
     next_attempt_ns: int | None = None
+    stop: Reason | None = None
+    force: bool = False
     queue_position: int = 0
     attempts: tuple[Attempt, ...] = ()  # oldest first
 

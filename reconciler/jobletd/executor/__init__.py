@@ -58,6 +58,22 @@ class NeverSubmitted:
 Observation = Pending | Running | Ended | NeverSubmitted
 
 
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """What of a log is wanted: from a time on, the last so many lines, one stream alone (empty: both).
+
+    follow: go on until the attempt has ended and all was read.
+    """
+
+    since_ns: int = 0
+    tail_lines: int | None = None
+    stream: str = ""
+    follow: bool = False
+
+    def wants(self, entry: LogEntry) -> bool:
+        return entry.time_ns >= self.since_ns and self.stream in ("", entry.stream)
+
+
 class Executor(Protocol):
     """Runs attempts. Every method may be repeated without harm."""
 
@@ -103,6 +119,6 @@ class Executor(Protocol):
     async def remove_logs(self, attempt: AttemptId) -> None:
         """Delete an ended attempt's log."""
 
-    def logs(self, attempt: AttemptId, *, since_ns: int, follow: bool) -> AsyncIterator[list[LogEntry]]:
-        """The attempt's output in order, in batches; with ``follow`` it ends when the attempt has ended and all was read."""
+    def logs(self, attempt: AttemptId, query: LogQuery) -> AsyncIterator[list[LogEntry]]:
+        """The attempt's output in order, in batches; see ``LogQuery``. The attempt runs or has ended."""
         ...

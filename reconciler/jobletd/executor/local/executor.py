@@ -19,7 +19,7 @@ from joblet.errors import JobletError
 from joblet.manifest import Enforcement, JobManifest
 from joblet.sandbox import exit_record
 from joblet.sandbox.seccomp import compile_default
-from jobletd.executor import AttemptRequest, Ended, Handle, NeverSubmitted, Observation, Pending, Running
+from jobletd.executor import AttemptRequest, Ended, Handle, LogQuery, NeverSubmitted, Observation, Pending, Running
 from jobletd.executor.local import attempt_files, limit_status, watching
 from jobletd.executor.local.attempt_files import AttemptNotes
 from jobletd.executor.local.id_ranges import IdRanges
@@ -375,20 +375,17 @@ class LocalExecutor:
     async def remove_logs(self, attempt: AttemptId) -> None:
         await asyncio.to_thread(LogFiles(self._settings.log_path(attempt)).remove)
 
-    async def logs(self, attempt: AttemptId, *, since_ns: int, follow: bool) -> AsyncIterator[list[LogEntry]]:
+    async def logs(self, attempt: AttemptId, query: LogQuery) -> AsyncIterator[list[LogEntry]]:
         watched = self._watched.get(attempt)
-        ended = watched.ended if watched else asyncio.Event()
-        number = int(attempt.rsplit("-", 1)[1])
-        path = self._settings.log_path(attempt)
         directory = self._settings.attempt_directory(attempt)
-        stream = read_log(
-            path,
-            since_ns=since_ns,
-            follow=follow,
+        number = int(attempt.rsplit("-", 1)[1])
+        batches = read_log(
+            self._settings.log_path(attempt),
+            query,
             has_ended=lambda: not attempt_files.lock_is_held(directory),
-            ended=ended,
+            ended=watched.ended if watched else asyncio.Event(),
         )
-        async for batch in stream:
+        async for batch in batches:
             for entry in batch:
                 entry.attempt = number
             yield batch

@@ -1,0 +1,99 @@
+"""What is to happen to a run: pure functions of what is on record and the time."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+
+from joblet.manifest import JobSpec, Restart
+from jobletd.model import End, Exited, Killed, NotStarted, Outcome, Phase, Reason, Run, Unknown
+
+HEALTHY_NS = 600 * 1_000_000_000
+SECOND_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The run is over."""
+
+    phase: Phase
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Another attempt, not before so many nanoseconds since the epoch."""
+
+    at_ns: int
+
+
+def after_attempt(run: Run, end: End) -> Finish | Retry:
+    """What follows the end of the run's last attempt."""
+    spec = run.manifest.spec
+    if run.stop is not None:
+        return Finish(Phase.STOPPED, run.stop, end.message)
+    succeeded = end.outcome == Exited(0) and end.reason is Reason.COMPLETED
+    if succeeded and spec.restart is not Restart.ALWAYS:
+        return Finish(Phase.COMPLETED, Reason.COMPLETED, end.message)
+    failure = Finish(Phase.FAILED, end.reason, end.message)
+    if not succeeded and not may_retry(spec, end, retries=len(run.attempts) - 1):
+        return failure
+    at_ns = end.ended_ns + pause_ns(run)
+    deadline = deadline_ns(run)
+    if deadline is not None and end.ended_ns >= deadline:
+        return Finish(Phase.FAILED, Reason.TIMED_OUT, end.message)
+    return Retry(at_ns)
+
+
+def may_retry(spec: JobSpec, end: End, *, retries: int) -> bool:
+    """Whether the rules allow another attempt after this failure."""
+    if end.reason is Reason.LIMIT_NOT_ENFORCEABLE:
+        return False
+    code = exit_code_of(end.outcome)
+    if code in spec.retry.never_on_exit_codes:
+        return False
+    if spec.retry.on_exit_codes and code not in spec.retry.on_exit_codes:
+        return False
+    return spec.restart is not Restart.NEVER or retries < spec.retry.limit
+
+
+def pause_ns(run: Run) -> int:
+    """initial, doubled with each attempt since the last one that was healthy for 10 minutes; at most max."""
+    retry = run.manifest.spec.retry
+    failures = 0
+    for attempt in reversed(run.attempts):
+        end = attempt.end
+        if end is not None and end.started_ns is not None and end.ended_ns - end.started_ns >= HEALTHY_NS:
+            break
+        failures += 1
+    seconds = min(retry.initial_seconds * 2 ** min(max(failures - 1, 0), 40), retry.max_seconds)
+    return int(seconds * SECOND_NS)
+
+
+def deadline_ns(run: Run) -> int | None:
+    """When the run's time is used up: ``timeout`` after its first attempt was begun."""
+    timeout = run.manifest.spec.timeout_seconds
+    if timeout is None or not run.attempts:
+        return None
+    return run.attempts[0].created_ns + int(timeout * SECOND_NS)
+
+
+def exit_code_of(outcome: Outcome | None) -> int | None:
+    """As a shell gives it: 128 + n for a signal; None where it is not known."""
+    match outcome:
+        case Exited(code):
+            return code
+        case Killed(name):
+            return 128 + signal_number(name)
+        case NotStarted(code, _):
+            return code
+        case Unknown() | None:
+            return None
+
+
+def signal_number(name: str) -> int:
+    """The number of a signal named as in signal(7)."""
+    if name.startswith("SIGRTMIN+"):
+        return signal.SIGRTMIN + int(name.removeprefix("SIGRTMIN+"))
+    return int(signal.Signals[name])

@@ -1,0 +1,96 @@
+"""The database's schema as numbered steps; PRAGMA user_version says how many were taken. A step is never changed afterwards."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from joblet.errors import JobletError
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE jobs (
+        name TEXT PRIMARY KEY,
+        uid TEXT NOT NULL UNIQUE,
+        manifest TEXT NOT NULL,
+        source TEXT NOT NULL,
+        generation INTEGER NOT NULL,
+        observed_generation INTEGER NOT NULL,
+        created_ns INTEGER NOT NULL,
+        updated_ns INTEGER NOT NULL,
+        deleting INTEGER NOT NULL DEFAULT 0,
+        conditions TEXT NOT NULL DEFAULT '[]'
+    ) STRICT;
+    CREATE TABLE generations (
+        job_uid TEXT NOT NULL,
+        generation INTEGER NOT NULL,
+        manifest TEXT NOT NULL,
+        created_ns INTEGER NOT NULL,
+        PRIMARY KEY (job_uid, generation)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE runs (
+        id TEXT PRIMARY KEY,
+        job TEXT NOT NULL,
+        job_uid TEXT NOT NULL,
+        generation INTEGER NOT NULL,
+        "trigger" TEXT NOT NULL,
+        phase TEXT NOT NULL,
+        is_final INTEGER NOT NULL,
+        reason TEXT,
+        message TEXT NOT NULL,
+        manifest TEXT NOT NULL,
+        created_ns INTEGER NOT NULL,
+        started_ns INTEGER,
+        ended_ns INTEGER,
+        outcome TEXT,
+        next_attempt_ns INTEGER,
+        stop TEXT,
+        force INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE INDEX runs_of_job ON runs (job, created_ns);
+    CREATE INDEX runs_open ON runs (is_final) WHERE is_final = 0;
+    CREATE INDEX runs_ended ON runs (ended_ns) WHERE is_final = 1;
+    CREATE TABLE attempts (
+        id TEXT PRIMARY KEY,
+        run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+        number INTEGER NOT NULL,
+        phase TEXT NOT NULL,
+        created_ns INTEGER NOT NULL,
+        epoch TEXT NOT NULL,
+        generation INTEGER NOT NULL,
+        started_ns INTEGER,
+        limits TEXT NOT NULL,
+        "end" TEXT,
+        UNIQUE (run_id, number)
+    ) STRICT;
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        job TEXT NOT NULL,
+        run_id TEXT NOT NULL,
+        type TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        message TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        first_ns INTEGER NOT NULL,
+        last_ns INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX events_of_job ON events (job, id);
+    CREATE INDEX events_of_run ON events (run_id) WHERE run_id != '';
+    """,
+)
+
+
+class StoreError(JobletError):
+    """The database cannot be used."""
+
+
+def migrate(connection: sqlite3.Connection, path: str) -> None:
+    """Take the steps that are missing, each in a transaction. Raises StoreError for a database of a newer version."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"has schema version {version}, this joblet knows up to {len(MIGRATIONS)}",
+            where=path,
+            todo="install the version of joblet that wrote it, or a newer one",
+        )
+    for number in range(version, len(MIGRATIONS)):
+        connection.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")

@@ -1,0 +1,258 @@
+"""Rows and the daemon's types: the only place that knows both."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from joblet.manifest import JobManifest, manifest_from_json, manifest_to_json
+from jobletd.model import (
+    Attempt,
+    AttemptId,
+    Condition,
+    End,
+    Event,
+    Exited,
+    JobName,
+    JobView,
+    Killed,
+    LimitStatus,
+    NotStarted,
+    Outcome,
+    Phase,
+    Reason,
+    Run,
+    RunId,
+    Source,
+    Unknown,
+    Usage,
+)
+
+_OUTCOMES: dict[str, type[Any]] = {"exited": Exited, "killed": Killed, "not_started": NotStarted, "unknown": Unknown}
+_OUTCOME_NAMES = {kind: name for name, kind in _OUTCOMES.items()}
+JOB_COLUMNS = (
+    "name, uid, manifest, source, generation, observed_generation, created_ns, updated_ns, deleting, conditions"
+)
+RUN_COLUMNS = (
+    'id, job, job_uid, generation, "trigger", phase, is_final, reason, message, manifest, created_ns, started_ns, ended_ns, '
+    "outcome, next_attempt_ns, stop, force"
+)
+ATTEMPT_COLUMNS = 'id, run_id, number, phase, created_ns, epoch, generation, started_ns, limits, "end"'
+EVENT_COLUMNS = "id, job, run_id, type, reason, message, count, first_ns, last_ns"
+
+
+def outcome_to_json(outcome: Outcome | None) -> str | None:
+    return None if outcome is None else json.dumps({"type": _OUTCOME_NAMES[type(outcome)], **asdict(outcome)})
+
+
+def outcome_from_json(text: str | None) -> Outcome | None:
+    if text is None:
+        return None
+    data = json.loads(text)
+    outcome: Outcome = _OUTCOMES[data.pop("type")](**data)
+    return outcome
+
+
+def end_to_json(end: End | None) -> str | None:
+    if end is None:
+        return None
+    usage = {key: value for key, value in asdict(end.usage).items() if value is not None}
+    return json.dumps(
+        {
+            "outcome": outcome_to_json(end.outcome),
+            "reason": end.reason,
+            "ended_ns": end.ended_ns,
+            "started_ns": end.started_ns,
+            "message": end.message,
+            "usage": usage,
+        }
+    )
+
+
+def end_from_json(text: str | None) -> End | None:
+    if text is None:
+        return None
+    data = json.loads(text)
+    outcome = outcome_from_json(data["outcome"])
+    assert outcome is not None
+    return End(
+        outcome, Reason(data["reason"]), data["ended_ns"], data["started_ns"], data["message"], Usage(**data["usage"])
+    )
+
+
+def put_job(connection: sqlite3.Connection, view: JobView) -> None:
+    connection.execute(
+        f"INSERT OR REPLACE INTO jobs ({JOB_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            view.name,
+            view.uid,
+            manifest_to_json(view.manifest),
+            str(view.source),
+            view.generation,
+            view.observed_generation,
+            view.created_ns,
+            view.updated_ns,
+            view.deleting,
+            json.dumps([asdict(condition) for condition in view.conditions]),
+        ),
+    )
+
+
+def put_generation(connection: sqlite3.Connection, view: JobView) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO generations (job_uid, generation, manifest, created_ns) VALUES (?, ?, ?, ?)",
+        (view.uid, view.generation, manifest_to_json(view.manifest), view.updated_ns),
+    )
+
+
+def delete_job(connection: sqlite3.Connection, view: JobView) -> None:
+    connection.execute("DELETE FROM jobs WHERE uid = ?", (view.uid,))
+    connection.execute("DELETE FROM generations WHERE job_uid = ?", (view.uid,))
+
+
+def put_run(connection: sqlite3.Connection, run: Run) -> None:
+    """Insert or update a run, without its attempts."""
+    connection.execute(
+        f"INSERT INTO runs ({RUN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, phase = excluded.phase, "
+        "is_final = excluded.is_final, reason = excluded.reason, message = excluded.message, manifest = excluded.manifest, "
+        "started_ns = excluded.started_ns, ended_ns = excluded.ended_ns, outcome = excluded.outcome, "
+        "next_attempt_ns = excluded.next_attempt_ns, stop = excluded.stop, force = excluded.force",
+        (
+            run.id,
+            run.job,
+            run.job_uid,
+            run.generation,
+            run.trigger,
+            run.phase,
+            run.phase.is_final,
+            run.reason,
+            run.message,
+            manifest_to_json(run.manifest),
+            run.created_ns,
+            run.started_ns,
+            run.ended_ns,
+            outcome_to_json(run.outcome),
+            run.next_attempt_ns,
+            run.stop,
+            run.force,
+        ),
+    )
+
+
+def put_attempt(connection: sqlite3.Connection, attempt: Attempt) -> None:
+    connection.execute(
+        f"INSERT OR REPLACE INTO attempts ({ATTEMPT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            attempt.id,
+            attempt.run_id,
+            attempt.number,
+            attempt.phase,
+            attempt.created_ns,
+            attempt.epoch,
+            attempt.generation,
+            attempt.started_ns,
+            json.dumps([asdict(limit) for limit in attempt.limits]),
+            end_to_json(attempt.end),
+        ),
+    )
+
+
+def put_event(
+    connection: sqlite3.Connection, *, job: str, run_id: str, type: str, reason: str, message: str, now_ns: int
+) -> Event:
+    """Record an event; one like the last of its job and run only counts."""
+    last = connection.execute(
+        f"SELECT {EVENT_COLUMNS} FROM events WHERE job = ? ORDER BY id DESC LIMIT 1", (job,)
+    ).fetchone()
+    if last is not None and (last[2], last[3], last[4], last[5]) == (run_id, type, reason, message):
+        connection.execute("UPDATE events SET count = count + 1, last_ns = ? WHERE id = ?", (now_ns, last[0]))
+        return Event(last[0], job, run_id, type, reason, message, last[6] + 1, last[7], now_ns)
+    cursor = connection.execute(
+        "INSERT INTO events (job, run_id, type, reason, message, count, first_ns, last_ns) VALUES (?, ?, ?, ?, ?, 1, ?, ?)",
+        (job, run_id, type, reason, message, now_ns, now_ns),
+    )
+    return Event(int(cursor.lastrowid or 0), job, run_id, type, reason, message, 1, now_ns, now_ns)
+
+
+def load_jobs(connection: sqlite3.Connection) -> list[JobView]:
+    """All jobs with their open runs and their latest one."""
+    runs: dict[str, list[Run]] = {}
+    wanted = (
+        f"SELECT {RUN_COLUMNS} FROM runs WHERE is_final = 0 OR rowid IN "
+        "(SELECT (SELECT rowid FROM runs WHERE job = jobs.name AND job_uid = jobs.uid "
+        "ORDER BY created_ns DESC, rowid DESC LIMIT 1) FROM jobs) ORDER BY created_ns DESC, rowid DESC"
+    )
+    for run in load_runs(connection, wanted):
+        runs.setdefault(run.job_uid, []).append(run)
+    return [job_of(row, tuple(runs.get(row[1], ()))) for row in connection.execute(f"SELECT {JOB_COLUMNS} FROM jobs")]
+
+
+def job_of(row: Any, runs: tuple[Run, ...]) -> JobView:
+    return JobView(
+        uid=row[1],
+        manifest=manifest_from_json(row[2]),
+        source=Source.parse(row[3]),
+        generation=row[4],
+        observed_generation=row[5],
+        created_ns=row[6],
+        updated_ns=row[7],
+        deleting=bool(row[8]),
+        conditions=tuple(Condition(**condition) for condition in json.loads(row[9])),
+        runs=runs,
+    )
+
+
+def load_runs(connection: sqlite3.Connection, query: str, arguments: Iterable[object] = ()) -> list[Run]:
+    """The runs that a query for RUN_COLUMNS gives, with their attempts."""
+    rows = connection.execute(query, tuple(arguments)).fetchall()
+    return [_run_of(row, load_attempts(connection, row[0])) for row in rows]
+
+
+def load_attempts(connection: sqlite3.Connection, run_id: str) -> tuple[Attempt, ...]:
+    query = f"SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE run_id = ? ORDER BY number"
+    return tuple(
+        Attempt(
+            id=AttemptId(row[0]),
+            run_id=RunId(row[1]),
+            number=row[2],
+            phase=Phase(row[3]),
+            created_ns=row[4],
+            epoch=row[5],
+            generation=row[6],
+            started_ns=row[7],
+            limits=tuple(LimitStatus(**limit) for limit in json.loads(row[8])),
+            end=end_from_json(row[9]),
+        )
+        for row in connection.execute(query, (run_id,))
+    )
+
+
+def _run_of(row: Any, attempts: tuple[Attempt, ...]) -> Run:
+    manifest: JobManifest = manifest_from_json(row[9])
+    return Run(
+        id=RunId(row[0]),
+        job=JobName(row[1]),
+        job_uid=row[2],
+        generation=row[3],
+        trigger=row[4],
+        phase=Phase(row[5]),
+        reason=None if row[7] is None else Reason(row[7]),
+        message=row[8],
+        manifest=manifest,
+        created_ns=row[10],
+        started_ns=row[11],
+        ended_ns=row[12],
+        outcome=outcome_from_json(row[13]),
+        next_attempt_ns=row[14],
+        stop=None if row[15] is None else Reason(row[15]),
+        force=bool(row[16]),
+        attempts=attempts,
+    )
+
+
+def event_of(row: Any) -> Event:
+    return Event(*row)
