@@ -37,7 +37,7 @@ def after_attempt(run: Run, end: End) -> Finish | Retry:
     if succeeded and spec.restart is not Restart.ALWAYS:
         return Finish(Phase.COMPLETED, Reason.COMPLETED, end.message)
     failure = Finish(Phase.FAILED, end.reason, end.message)
-    if not succeeded and not may_retry(spec, end, retries=len(run.attempts) - 1):
+    if not succeeded and not may_retry(spec, end, retries=run.attempts[-1].number - 1):
         return failure
     at_ns = end.ended_ns + pause_ns(run)
     deadline = deadline_ns(run)

@@ -1,0 +1,184 @@
+"""What an apply, a stop or a removal means for one job: from what is to what shall be, without touching anything."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from dataclasses import dataclass, replace
+
+from joblet.manifest import ChangeKind, JobManifest, compare
+from jobletd.model import Action, ApplyResult, JobView, Phase, Reason, Run, RunId, Source
+from jobletd.registry import EventDraft, Save
+
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+RUN_ID_LENGTH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an apply does to one job: what it answers, and what it saves (None: nothing)."""
+
+    result: ApplyResult
+    save: Save | None
+
+
+def new_run_id() -> RunId:
+    """36**8 ids: two runs of a host practically never share one, and the store refuses if they do."""
+    return RunId("".join(secrets.choice(_ALPHABET) for _ in range(RUN_ID_LENGTH)))
+
+
+def new_run(view: JobView, trigger: str, now_ns: int) -> Run:
+    return Run(
+        id=new_run_id(),
+        job=view.name,
+        job_uid=view.uid,
+        generation=view.generation,
+        trigger=trigger,
+        phase=Phase.PENDING,
+        manifest=view.manifest,
+        created_ns=now_ns,
+    )
+
+
+def open_runs(view: JobView) -> tuple[Run, ...]:
+    return tuple(run for run in view.runs if not run.phase.is_final)
+
+
+def plan_apply(current: JobView | None, manifest: JobManifest, source: Source, now_ns: int) -> Plan:
+    """The plan for one manifest; ownership was checked before."""
+    if current is None:
+        return _plan_new(manifest, source, now_ns)
+    comparison = compare(current.manifest, manifest)
+    if current.deleting:
+        # It comes back before it was quite gone: what still runs of the old one ends first.
+        return _plan_restart(current, manifest, source, now_ns)
+    match comparison.kind:
+        case ChangeKind.NONE:
+            return _plan_unchanged(current, manifest, source)
+        case ChangeKind.METADATA:
+            view = replace(current, manifest=manifest, source=source, updated_ns=now_ns)
+            consequence = "changes labels or annotations only"
+            return _plan(current, view, consequence, events=[("Configured", consequence)])
+        case ChangeKind.IN_PLACE:
+            return _plan_in_place(current, manifest, source, now_ns)
+        case _:
+            return _plan_restart(current, manifest, source, now_ns)
+
+
+def plan_stop(view: JobView, reason: Reason, *, force: bool) -> tuple[Run, ...]:
+    """The open runs, marked to end. An earlier reason stays; force may come later."""
+    return tuple(
+        replace(run, stop=run.stop or reason, force=run.force or force, next_attempt_ns=None) for run in open_runs(view)
+    )
+
+
+def with_runs(view: JobView, changed: tuple[Run, ...], added: Run | None = None) -> JobView:
+    """The view with these runs in place of what they were, and a new one in front; only open ones and the latest are kept."""
+    by_id = {run.id: run for run in changed}
+    runs = [by_id.get(run.id, run) for run in view.runs]
+    if added is not None:
+        runs.insert(0, added)
+    return replace(view, runs=tuple(run for place, run in enumerate(runs) if place == 0 or not run.phase.is_final))
+
+
+def _plan_new(manifest: JobManifest, source: Source, now_ns: int) -> Plan:
+    view = JobView(
+        uid=str(uuid.uuid4()),
+        manifest=manifest,
+        source=source,
+        generation=1,
+        observed_generation=0,
+        created_ns=now_ns,
+        updated_ns=now_ns,
+    )
+    if manifest.spec.suspend:
+        return _plan(
+            None, view, "is kept suspended", events=[("Created", f"created from {source}, suspended")], generation=True
+        )
+    run = new_run(view, "generation", now_ns)
+    view = with_runs(view, (), run)
+    return _plan(
+        None,
+        view,
+        "starts a run",
+        events=[("Created", f"created from {source}")],
+        runs=(run,),
+        run=run,
+        generation=True,
+    )
+
+
+def _plan_unchanged(current: JobView, manifest: JobManifest, source: Source) -> Plan:
+    latest = current.runs[0].id if current.runs else None
+    result = ApplyResult(
+        current.name, Action.UNCHANGED, current.generation, "nothing changes", latest, current.manifest, manifest
+    )
+    if source == current.source:
+        return Plan(result, None)
+    return Plan(result, Save(replace(current, source=source), job=True))
+
+
+def _plan_in_place(current: JobView, manifest: JobManifest, source: Source, now_ns: int) -> Plan:
+    view = replace(current, manifest=manifest, source=source, generation=current.generation + 1, updated_ns=now_ns)
+    latest = current.runs[0] if current.runs else None
+    if manifest.spec.suspend:
+        stopped = plan_stop(view, Reason.SUSPENDED, force=False)
+        consequence = "stops the current run" if stopped else "is kept suspended"
+        return _plan(current, with_runs(view, stopped), consequence, runs=stopped, generation=True)
+    if current.manifest.spec.suspend and (latest is None or latest.stop is Reason.SUSPENDED):
+        return _plan_added_run(current, view, (), "starts a run", now_ns)
+    if latest is not None and not latest.phase.is_final and latest.stop is None:
+        run = replace(latest, manifest=manifest, generation=view.generation)
+        return _plan(current, with_runs(view, (run,)), "changes limits in place", runs=(run,), run=run, generation=True)
+    if latest is not None and latest.phase is Phase.FAILED:
+        return _plan_added_run(current, view, (), "starts a run, since the last one failed", now_ns)
+    return _plan(current, view, "takes effect with the next run", generation=True)
+
+
+def _plan_restart(current: JobView, manifest: JobManifest, source: Source, now_ns: int) -> Plan:
+    view = replace(
+        current,
+        manifest=manifest,
+        source=source,
+        generation=current.generation + 1,
+        updated_ns=now_ns,
+        deleting=False,
+    )
+    reason = Reason.SUSPENDED if manifest.spec.suspend else Reason.SUPERSEDED
+    stopped = plan_stop(view, reason, force=False)
+    if manifest.spec.suspend:
+        consequence = "stops the current run" if stopped else "is kept suspended"
+        return _plan(current, with_runs(view, stopped), consequence, runs=stopped, generation=True)
+    consequence = "stops the current run and starts a new one" if stopped else "starts a run"
+    return _plan_added_run(current, view, stopped, consequence, now_ns)
+
+
+def _plan_added_run(current: JobView, view: JobView, stopped: tuple[Run, ...], consequence: str, now_ns: int) -> Plan:
+    run = new_run(view, "generation", now_ns)
+    view = with_runs(view, stopped, run)
+    return _plan(current, view, consequence, runs=(*stopped, run), run=run, generation=True)
+
+
+def _plan(
+    current: JobView | None,
+    view: JobView,
+    consequence: str,
+    *,
+    runs: tuple[Run, ...] = (),
+    run: Run | None = None,
+    events: list[tuple[str, str]] | None = None,
+    generation: bool = False,
+) -> Plan:
+    if events is None:
+        events = [("Configured", f"generation {view.generation}: {consequence}")]
+    result = ApplyResult(
+        name=view.name,
+        action=Action.CREATED if current is None else Action.CONFIGURED,
+        generation=view.generation,
+        consequence=consequence,
+        run_id=run.id if run else view.runs[0].id if view.runs else None,
+        current=current.manifest if current else None,
+        desired=view.manifest,
+    )
+    drafts = [EventDraft(view.name, run.id if run else "", "Normal", reason, message) for reason, message in events]
+    return Plan(result, Save(view, runs=runs, events=drafts, job=True, generation=generation))

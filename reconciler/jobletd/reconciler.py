@@ -1,0 +1,379 @@
+"""The reconciler: keeps what runs in line with what is desired, one job at a time, level-triggered.
+
+``reconcile(job)`` looks at the oldest open run, asks the executor for the truth about its attempt, takes one durable step, and
+looks again until nothing is left to do now. A newer run of the same job waits until the older one has really ended. The intent
+to launch is durable before the launch; what an attempt's end means is decided by ``decisions`` alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import insort
+from dataclasses import replace
+
+import structlog
+
+from joblet.errors import JobletError
+from joblet.manifest import Restart
+from jobletd.decisions import SECOND_NS, Finish, after_attempt, deadline_ns
+from jobletd.desired import with_condition
+from jobletd.executor import AttemptRequest, Ended, Executor, NeverSubmitted, Observation, Pending, Running
+from jobletd.model import Attempt, AttemptId, End, JobName, JobView, LimitStatus, Phase, Reason, Run, RunId, Unknown
+from jobletd.planning import new_run, open_runs, with_runs
+from jobletd.registry import EventDraft, Registry, Save
+from jobletd.work_queue import WorkQueue
+
+WORKERS = 32
+ATTEMPTS_KEPT = 20
+log = structlog.get_logger("reconciler")
+
+
+class Reconciler:
+    """One for the host. max_concurrent: runs with a live attempt at the same time; 0: no bound."""
+
+    def __init__(self, registry: Registry, executor: Executor, *, max_concurrent: int = 0) -> None:
+        self._registry = registry
+        self._executor = executor
+        self._max_concurrent = max_concurrent
+        self._queue: WorkQueue[JobName] = WorkQueue()
+        self._places: set[RunId] = set()
+        self._accepting = True
+
+    @property
+    def running(self) -> int:
+        """Runs that hold a place."""
+        return len(self._places)
+
+    def nudge(self, name: JobName) -> None:
+        """Look at a job soon."""
+        self._queue.add(name)
+
+    async def start(self) -> None:
+        """Take up what an earlier daemon left: adopt, settle, and free what belongs to nothing. Before any launch."""
+        self._executor.subscribe(lambda attempt_id: self.nudge(job_of(attempt_id)))
+        live = [
+            run.attempts[-1].id
+            for view in self._registry.views.values()
+            for run in open_runs(view)
+            if run.attempts and run.attempts[-1].end is None
+        ]
+        self._places.update(self._registry_run(attempt_id) for attempt_id in live)
+        await self._executor.prune(live)
+        for view in list(self._registry.views.values()):
+            await self._revive(view)
+            if open_runs(view) or view.deleting:
+                self.nudge(view.name)
+
+    def _registry_run(self, attempt_id: AttemptId) -> RunId:
+        return RunId(attempt_id.rsplit("-", 2)[1])
+
+    async def _revive(self, view: JobView) -> None:
+        """A service that the daemon's own shutdown had stopped runs again."""
+        latest = view.runs[0] if view.runs else None
+        if latest is None or latest.reason is not Reason.SHUTDOWN or view.deleting or view.manifest.spec.suspend:
+            return
+        if view.manifest.spec.restart is Restart.NEVER:
+            return
+        run = new_run(view, "start", self._now())
+        event = EventDraft(view.name, run.id, "Normal", "Created", "the daemon is back")
+        async with self._registry.lock(view.name):
+            await self._registry.save(Save(with_runs(view, (), run), runs=[run], events=[event]))
+        self.nudge(view.name)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(WORKERS):
+                group.create_task(self._work())
+
+    async def stop_all(self) -> None:
+        """The daemon's shutdown: end all runs with their grace, and wait until that is on record."""
+        self._accepting = False
+        for view in list(self._registry.views.values()):
+            async with self._registry.lock(view.name):
+                current = self._registry.views.get(view.name)
+                if current is None or not open_runs(current):
+                    continue
+                stopped = tuple(
+                    replace(run, stop=run.stop or Reason.SHUTDOWN, next_attempt_ns=None)
+                    for run in open_runs(current)
+                    if run.attempts and run.attempts[-1].end is None
+                )
+                if stopped:
+                    await self._registry.save(Save(with_runs(current, stopped), runs=stopped))
+            self.nudge(view.name)
+        while self._places:
+            await asyncio.sleep(0.01)
+
+    def close(self) -> None:
+        self._queue.close()
+
+    async def _work(self) -> None:
+        while True:
+            name = await self._queue.get()
+            try:
+                async with self._registry.lock(name):
+                    again_seconds = await self._reconcile(name)
+                self._queue.forget_failures(name)
+                if again_seconds is not None:
+                    self._queue.add_after(name, again_seconds)
+            except (JobletError, OSError) as error:
+                pause = self._queue.retry(name)
+                log.warning("reconcile failed", job=name, error=str(error), again_seconds=round(pause, 2))
+            finally:
+                self._queue.done(name)
+
+    # --- one job ------------------------------------------------------------------------------------------------------
+
+    async def _reconcile(self, name: JobName) -> float | None:
+        """Bring the job in line. Returns in how many seconds to look again, or None: when nudged."""
+        while True:
+            view = self._registry.views.get(name)
+            if view is None:
+                return None
+            active = open_runs(view)
+            if not active:
+                if view.deleting:
+                    event = EventDraft(name, "", "Normal", "Deleted", "stopped and removed")
+                    await self._registry.save(Save(view, remove=True, events=[event]))
+                return None
+            again = await self._step(view, active[-1])
+            if again is not None:
+                return again or None
+
+    async def _step(self, view: JobView, run: Run) -> float | None:
+        """One step of a run. Returns None: look at once; 0: wait for a nudge; else seconds."""
+        if run.attempts and run.attempts[-1].end is None:
+            return await self._tend(view, run, run.attempts[-1])
+        if run.stop is not None:
+            return await self._finish(view, run, Finish(Phase.STOPPED, run.stop, run.message))
+        deadline = deadline_ns(run)
+        now_ns = self._now()
+        if deadline is not None and now_ns >= deadline:
+            return await self._finish(
+                view, run, Finish(Phase.FAILED, Reason.TIMED_OUT, "its time was up between attempts")
+            )
+        if run.next_attempt_ns is not None and now_ns < run.next_attempt_ns:
+            until = run.next_attempt_ns if deadline is None else min(run.next_attempt_ns, deadline)
+            return max((until - now_ns) / SECOND_NS, 0.001)
+        if not self._accepting:
+            return 0.0
+        if not self._take_place(run):
+            if run.reason is not Reason.QUEUED:
+                await self._save_run(view, replace(run, phase=Phase.PENDING, reason=Reason.QUEUED))
+            return 0.0
+        return await self._begin_attempt(view, run)
+
+    async def _begin_attempt(self, view: JobView, run: Run) -> float | None:
+        """The intent, durable; then the launch."""
+        number = run.attempts[-1].number + 1 if run.attempts else 1
+        attempt = Attempt(
+            id=AttemptId(f"{run.job}-{run.id}-{number}"),
+            run_id=run.id,
+            number=number,
+            phase=Phase.INITIALIZING,
+            created_ns=self._now(),
+            epoch=self._executor.epoch,
+            generation=run.generation,
+        )
+        kept = (*run.attempts[:1], *run.attempts[1:][-(ATTEMPTS_KEPT - 2) :], attempt)
+        dropped = [old for old in run.attempts if old not in kept]
+        started = replace(run, phase=Phase.INITIALIZING, reason=None, message="", next_attempt_ns=None, attempts=kept)
+        view = with_runs(replace(view, observed_generation=max(view.observed_generation, run.generation)), (started,))
+        await self._registry.save(Save(view, runs=[started], attempts=[attempt], dropped=dropped, job=True))
+        for old in dropped:
+            await self._executor.remove_logs(old.id)
+        return await self._submit(view, started, attempt)
+
+    async def _submit(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
+        deadline = deadline_ns(run)
+        left = None if deadline is None else max((deadline - self._now()) / SECOND_NS, 0.001)
+        await self._executor.submit(AttemptRequest(attempt.id, run.id, attempt.number, run.manifest, left))
+        return await self._tend(view, run, attempt)
+
+    async def _tend(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
+        """An attempt that has not ended as far as we know: what is true?"""
+        look: Observation = (await self._executor.observe([attempt.id]))[attempt.id]
+        match look:
+            case Ended(end, limits):
+                return await self._end_attempt(view, run, attempt, end, limits)
+            case NeverSubmitted():
+                return await self._not_submitted(view, run, attempt)
+            case Pending():
+                if run.stop is not None:
+                    await self._executor.cancel(attempt.id, force=run.force)
+                return 0.0
+            case Running(started_ns, _, limits):
+                return await self._tend_running(view, run, attempt, started_ns, limits)
+
+    async def _not_submitted(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
+        """The intent is on record, the executor knows nothing of it: a crash came between."""
+        if attempt.epoch != self._executor.epoch:
+            why = "the host was started anew while it ran"
+            end = End(Unknown(why), Reason.NODE_REBOOT, self._now(), message=why)
+            return await self._end_attempt(view, run, attempt, end, ())
+        if run.stop is not None:
+            end = End(Unknown("it was never started"), run.stop, self._now(), message="it was never started")
+            return await self._end_attempt(view, run, attempt, end, ())
+        return await self._submit(view, run, attempt)
+
+    async def _tend_running(
+        self, view: JobView, run: Run, attempt: Attempt, started_ns: int, limits: tuple[LimitStatus, ...]
+    ) -> float | None:
+        if attempt.generation != run.generation:
+            return await self._change_limits(view, run, attempt)
+        if attempt.phase is not Phase.RUNNING:
+            attempt = replace(attempt, phase=Phase.RUNNING, started_ns=started_ns, limits=limits)
+            run = replace(
+                _with_attempt(run, attempt), phase=Phase.RUNNING, reason=None, started_ns=run.started_ns or started_ns
+            )
+            changed = with_limits_condition(with_runs(view, (run,)), limits, self._now())
+            events = [EventDraft(run.job, run.id, "Normal", "Started", f"attempt {attempt.number} runs")]
+            save = Save(
+                changed, runs=[run], attempts=[attempt], events=events, job=changed.conditions != view.conditions
+            )
+            await self._registry.save(save)
+        if run.stop is not None:
+            await self._executor.cancel(attempt.id, force=run.force)
+        return 0.0
+
+    async def _change_limits(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
+        """A new generation that goes on with the same process."""
+        attempt = replace(attempt, generation=run.generation)
+        try:
+            limits = await self._executor.update_limits(attempt.id, run.manifest)
+            event = EventDraft(run.job, run.id, "Normal", "LimitsChanged", f"generation {run.generation}, in place")
+            attempt = replace(attempt, limits=limits)
+        except JobletError as error:
+            event = EventDraft(run.job, run.id, "Warning", "LimitsNotChanged", str(error))
+        run = _with_attempt(run, attempt)
+        view = replace(view, observed_generation=max(view.observed_generation, run.generation))
+        view = with_limits_condition(with_runs(view, (run,)), attempt.limits, self._now())
+        if event.type == "Warning":
+            view = with_condition(view, "LimitsEnforced", "False", event.reason, event.message, self._now())
+        await self._registry.save(Save(view, runs=[run], attempts=[attempt], events=[event], job=True))
+        return None
+
+    async def _end_attempt(
+        self, view: JobView, run: Run, attempt: Attempt, end: End, limits: tuple[LimitStatus, ...]
+    ) -> float | None:
+        """The end is recorded once; what follows from it in the same transaction; only then is the host cleaned."""
+        attempt = replace(
+            attempt,
+            phase=phase_of(run, end),
+            started_ns=attempt.started_ns or end.started_ns,
+            limits=limits or attempt.limits,
+            end=end,
+        )
+        run = replace(_with_attempt(run, attempt), outcome=end.outcome, started_ns=run.started_ns or end.started_ns)
+        following = after_attempt(run, end)
+        if isinstance(following, Finish):
+            await self._finish(view, run, following, attempt)
+        else:
+            run = replace(
+                run,
+                phase=Phase.SCHEDULED,
+                reason=Reason.BACK_OFF,
+                message=end.message,
+                next_attempt_ns=following.at_ns,
+            )
+            text = f"attempt {attempt.number}: {end.reason}: {end.message}"
+            event = EventDraft(run.job, run.id, "Warning", "Retrying", text)
+            changed = with_limits_condition(with_runs(view, (run,)), attempt.limits, self._now())
+            await self._registry.save(
+                Save(changed, runs=[run], attempts=[attempt], events=[event], job=changed.conditions != view.conditions)
+            )
+            self._give_place(run.id)
+        await self._executor.forget(attempt.id)
+        return None
+
+    async def _finish(self, view: JobView, run: Run, finish: Finish, attempt: Attempt | None = None) -> float | None:
+        """The run is over, for good."""
+        ended_ns = attempt.end.ended_ns if attempt is not None and attempt.end is not None else self._now()
+        run = replace(
+            run,
+            phase=finish.phase,
+            reason=finish.reason,
+            message=finish.message,
+            ended_ns=ended_ns,
+            next_attempt_ns=None,
+        )
+        kind = "Warning" if finish.phase is Phase.FAILED else "Normal"
+        event = EventDraft(run.job, run.id, kind, finish.phase.capitalize(), f"{finish.reason}: {finish.message}")
+        attempts = [attempt] if attempt is not None else []
+        changed = replace(with_runs(view, (run,)), observed_generation=max(view.observed_generation, run.generation))
+        if attempt is not None:
+            changed = with_limits_condition(changed, attempt.limits, self._now())
+        await self._registry.save(Save(changed, runs=[run], attempts=attempts, events=[event], job=changed != view))
+        self._give_place(run.id)
+        return None
+
+    # --- places -------------------------------------------------------------------------------------------------------
+
+    def _take_place(self, run: Run) -> bool:
+        """Whether the run may have a live attempt now; if not, it waits in the order of creation."""
+        waiting = self._registry.waiting
+        if run.id in self._places:
+            return True
+        if not self._max_concurrent:
+            self._places.add(run.id)
+            return True
+        if run.id not in waiting:
+            insort(waiting, run.id, key=self._order_of)
+        if waiting.index(run.id) >= self._max_concurrent - len(self._places):
+            return False
+        waiting.remove(run.id)
+        self._places.add(run.id)
+        return True
+
+    def _order_of(self, run_id: RunId) -> tuple[int, str]:
+        name = self._registry.by_run.get(run_id)
+        view = self._registry.views.get(name) if name is not None else None
+        created = next((run.created_ns for run in view.runs if run.id == run_id), 0) if view else 0
+        return created, run_id
+
+    def _give_place(self, run_id: RunId) -> None:
+        """Whoever waits longest is looked at next."""
+        self._places.discard(run_id)
+        waiting = self._registry.waiting
+        if run_id in waiting:
+            waiting.remove(run_id)
+        free = self._max_concurrent - len(self._places)
+        for waiter in waiting[: max(free, 0)]:
+            if (name := self._registry.by_run.get(waiter)) is not None:
+                self.nudge(name)
+
+    async def _save_run(self, view: JobView, run: Run) -> None:
+        await self._registry.save(Save(with_runs(view, (run,)), runs=[run]))
+
+    def _now(self) -> int:
+        return self._registry.clock.wall_ns()
+
+
+def job_of(attempt_id: AttemptId) -> JobName:
+    return JobName(attempt_id.rsplit("-", 2)[0])
+
+
+def phase_of(run: Run, end: End) -> Phase:
+    """The phase in which an attempt ends."""
+    if run.stop is not None or end.reason is Reason.STOPPED:
+        return Phase.STOPPED
+    return Phase.COMPLETED if end.reason is Reason.COMPLETED else Phase.FAILED
+
+
+def with_limits_condition(view: JobView, limits: tuple[LimitStatus, ...], now_ns: int) -> JobView:
+    """LimitsEnforced: whether each limit that was asked for is in force."""
+    if not limits:
+        return view
+    missing = [
+        f"{limit.name}: {limit.message or f'{limit.effective} instead of {limit.asked}'}"
+        for limit in limits
+        if not limit.enforced
+    ]
+    if missing:
+        return with_condition(view, "LimitsEnforced", "False", "NotEnforced", "; ".join(missing), now_ns)
+    return with_condition(view, "LimitsEnforced", "True", "ReadBack", "", now_ns)
+
+
+def _with_attempt(run: Run, attempt: Attempt) -> Run:
+    return replace(run, attempts=tuple(attempt if other.id == attempt.id else other for other in run.attempts))
