@@ -1,0 +1,1 @@
+"""Configuration files of the daemon and of the client."""

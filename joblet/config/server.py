@@ -1,0 +1,133 @@
+"""The daemon's configuration, ``joblet-config.yml`` version "3.0": a key is here only if it has its effect."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from joblet.config.document import parse, read_private
+from joblet.config.errors import ConfigError
+
+DEFAULT_PATH = "/opt/joblet/config/joblet-config.yml"
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _seconds(value: object) -> object:
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"{value!r} is not a duration (use 500ms, 30s, 5m or 1h)")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _absolute(value: str) -> str:
+    if not os.path.isabs(value):
+        raise ValueError(f"{value!r} is not an absolute path")
+    return os.path.normpath(value)
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+
+
+class Section(BaseModel):
+    """What all sections share."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class ServerSection(Section):
+    """Where the daemon listens. on_shutdown: what becomes of running jobs when it is told to end."""
+
+    address: str = "127.0.0.1"
+    port: int = Field(default=50051, ge=0, le=65535)
+    on_shutdown: Literal["stop", "keep"] = Field(default="stop", alias="onShutdown")
+    max_connections: int = Field(default=1024, ge=1, alias="maxConnections")
+
+
+class JobletSection(Section):
+    """Bounds on all jobs together. max_concurrent_jobs: 0 is no bound."""
+
+    max_concurrent_jobs: int = Field(default=0, ge=0, alias="maxConcurrentJobs")
+
+
+class SecuritySection(Section):
+    """Certificates, embedded as PEM text."""
+
+    server_cert: str = Field(alias="serverCert")
+    server_key: str = Field(alias="serverKey", repr=False)
+    ca_cert: str = Field(alias="caCert")
+
+
+class CgroupSection(Section):
+    """Where the jobs' cgroups lie: a path of the unified hierarchy; v1 has the same below each controller."""
+
+    base_dir: AbsolutePath = Field(default="/sys/fs/cgroup/joblet.slice/joblet.service", alias="baseDir")
+
+
+class LoggingSection(Section):
+    """The daemon's own log, on standard error."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["text", "json"] = "text"
+
+
+class SpoolSection(Section):
+    """The drop-in directory."""
+
+    directory: AbsolutePath
+    rescan_seconds: Seconds = Field(default=30.0, alias="rescanInterval")
+
+
+class DirectorySection(Section):
+    """One directory."""
+
+    directory: AbsolutePath
+
+
+class IsolationSection(Section):
+    """The pool of host user ids: id_slots ranges of 65,536 from id_base on."""
+
+    id_base: int = Field(default=0x7000_0000, ge=65536, alias="idBase")
+    id_slots: int = Field(default=8192, ge=1, le=16384, alias="idSlots")
+
+
+class ServerConfig(Section):
+    """The whole file."""
+
+    version: Literal["3.0"]
+    server: ServerSection = ServerSection()
+    joblet: JobletSection = JobletSection()
+    security: SecuritySection
+    cgroup: CgroupSection = CgroupSection()
+    logging: LoggingSection = LoggingSection()
+    spool: SpoolSection
+    state: DirectorySection
+    logs: DirectorySection
+    run: DirectorySection
+    isolation: IsolationSection = IsolationSection()
+
+
+def load_server_config(path: str | None, env: Mapping[str, str]) -> ServerConfig:
+    """The configuration from ``path``, else JOBLET_CONFIG_PATH, else the packaged place; JOBLET_SERVER_ADDRESS,
+    JOBLET_LOG_LEVEL and JOBLET_LOG_FORMAT win over the file. Raises ConfigError."""
+    path = path or env.get("JOBLET_CONFIG_PATH") or DEFAULT_PATH
+    if not os.path.exists(path):
+        raise ConfigError("there is no such file", where=path, todo="joblet init --root DIR makes one")
+    config = parse(read_private(path, secret=True), ServerConfig, path=path)
+    changes: dict[str, object] = {}
+    if address := env.get("JOBLET_SERVER_ADDRESS"):
+        changes["server"] = config.server.model_copy(update={"address": address})
+    logging = {
+        "level": env.get("JOBLET_LOG_LEVEL", config.logging.level),
+        "format": env.get("JOBLET_LOG_FORMAT", config.logging.format),
+    }
+    try:
+        changes["logging"] = LoggingSection.model_validate(logging)
+    except ValueError as error:
+        raise ConfigError("not a level or format that exists", where="JOBLET_LOG_LEVEL, JOBLET_LOG_FORMAT") from error
+    return config.model_copy(update=changes)
