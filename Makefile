@@ -1,0 +1,58 @@
+# Everything runs in .venv, which tools/bootstrap makes and keeps current. "make help" lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+export PYTHONUNBUFFERED := 1
+
+python := .venv/bin/python
+pytest := $(python) -m pytest
+
+.PHONY: help environment run-packages test-packages run test native-test guest-test lint bench build clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
+
+environment:
+	@tools/bootstrap
+
+run-packages:
+	@tools/system-packages run
+
+test-packages:
+	@tools/system-packages test
+
+run: environment run-packages ## show the main job end to end, in a throw-away directory (root)
+	@$(python) tools/demo.py
+
+# With T= only that part, natively.
+ifdef T
+test: environment test-packages
+	$(pytest) $(T)
+else
+test: native-test guest-test ## all tests (root); T=tests/unit/manifest runs that part alone
+endif
+
+native-test: environment test-packages
+	$(pytest) tests/unit tests/integration tests/guest
+
+# The same integration tests where the hierarchy is cgroup v2.
+guest-test: environment test-packages ## the integration tests in a booted guest with cgroup v2 (root); T= for a part
+	$(python) -m tests.guest $(or $(T),tests/integration)
+
+lint: environment ## style, types, import rules, generated code
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(python) tools/generate_api.py --check
+	$(python) tools/generate_schema.py --check
+
+bench: environment test-packages ## benchmarks (root); B=launch runs that one alone
+	@$(python) -m tests.bench $(B)
+
+build: environment ## wheel and source distribution, into dist/
+	$(python) -m hatchling build
+
+clean: ## remove what was built and cached; .venv stays
+	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
