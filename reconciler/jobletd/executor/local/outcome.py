@@ -64,15 +64,11 @@ def reason_of(outcome: Outcome, record: Mapping[str, Any], usage: Usage) -> Reas
 
 def message_of(outcome: Outcome, reason: Reason, limits: Mapping[str, str]) -> str:
     """One sentence for people."""
-    match outcome:
-        case Exited(code):
-            how = f"exited with code {code}"
-        case Killed(name):
-            how = f"killed by {name}"
-        case NotStarted(_, error):
-            return error
-        case Unknown(why):
-            return why
+    if isinstance(outcome, NotStarted):
+        return outcome.error
+    if isinstance(outcome, Unknown):
+        return outcome.why
+    how = f"exited with code {outcome.code}" if isinstance(outcome, Exited) else f"killed by {outcome.signal}"
     match reason:
         case Reason.OOM_KILLED:
             return f"{how}: the memory limit of {limits.get('memory', 'the host')} was exceeded"

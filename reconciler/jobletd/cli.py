@@ -1,0 +1,95 @@
+"""``joblet``: the command of the host's side. Parts are imported when their command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+import joblet
+
+DEFAULT_CGROUP_BASE = "/sys/fs/cgroup/joblet.slice/joblet.service"
+app = typer.Typer(
+    name="joblet",
+    help="Turns this Linux machine into a declarative job host.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"joblet {joblet.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Turns this Linux machine into a declarative job host."""
+
+
+@app.command(epilog="Example: joblet init --root /opt/joblet --address jobs.example.org")
+def init(
+    root: Annotated[str, typer.Option(help="The directory to make everything under.")] = "/opt/joblet",
+    address: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A name or address by which clients reach this host; may be repeated. Without: loopback alone."
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(help="The port of the API; 0: one that is free at each start.")] = 50051,
+    cgroup_base: Annotated[str, typer.Option(help="Where the jobs' cgroups lie.")] = DEFAULT_CGROUP_BASE,
+) -> None:
+    """Make configuration, certificates, spool and state directories under one root."""
+    from jobletd.setup import Setup, make_root
+
+    files = make_root(Setup(root, tuple(address or ()), port, cgroup_base))
+    typer.echo(f"set up under {root}:")
+    for path in files:
+        typer.echo(f"  {path}")
+    typer.echo(f"next: joblet serve --config {files[0]}")
+    typer.echo(f"then: rnx --config {files[1]} list")
+
+
+@app.command(epilog="Example: joblet serve --config /opt/joblet/config/joblet-config.yml")
+def serve(
+    config: Annotated[
+        str | None, typer.Option(help="The configuration file. Default: JOBLET_CONFIG_PATH, then /opt/joblet/config.")
+    ] = None,
+) -> None:
+    """Run the daemon in the foreground; the line "ready" says that it takes jobs. Exit status: 0 told to end, 1 cannot run."""
+    from jobletd.serve import serve as run
+
+    raise typer.Exit(run(config, os.environ))
+
+
+@app.command(epilog="Example: joblet doctor --json")
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    config: Annotated[str | None, typer.Option(help="A configuration file to check as well.")] = None,
+) -> None:
+    """Show what this host can do, what is missing, what that costs and how to mend it. Exit status: 1 if jobs can't run."""
+    from jobletd.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(json_output=json, config_path=config))
+
+
+def main() -> None:
+    """Entry point: our own errors are one line each, never a traceback."""
+    from joblet.errors import JobletError
+
+    try:
+        app()
+    except JobletError as error:
+        print(f"joblet: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

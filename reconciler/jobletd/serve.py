@@ -1,0 +1,222 @@
+"""``joblet serve``: puts the parts together, runs until it is told to end, and says when it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+
+import structlog
+
+from joblet.atomicfile import write_atomic
+from joblet.cgroup import Hierarchy, open_hierarchy
+from joblet.clock import SystemClock
+from joblet.config.server import ServerConfig, load_server_config
+from joblet.errors import JobletError
+from joblet.pki import expires
+from joblet.sandbox.exit_record import boot_id
+from jobletd.desired import DesiredState
+from jobletd.executor.local import LocalExecutor, LocalSettings
+from jobletd.logging_setup import set_up_logging
+from jobletd.notify import sd_notify
+from jobletd.reconciler import Reconciler
+from jobletd.registry import Registry
+from jobletd.retention import Retention
+from jobletd.services.access import AccessControl
+from jobletd.services.jobs import JobService
+from jobletd.services.node import NodeFacts, NodeService
+from jobletd.services.server import make_server
+from jobletd.sources.spool import Spool, SpoolSettings
+from jobletd.sources.status_files import StatusFiles
+from jobletd.store import Store
+from jobletd.tls_front import Credentials, TlsFront
+
+log = structlog.get_logger("serve")
+
+
+class ServeError(JobletError):
+    """The daemon cannot start."""
+
+
+def serve(config_path: str | None, env: Mapping[str, str]) -> int:
+    """Run the daemon in the foreground. Returns its exit status; raises JobletError if it cannot start."""
+    config = load_server_config(config_path, env)
+    set_up_logging(level=config.logging.level, json_lines=config.logging.format == "json")
+    if os.geteuid() != 0:
+        raise ServeError("makes namespaces and cgroups", where="joblet serve", todo="run it as root")
+    try:
+        return asyncio.run(Daemon(config, config_path, env).run())
+    except* JobletError as group:
+        raise group.exceptions[0] from None
+
+
+class Daemon:
+    """One running daemon."""
+
+    def __init__(self, config: ServerConfig, config_path: str | None, env: Mapping[str, str]) -> None:
+        self._config = config
+        self._config_path = config_path
+        self._env = env
+        self._clock = SystemClock()
+        self._ended = asyncio.Event()
+
+    async def run(self) -> int:
+        """Start everything, wait for the signal, end everything in the opposite order."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ended.set)
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            await self._ended.wait()
+            log.info("stopping", running_jobs=self._reconciler.running, policy=self._config.server.on_shutdown)
+            sd_notify("STOPPING=1")
+        log.info("stopped")
+        return 0
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        config = self._config
+        self._make_directories()
+        self._lock(stack)
+        store = Store.open(f"{config.state.directory}/joblet.db")
+        stack.callback(store.close)
+        hierarchy = open_hierarchy(config.cgroup.base_dir)
+        executor = LocalExecutor(self._local_settings(), hierarchy, self._clock)
+        registry = Registry(store, self._clock)
+        await registry.load()
+        self._reconciler = Reconciler(registry, executor, max_concurrent=config.joblet.max_concurrent_jobs)
+        desired = DesiredState(registry, executor, self._reconciler.nudge)
+        await executor.start()
+        stack.callback(hierarchy.remove_base)
+        stack.push_async_callback(executor.close)
+        await self._reconciler.start()
+        stack.callback(self._reconciler.close)
+        self._background(stack, "reconciler", self._reconciler.run())
+        self._background(stack, "retention", Retention(store, executor, self._clock).run())
+        stack.push_async_callback(self._shut_down_jobs)
+        await self._start_spool(stack, registry, desired)
+        port = await self._start_api(stack, registry, desired, hierarchy)
+        log.info(
+            "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=hierarchy.mode.value
+        )
+        sd_notify("READY=1")
+
+    async def _shut_down_jobs(self) -> None:
+        if self._config.server.on_shutdown == "stop":
+            await self._reconciler.stop_all()
+
+    def _make_directories(self) -> None:
+        config = self._config
+        for path, mode in (
+            (config.state.directory, 0o711),
+            (config.logs.directory, 0o750),
+            (config.run.directory, 0o700),
+            (f"{config.run.directory}/peers", 0o700),
+        ):
+            os.makedirs(path, mode, exist_ok=True)
+        os.chmod(config.run.directory, 0o700)
+        for name in os.listdir(f"{config.run.directory}/peers"):
+            os.unlink(f"{config.run.directory}/peers/{name}")  # of a daemon that was killed
+
+    def _lock(self, stack: AsyncExitStack) -> None:
+        """One daemon a root directory."""
+        path = f"{self._config.run.directory}/joblet.lock"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        stack.callback(os.close, fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ServeError("another daemon runs on these directories", where=path, todo="stop it first") from None
+
+    def _local_settings(self) -> LocalSettings:
+        config = self._config
+        return LocalSettings(
+            state_directory=config.state.directory,
+            log_directory=config.logs.directory,
+            run_directory=config.run.directory,
+            id_base=config.isolation.id_base,
+            id_slots=config.isolation.id_slots,
+        )
+
+    async def _start_spool(self, stack: AsyncExitStack, registry: Registry, desired: DesiredState) -> None:
+        settings = SpoolSettings(self._config.spool.directory, rescan_seconds=self._config.spool.rescan_seconds)
+        os.makedirs(settings.status_directory, 0o755, exist_ok=True)
+        files = StatusFiles(settings.status_directory)
+        files.keep_only(registry.views)
+        for name, view in registry.views.items():
+            files.changed(name, view)
+        desired.on_change(files.changed)
+        stack.callback(files.flush)
+        spool = Spool(settings, desired, clock=self._clock)
+        desired.on_change(lambda _, view: spool.nudge() if view is None else None)
+        self._background(stack, "spool", spool.run())
+
+    async def _start_api(
+        self, stack: AsyncExitStack, registry: Registry, desired: DesiredState, hierarchy: Hierarchy
+    ) -> int:
+        config = self._config
+        socket_path, peers = f"{config.run.directory}/joblet.sock", f"{config.run.directory}/peers"
+        front = TlsFront(
+            credentials_of(config),
+            backend=socket_path,
+            peers_directory=peers,
+            max_connections=config.server.max_connections,
+        )
+        facts = NodeFacts(
+            boot_id=boot_id(),
+            started_ns=self._clock.wall_ns(),
+            cgroup_mode=hierarchy.mode.value,
+            features=tuple((name, True, "") for name in sorted(hierarchy.controllers)),
+            max_concurrent_jobs=config.joblet.max_concurrent_jobs,
+            certificate_expires_ns=int(expires(config.security.server_cert).timestamp() * 1e9),
+        )
+        access = AccessControl(front.identity, peers)
+        node = NodeService(facts, registry, self._reconciler)
+        server = make_server(access, JobService(desired), node, socket_path)
+        await server.start()
+        os.chmod(socket_path, 0o600)
+        stack.push_async_callback(server.stop, 1.0)
+        try:
+            port = await front.start(config.server.address, config.server.port)
+        except OSError as error:
+            where = f"{config.server.address}:{config.server.port}"
+            raise ServeError(
+                f"cannot listen: {error.strerror}", where=where, todo="choose another server.port, or end what uses it"
+            ) from error
+        stack.push_async_callback(front.close)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload, front)
+        write_atomic(f"{config.run.directory}/port", f"{port}\n".encode(), durable=False)
+        return port
+
+    def _reload(self, front: TlsFront) -> None:
+        """SIGHUP: certificates are taken anew; what is wrong changes nothing."""
+        try:
+            front.reload(credentials_of(load_server_config(self._config_path, self._env)))
+        except (JobletError, OSError) as error:
+            log.error("reload refused, the old certificates stay", error=str(error))
+        else:
+            log.info("certificates reloaded")
+
+    def _background(self, stack: AsyncExitStack, name: str, coroutine: object) -> None:
+        """A part that runs until the end; if it breaks, the daemon ends with its error, and systemd starts a new one."""
+        assert asyncio.iscoroutine(coroutine)
+        task: asyncio.Task[None] = asyncio.create_task(coroutine, name=name)
+
+        def done(finished: asyncio.Task[None]) -> None:
+            if not finished.cancelled() and (error := finished.exception()) is not None:
+                log.error("a part of the daemon broke", part=name, exc_info=error)
+                self._ended.set()
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        task.add_done_callback(done)
+        stack.push_async_callback(end)
+
+
+def credentials_of(config: ServerConfig) -> Credentials:
+    security = config.security
+    return Credentials(security.server_cert, security.server_key, security.ca_cert)

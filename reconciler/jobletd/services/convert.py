@@ -1,0 +1,156 @@
+"""The daemon's types as messages of the API."""
+
+from __future__ import annotations
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from joblet.api.v1 import job_pb2
+from joblet.manifest import to_yaml
+from jobletd import model
+from jobletd.decisions import exit_code_of
+from jobletd.executor.local.launch_spec import argv_of
+
+
+def timestamp(nanoseconds: int | None) -> Timestamp | None:
+    if nanoseconds is None:
+        return None
+    seconds, nanos = divmod(nanoseconds, 1_000_000_000)
+    return Timestamp(seconds=seconds, nanos=nanos)
+
+
+def job(view: model.JobView) -> job_pb2.Job:
+    return job_pb2.Job(
+        name=view.name,
+        uid=view.uid,
+        labels=view.manifest.metadata.labels,
+        annotations=view.manifest.metadata.annotations,
+        generation=view.generation,
+        observed_generation=view.observed_generation,
+        source=str(view.source),
+        suspend=view.manifest.spec.suspend,
+        deleting=view.deleting,
+        created=timestamp(view.created_ns),
+        updated=timestamp(view.updated_ns),
+        manifest=to_yaml(view.manifest),
+        conditions=[
+            job_pb2.Condition(
+                type=condition.type,
+                status=condition.status,
+                reason=condition.reason,
+                message=condition.message,
+                since=timestamp(condition.since_ns),
+            )
+            for condition in view.conditions
+        ],
+        runs=[run(one) for one in view.runs],
+    )
+
+
+def run(one: model.Run) -> job_pb2.Run:
+    return job_pb2.Run(
+        id=one.id,
+        job=one.job,
+        generation=one.generation,
+        trigger=one.trigger,
+        phase=one.phase,
+        reason=one.reason or "",
+        message=one.message,
+        created=timestamp(one.created_ns),
+        started=timestamp(one.started_ns),
+        ended=timestamp(one.ended_ns),
+        exit_code=exit_code_of(one.outcome) if one.phase.is_final else None,
+        signal=signal_of(one.outcome),
+        queue_position=one.queue_position,
+        command=command_of(one),
+        attempts=[attempt(each) for each in one.attempts],
+        next_attempt=timestamp(one.next_attempt_ns),
+    )
+
+
+def command_of(one: model.Run) -> list[str]:
+    """For people: the argv, or the name of the script's interpreter."""
+    spec = one.manifest.spec
+    if spec.script is not None:
+        return ["script:", spec.script.split("\n", 1)[0][:60]]
+    return argv_of(one.manifest)
+
+
+def attempt(each: model.Attempt) -> job_pb2.Attempt:
+    end = each.end
+    used = end.usage if end is not None else each.usage
+    return job_pb2.Attempt(
+        id=each.id,
+        number=each.number,
+        phase=each.phase,
+        reason=end.reason if end else "",
+        message=end.message if end else "",
+        started=timestamp(each.started_ns),
+        ended=timestamp(end.ended_ns) if end else None,
+        exit_code=exit_code_of(end.outcome) if end else None,
+        signal=signal_of(end.outcome) if end else "",
+        usage=usage(used) if used is not None else None,
+        limits=[
+            job_pb2.Limit(
+                name=limit.name,
+                asked=limit.asked,
+                effective=limit.effective,
+                enforced=limit.enforced,
+                message=limit.message,
+            )
+            for limit in each.limits
+        ],
+    )
+
+
+def usage(used: model.Usage) -> job_pb2.Usage:
+    return job_pb2.Usage(
+        memory_bytes=used.memory_bytes,
+        memory_peak_bytes=used.memory_peak_bytes,
+        cpu_seconds=used.cpu_seconds,
+        throttled_seconds=used.throttled_seconds,
+        pids=used.pids,
+        io_read_bytes=used.io_read_bytes,
+        io_write_bytes=used.io_write_bytes,
+        oom_kills=used.oom_kills,
+    )
+
+
+def signal_of(outcome: model.Outcome | None) -> str:
+    return outcome.signal if isinstance(outcome, model.Killed) else ""
+
+
+def apply_result(result: model.ApplyResult, *, dry_run: bool) -> job_pb2.ApplyResult:
+    """run_id: a dry run that would start a run cannot name it."""
+    return job_pb2.ApplyResult(
+        name=result.name,
+        action=result.action,
+        generation=result.generation,
+        consequence=result.consequence,
+        run_id="" if dry_run and result.action is not model.Action.UNCHANGED else result.run_id or "",
+        current_manifest=to_yaml(result.current) if result.current else "",
+        desired_manifest=to_yaml(result.desired),
+    )
+
+
+def event(one: model.Event) -> job_pb2.Event:
+    return job_pb2.Event(
+        id=one.id,
+        job=one.job,
+        run_id=one.run_id,
+        type=one.type,
+        reason=one.reason,
+        message=one.message,
+        count=one.count,
+        first=timestamp(one.first_ns),
+        last=timestamp(one.last_ns),
+    )
+
+
+def log_entry(entry: model.LogEntry) -> job_pb2.LogEntry:
+    return job_pb2.LogEntry(
+        time_ns=entry.time_ns,
+        stream=entry.stream,
+        data=entry.data,
+        partial=entry.partial,
+        attempt=entry.attempt,
+    )

@@ -1,0 +1,129 @@
+"""JobService: desired state in, runs and their output out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import structlog
+
+from joblet.api.v1 import job_pb2, job_pb2_grpc
+from joblet.manifest import read_manifests
+from jobletd.desired import DesiredState
+from jobletd.errors import WrongState
+from jobletd.executor import LogQuery
+from jobletd.model import JobName, Phase, Source
+from jobletd.selectors import LabelSelector
+from jobletd.services import convert
+from jobletd.services.access import caller
+from jobletd.services.status_codes import answered
+
+PAGE = 500
+LARGEST_PAGE = 5000
+ENTRIES_A_MESSAGE = 500
+audit = structlog.get_logger("audit")
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class JobService(job_pb2_grpc.JobServiceServicer):
+    """See schemas/joblet/v1/job.proto for what each method promises."""
+
+    def __init__(self, desired: DesiredState) -> None:
+        self._desired = desired
+
+    async def Apply(self, request: job_pb2.ApplyRequest, context: Context) -> job_pb2.ApplyResponse:
+        async with answered(context):
+            manifests = read_manifests(request.manifest, filename=request.filename or "manifest")
+            source = Source("grpc", caller.get().name)
+            results = await self._desired.apply(manifests, source, dry_run=request.dry_run)
+            for result in [] if request.dry_run else results:
+                note("apply", job=result.name, action=result.action.value, generation=result.generation)
+            return job_pb2.ApplyResponse(
+                results=[convert.apply_result(result, dry_run=request.dry_run) for result in results]
+            )
+        raise AssertionError("unreachable")
+
+    async def Run(self, request: job_pb2.RunRequest, context: Context) -> job_pb2.RunResponse:
+        async with answered(context):
+            run_id = await self._desired.trigger(JobName(request.name))
+            note("run", job=request.name, run=run_id)
+            return job_pb2.RunResponse(run_id=run_id)
+        raise AssertionError("unreachable")
+
+    async def Get(self, request: job_pb2.GetRequest, context: Context) -> job_pb2.Job:
+        async with answered(context):
+            return convert.job(await self._desired.get(request.ref, history=request.history))
+        raise AssertionError("unreachable")
+
+    async def List(self, request: job_pb2.ListRequest, context: Context) -> job_pb2.ListResponse:
+        async with answered(context):
+            size = min(request.page_size or PAGE, LARGEST_PAGE)
+            views = await self._desired.list_jobs(
+                selector=LabelSelector.parse(request.label_selector),
+                phases=phases_of(request.phases),
+                limit=size + 1,
+                after=request.page_token,
+            )
+            more = len(views) > size
+            return job_pb2.ListResponse(
+                jobs=[convert.job(view) for view in views[:size]],
+                next_page_token=views[size - 1].name if more else "",
+            )
+        raise AssertionError("unreachable")
+
+    async def Watch(self, request: job_pb2.WatchRequest, context: Context) -> AsyncIterator[job_pb2.WatchEvent]:
+        async with answered(context):
+            selector = LabelSelector.parse(request.label_selector)
+            async for change in self._desired.watch(request.ref or None, selector):
+                yield job_pb2.WatchEvent(
+                    type=change.type,
+                    job=None if change.job is None else convert.job(change.job),
+                )
+
+    async def Delete(self, request: job_pb2.DeleteRequest, context: Context) -> job_pb2.DeleteResponse:
+        async with answered(context):
+            await self._desired.delete(JobName(request.name), source=Source("grpc", caller.get().name))
+            note("delete", job=request.name)
+            return job_pb2.DeleteResponse()
+        raise AssertionError("unreachable")
+
+    async def Stop(self, request: job_pb2.StopRequest, context: Context) -> job_pb2.StopResponse:
+        async with answered(context):
+            run_id = await self._desired.stop(request.ref, force=request.force)
+            note("stop", ref=request.ref, run=run_id, force=request.force)
+            return job_pb2.StopResponse(run_id=run_id)
+        raise AssertionError("unreachable")
+
+    async def Logs(self, request: job_pb2.LogsRequest, context: Context) -> AsyncIterator[job_pb2.LogsResponse]:
+        async with answered(context):
+            query = LogQuery(
+                since_ns=request.since.ToNanoseconds() if request.HasField("since") else 0,
+                tail_lines=request.tail_lines if request.HasField("tail_lines") else None,
+                stream=request.stream,
+                follow=request.follow,
+            )
+            async for batch in self._desired.logs(request.ref, request.attempt, query):
+                for start in range(0, len(batch), ENTRIES_A_MESSAGE):
+                    part = batch[start : start + ENTRIES_A_MESSAGE]
+                    yield job_pb2.LogsResponse(entries=[convert.log_entry(entry) for entry in part])
+
+    async def Events(self, request: job_pb2.EventsRequest, context: Context) -> AsyncIterator[job_pb2.Event]:
+        async with answered(context):
+            since_ns = request.since.ToNanoseconds() if request.HasField("since") else 0
+            async for event in self._desired.events(request.ref, follow=request.follow, since_ns=since_ns):
+                yield convert.event(event)
+
+
+def phases_of(names: Any) -> frozenset[Phase]:
+    """Raises WrongState for a phase that does not exist."""
+    try:
+        return frozenset(Phase(name.upper()) for name in names)
+    except ValueError as error:
+        raise WrongState(str(error), todo=f"phases are {', '.join(Phase)}") from error
+
+
+def note(change: str, **what: object) -> None:
+    """One audit line for each change: who, what, which generation."""
+    identity = caller.get()
+    audit.info(change, client=identity.name, role=identity.role, peer=identity.address, **what)
