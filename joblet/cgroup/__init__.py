@@ -5,6 +5,7 @@ from joblet.cgroup.device import device_of
 from joblet.cgroup.errors import CgroupError
 from joblet.cgroup.hierarchy import Hierarchy
 from joblet.cgroup.model import CgroupLimits, CgroupPlan, CgroupUsage, IoLimits, LimitReading, Mode
+from joblet.cgroup.readings import readable_percent, readable_size
 
 __all__ = [
     "DEFAULT_BASE",
@@ -18,4 +19,6 @@ __all__ = [
     "Mode",
     "device_of",
     "open_hierarchy",
+    "readable_percent",
+    "readable_size",
 ]

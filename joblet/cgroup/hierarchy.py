@@ -2,6 +2,8 @@
 
 An attempt's cgroup ``<base>/job-<attempt id>`` holds the command's processes alone and carries the limits; all inits sit in the
 leaf ``<base>/inits`` beside it, so that neither an OOM kill nor a CPU quota of the job reaches them.
+
+What can be enforced is decided once, by ``prepare``; ``plan`` is pure, so that a launch costs no questions to the kernel.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import select
 import signal
 import time
 from abc import ABC, abstractmethod
@@ -18,13 +19,18 @@ from collections.abc import Mapping
 from joblet.cgroup import files
 from joblet.cgroup.errors import CgroupError
 from joblet.cgroup.model import CgroupLimits, CgroupPlan, CgroupUsage, LimitReading, Mode
+from joblet.cgroup.readings import parse_cpus
+from joblet.cgroup.readings import readable_percent as readable_percent
+from joblet.cgroup.readings import readable_size as readable_size
+from joblet.cgroup.removal import remove_tree
 
 ROOT = "/sys/fs/cgroup"
 JOB_PREFIX = "job-"
 INITS = "inits"
-EMPTY_WITHIN_SECONDS = 10.0
-CPU_PERIOD_US = 100_000
-_ATTEMPT = re.compile(r"[a-z0-9]([a-z0-9-]{0,126}[a-z0-9])?")
+DAEMON = "daemon"
+FROZEN_WITHIN_SECONDS = 2.0
+_ATTEMPT = re.compile(r"[a-z0-9]([a-z0-9.-]{0,126}[a-z0-9])?")
+_DEVICE = re.compile(r"[0-9]+:[0-9]+")
 
 
 class Hierarchy(ABC):
@@ -39,6 +45,7 @@ class Hierarchy(ABC):
         if relative.startswith("..") or relative == ".":
             raise CgroupError("not a cgroup", where=base, todo=f"cgroup.baseDir is a path below {ROOT}")
         self.relative = relative
+        self._made: list[str] = []
 
     @property
     @abstractmethod
@@ -56,11 +63,12 @@ class Hierarchy(ABC):
 
     @abstractmethod
     def limit_files(self, attempt_id: str, limits: CgroupLimits, *, only_set: bool) -> list[tuple[str, str, str]]:
-        """(file, value, limit) in the order in which they are written. only_set: leave out what is not limited."""
+        """(file, value, limit) in the order in which they are written. only_set: for a new cgroup, leave out what is not
+        limited; else what is not limited is lifted."""
 
     @abstractmethod
     def plan(self, attempt_id: str, limits: CgroupLimits) -> CgroupPlan:
-        """How to make the attempt's cgroup with its limits."""
+        """How to make the attempt's cgroup with its limits. Raises CgroupError for an id that is none."""
 
     @abstractmethod
     def read_limits(self, attempt_id: str, limits: CgroupLimits) -> tuple[LimitReading, ...]:
@@ -73,6 +81,18 @@ class Hierarchy(ABC):
     @abstractmethod
     def parse_usage(self, raw: Mapping[str, str]) -> CgroupUsage:
         """Figures from the texts of ``usage_files``."""
+
+    @abstractmethod
+    def missing_controller(self, controller: str) -> str:
+        """Why a controller cannot be used."""
+
+    @abstractmethod
+    def usable_cpus(self) -> frozenset[int]:
+        """The CPUs that jobs may be given."""
+
+    @abstractmethod
+    def limits_swap(self) -> bool:
+        """Whether the kernel accounts for swap by cgroup."""
 
     def usage(self, attempt_id: str) -> CgroupUsage:
         """What the attempt uses now; all None once its cgroup is gone."""
@@ -88,30 +108,61 @@ class Hierarchy(ABC):
             "pids": ("pids", limits.pids),
             "io": ("io", limits.io),
         }
-        return tuple(
-            (name, f"this host has no {controller} controller (cgroup {self.mode})")
+        found = [
+            (name, self.missing_controller(controller))
             for name, (controller, value) in asked.items()
             if value is not None and controller not in self.controllers
-        )
+        ]
+        missing = {name for name, _ in found}
+        if limits.cpus is not None and "cpus" not in missing and (absent := self._absent_cpus(limits.cpus)):
+            found.append(("cpus", absent))
+        if limits.io is not None and "io" not in missing and (why := _unfit_device(limits.io.device)):
+            found.append(("io", why))
+        if limits.memory_bytes is not None and "memory" not in missing and (why := self._unlimited_swap(limits)):
+            found.append(("swap", why))
+        return tuple(found)
+
+    def _absent_cpus(self, cpus: str) -> str:
+        usable = self.usable_cpus()
+        try:
+            absent = parse_cpus(cpus) - usable
+        except ValueError:
+            return f"{cpus!r} is not a list of CPUs such as 0-1,3"
+        if not absent:
+            return ""
+        return f"CPU {min(absent)} is not there: jobs can use {','.join(map(str, sorted(usable)))}"
+
+    @abstractmethod
+    def _unlimited_swap(self, limits: CgroupLimits) -> str:
+        """Why the swap limit beside a memory limit cannot be enforced, or an empty string."""
 
     def apply_limits(self, attempt_id: str, limits: CgroupLimits) -> None:
-        """Change the limits of a running attempt. What is None is lifted. Raises CgroupError."""
+        """Change the limits of a running attempt. What is None is lifted. Raises CgroupError, also if it has no cgroup."""
+        self.require(attempt_id)
         for path, value, _ in self.limit_files(attempt_id, limits, only_set=False):
             files.write(path, value)
 
+    def require(self, attempt_id: str) -> None:
+        """Raises CgroupError if the attempt has no cgroup."""
+        directory = self.directories(attempt_id)[0]
+        if not os.path.isdir(directory):
+            raise CgroupError("has no cgroup: it has ended", where=attempt_id)
+
     def directories(self, attempt_id: str) -> list[str]:
         """The attempt's directory in each hierarchy. Raises CgroupError for an id that is none."""
-        if not _ATTEMPT.fullmatch(attempt_id):
-            raise CgroupError("not an attempt id", where=attempt_id)
-        return [f"{base}/{JOB_PREFIX}{attempt_id}" for base in self.bases]
+        name = job_directory(attempt_id)
+        return [f"{base}/{name}" for base in self.bases]
 
     def list_attempts(self) -> list[str]:
         """The ids of all attempts that have a cgroup in any hierarchy."""
         found: set[str] = set()
         for base in self.bases:
-            if os.path.isdir(base):
-                found.update(name.removeprefix(JOB_PREFIX) for name in os.listdir(base) if name.startswith(JOB_PREFIX))
-        return sorted(found)
+            try:
+                names = os.listdir(base)
+            except FileNotFoundError:
+                continue
+            found.update(name.removeprefix(JOB_PREFIX) for name in names if name.startswith(JOB_PREFIX))
+        return sorted(name for name in found if _ATTEMPT.fullmatch(name))
 
     def processes(self, attempt_id: str) -> list[int]:
         """The pids in the attempt's cgroup and below."""
@@ -122,120 +173,79 @@ class Hierarchy(ABC):
         return pids
 
     def kill(self, attempt_id: str) -> None:
-        """Kill all processes of the attempt, with cgroup.kill (Linux 5.14) or else frozen, killed one by one and thawed."""
+        """Kill all processes of the attempt, with cgroup.kill (Linux 5.14) or else frozen, killed one by one and thawed.
+
+        Does not wait for their end: ``remove`` does. An attempt without a cgroup has nothing to kill. Raises CgroupError.
+        """
         directory = self.directories(attempt_id)[0]
         try:
             files.write(f"{directory}/cgroup.kill", "1")
         except CgroupError as error:
-            if isinstance(error.__cause__, FileNotFoundError) and not os.path.isdir(directory):
-                return
-            self._kill_frozen(attempt_id)
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            if os.path.isdir(directory):
+                self.kill_frozen(attempt_id)
 
-    def _kill_frozen(self, attempt_id: str) -> None:
-        """None can fork while they are frozen; the signals work once they thaw."""
-        self._freeze(attempt_id, frozen=True)
-        try:
-            for pid in self.processes(attempt_id):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-        finally:
-            self._freeze(attempt_id, frozen=False)
+    def kill_frozen(self, attempt_id: str) -> None:
+        """As ``kill``, without cgroup.kill. None can fork while all are frozen; the signals work once they thaw.
+
+        Looks again afterwards, for what was forked while the freezer was not yet through.
+        """
+        signalled: set[int] = set()
+        while new := set(self.processes(attempt_id)) - signalled:
+            self._freeze(attempt_id, frozen=True)
+            try:
+                self._wait_until_frozen(attempt_id)
+                for pid in new | set(self.processes(attempt_id)) - signalled:
+                    try:
+                        os.kill(pid, signal.SIGKILL)
+                    except ProcessLookupError:
+                        continue
+                    finally:
+                        signalled.add(pid)
+            finally:
+                self._freeze(attempt_id, frozen=False)
+
+    def _wait_until_frozen(self, attempt_id: str) -> None:
+        """Bounded: a process that waits in the kernel can't freeze, and can't fork either."""
+        deadline = time.monotonic() + FROZEN_WITHIN_SECONDS
+        while not self._is_frozen(attempt_id) and time.monotonic() < deadline:
+            time.sleep(0.001)
 
     @abstractmethod
     def _freeze(self, attempt_id: str, *, frozen: bool) -> None: ...
 
+    @abstractmethod
+    def _is_frozen(self, attempt_id: str) -> bool: ...
+
     def remove(self, attempt_id: str) -> None:
         """Remove the attempt's cgroup everywhere, once it is empty; waits for that, bounded. Raises CgroupError."""
         for directory in self.directories(attempt_id):
-            if os.path.isdir(directory):
-                remove_tree(directory)
+            remove_tree(directory)
 
     def remove_base(self) -> None:
-        """Remove the base and what is ours above it, where it is empty."""
-        for base in self.bases:
-            for directory in (f"{base}/{INITS}", base):
-                try:
-                    os.rmdir(directory)
-                except OSError as error:
-                    if error.errno not in (errno.ENOENT, errno.EBUSY, errno.ENOTEMPTY):
-                        raise
+        """Remove the base where it is empty, and those above it that ``prepare`` made. Raises CgroupError."""
+        leaves = [f"{base}/{leaf}" for base in self.bases for leaf in (INITS, DAEMON)]
+        for directory in (*leaves, *self.bases, *reversed(self._made)):
+            try:
+                os.rmdir(directory)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.EBUSY, errno.ENOTEMPTY):
+                    raise CgroupError(f"cannot be removed: {error.strerror}", where=directory) from error
+        self._made = [directory for directory in self._made if os.path.isdir(directory)]
+
+    def _make(self, directory: str) -> None:
+        self._made += files.make_directories(directory)
 
 
-def remove_tree(directory: str) -> None:
-    """Remove a cgroup with all below it. Dying processes linger: wait for the kernel's word that it is empty."""
-    deadline = time.monotonic() + EMPTY_WITHIN_SECONDS
-    while True:
-        try:
-            for path in (*files.directories_below(directory), directory):
-                os.rmdir(path)
-            return
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise CgroupError(f"cannot remove it: {error.strerror}", where=directory) from error
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise CgroupError("still has processes", where=directory, todo="see its cgroup.procs")
-        wait_for_change(f"{directory}/cgroup.events", left)
+def job_directory(attempt_id: str) -> str:
+    """The name of an attempt's cgroup. Raises CgroupError for an id that is none: it must not lead elsewhere."""
+    if not _ATTEMPT.fullmatch(attempt_id):
+        raise CgroupError("not an attempt id", where=repr(attempt_id))
+    return f"{JOB_PREFIX}{attempt_id}"
 
 
-def wait_for_change(events: str, seconds: float) -> None:
-    """Wait for a change of cgroup.events, at most so long; v1 has no such file, there it is a short pause."""
-    try:
-        fd = os.open(events, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        time.sleep(min(seconds, 0.005))
-        return
-    try:
-        if b"populated 0" in os.read(fd, 256):
-            time.sleep(min(seconds, 0.001))  # empty, yet busy: its last process is being reaped
-            return
-        poll = select.poll()
-        poll.register(fd, select.POLLPRI)
-        poll.poll(min(seconds, 1.0) * 1000)
-    finally:
-        os.close(fd)
-
-
-def cpu_quota_us(percent: float) -> int:
-    """The quota of one period; the kernel's least is 1 ms."""
-    return max(round(CPU_PERIOD_US * percent / 100), 1000)
-
-
-def readable_size(value: int | None) -> str:
-    """Bytes as people write them: the largest binary unit that is exact."""
-    if value is None:
-        return "max"
-    for unit, factor in (("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)):
-        if value and value % factor == 0:
-            return f"{value // factor}{unit}"
-    return str(value)
-
-
-def readable_percent(value: float) -> str:
-    return f"{value:.10g}%"
-
-
-def parse_cpus(text: str) -> frozenset[int]:
-    """The CPUs of a list such as ``0-1,3``."""
-    cpus: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if first:
-            cpus.update(range(int(first), int(last or first) + 1))
-    return frozenset(cpus)
-
-
-def size_reading(name: str, asked: int, effective: int | None) -> LimitReading:
-    """Compare sizes; the kernel rounds down to pages."""
-    enforced = effective is not None and 0 <= asked - effective < 65536
-    return LimitReading(
-        name,
-        readable_size(asked),
-        readable_size(effective),
-        enforced,
-        "" if enforced else "the kernel has another value",
-    )
+def _unfit_device(device: str) -> str:
+    if not _DEVICE.fullmatch(device):
+        return f"{device!r} is not a disk's major:minor"
+    return "" if os.path.exists(f"/sys/dev/block/{device}") else f"this host has no disk {device}"

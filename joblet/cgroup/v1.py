@@ -7,19 +7,38 @@ from collections.abc import Mapping
 
 from joblet.cgroup import files
 from joblet.cgroup.errors import CgroupError
-from joblet.cgroup.hierarchy import CPU_PERIOD_US, INITS, Hierarchy, cpu_quota_us, size_reading
+from joblet.cgroup.hierarchy import INITS, Hierarchy, job_directory
 from joblet.cgroup.model import CgroupLimits, CgroupPlan, CgroupUsage, LimitReading, Mode
-from joblet.cgroup.v2 import IO_NAMES, count_reading, cpus_reading, io_reading, percent_reading, swap_reading
+from joblet.cgroup.quota import PERIOD_US, cpu_bandwidth, cpu_percent
+from joblet.cgroup.readings import (
+    count_reading,
+    cpus_reading,
+    host_has_swap,
+    io_reading,
+    parse_cpus,
+    percent_reading,
+    size_reading,
+    swap_reading,
+)
+from joblet.cgroup.v2 import IO_NAMES
 
 # v2's names on the left; cpuacct and freezer have none.
 V1_NAMES = {"cpu": "cpu", "cpuset": "cpuset", "memory": "memory", "pids": "pids", "io": "blkio"}
-ALWAYS = ("memory", "cpu", "cpuacct", "pids")
 UNLIMITED_BYTES = 1 << 60  # the kernel shows "no limit" as the largest number of pages
+UNIFIED_CPU_STAT = "unified.cpu.stat"
+DIRECT_IO_ONLY = "direct I/O only: cgroup v1 does not slow down writes that go through the page cache"
 _BLKIO = {
     "read_bytes": "blkio.throttle.read_bps_device",
     "write_bytes": "blkio.throttle.write_bps_device",
     "read_ops": "blkio.throttle.read_iops_device",
     "write_ops": "blkio.throttle.write_iops_device",
+}
+_USAGE = {
+    "memory": ("memory.usage_in_bytes", "memory.max_usage_in_bytes", "memory.oom_control"),
+    "cpuacct": ("cpuacct.usage",),
+    "cpu": ("cpu.stat",),
+    "pids": ("pids.current",),
+    "blkio": ("blkio.throttle.io_service_bytes",),
 }
 
 
@@ -29,9 +48,18 @@ class V1Hierarchy(Hierarchy):
     def __init__(self, base: str, mounts: Mapping[str, str], unified: str | None) -> None:
         super().__init__(base)
         self.mode = Mode.V1 if unified is None else Mode.HYBRID
-        self._unified = unified
         self._trees = {name: f"{mount}/{self.relative}" for name, mount in mounts.items()}
         self._has_memsw = os.path.exists(f"{mounts.get('memory', '')}/memory.memsw.limit_in_bytes")
+        # A tree costs each launch a directory and a join. In hybrid mode the v2 tree tells the CPU time and needs no freezer.
+        always = (
+            ("memory", "cpu", "pids", "blkio") if unified else ("freezer", "memory", "cpu", "cpuacct", "pids", "blkio")
+        )
+        self._always = tuple(name for name in always if name in mounts)
+        tracking = f"{unified}/{self.relative}" if unified else ""
+        trees = [self._trees[name] for name in (*self._always, "cpuset") if name in self._trees]
+        self._bases = tuple(dict.fromkeys(path for path in (tracking, *trees) if path))
+        self._mems = ""
+        self._usage = _USAGE
 
     @property
     def controllers(self) -> frozenset[str]:
@@ -39,35 +67,48 @@ class V1Hierarchy(Hierarchy):
 
     @property
     def bases(self) -> tuple[str, ...]:
-        tracking = f"{self._unified}/{self.relative}" if self._unified else self._trees.get("freezer", "")
-        used = ("memory", "cpu", "cpuacct", "pids", "cpuset", "blkio")
-        trees = (self._trees[name] for name in used if name in self._trees)
-        return tuple(dict.fromkeys(path for path in (tracking, *trees) if path))
+        return self._bases
+
+    def missing_controller(self, controller: str) -> str:
+        return f"this host has no {V1_NAMES[controller]} controller (cgroup {self.mode})"
+
+    def usable_cpus(self) -> frozenset[int]:
+        tree = self._trees.get("cpuset", "")
+        text = files.read(f"{tree}/cpuset.cpus") or files.read(f"{tree.removesuffix(self.relative)}cpuset.cpus")
+        return parse_cpus(text) if text else frozenset(os.sched_getaffinity(0))
+
+    def limits_swap(self) -> bool:
+        return self._has_memsw
+
+    def _unlimited_swap(self, limits: CgroupLimits) -> str:
+        """No swap at all can be had without accounting, by memory.swappiness."""
+        unlimited = limits.swap_bytes > 0 and not self._has_memsw and host_has_swap()
+        return "this kernel does not account for swap (boot it with swapaccount=1)" if unlimited else ""
 
     def prepare(self) -> None:
-        for base in self.bases:
-            os.makedirs(base, exist_ok=True)
-        if self._unified:
-            os.makedirs(f"{self.bases[0]}/{INITS}", exist_ok=True)
+        for base in self._bases:
+            self._make(base)
+        if self.mode is Mode.HYBRID:
+            self._make(f"{self._bases[0]}/{INITS}")
         if "cpuset" in self._trees:
             path = self._trees["cpuset"].removesuffix(f"/{self.relative}")
             for part in self.relative.split("/"):
                 inherit_cpuset(path, f"{path}/{part}")
                 path = f"{path}/{part}"
+            self._mems = files.read(f"{path}/cpuset.mems") or "0"
+        self._usage = {
+            controller: tuple(file for file in names if os.path.exists(f"{self._trees[controller]}/{file}"))
+            for controller, names in _USAGE.items()
+            if controller in self._trees
+        }
 
     def _directory(self, controller: str, attempt_id: str) -> str:
-        return f"{self._trees[controller]}/job-{attempt_id}"
+        return f"{self._trees[controller]}/{job_directory(attempt_id)}"
 
-    def _controllers_for(self, limits: CgroupLimits) -> list[str]:
-        """The controllers whose trees an attempt needs a directory in: a join costs time, so only these."""
-        wanted = [*ALWAYS]
-        if self.mode is Mode.V1:
-            wanted.insert(0, "freezer")
-        if limits.cpus is not None:
-            wanted.append("cpuset")
-        if limits.io is not None:
-            wanted.append("blkio")
-        return [name for name in wanted if name in self._trees]
+    def _trees_for(self, attempt_id: str, limits: CgroupLimits) -> list[str]:
+        """The attempt's directories for its controllers; those mounted together are one."""
+        names = (*self._always, *(("cpuset",) if limits.cpus is not None and "cpuset" in self._trees else ()))
+        return list(dict.fromkeys(self._directory(name, attempt_id) for name in names))
 
     def limit_files(self, attempt_id: str, limits: CgroupLimits, *, only_set: bool) -> list[tuple[str, str, str]]:
         found: list[tuple[str, str, str]] = []
@@ -77,15 +118,19 @@ class V1Hierarchy(Hierarchy):
                 path = f"{self._directory(controller, attempt_id)}/{name}"
                 found.append((path, lifted if value is None else str(value), limit))
 
-        if limits.cpu_percent is not None:
-            add("cpu", "cpu.cfs_period_us", CPU_PERIOD_US, "cpu", "")
-        quota = None if limits.cpu_percent is None else cpu_quota_us(limits.cpu_percent)
-        add("cpu", "cpu.cfs_quota_us", quota, "cpu", "-1")
+        if limits.cpu_percent is None:
+            add("cpu", "cpu.cfs_quota_us", None, "cpu", "-1")
+        else:
+            quota, period = cpu_bandwidth(limits.cpu_percent)
+            add("cpu", "cpu.cfs_period_us", None if only_set and period == PERIOD_US else period, "cpu", "")
+            add("cpu", "cpu.cfs_quota_us", quota, "cpu", "")
         if limits.cpus is not None:
-            if only_set and "cpuset" in self._trees:
-                add("cpuset", "cpuset.mems", files.read(f"{self._trees['cpuset']}/cpuset.mems"), "cpus", "")
+            if only_set:
+                add("cpuset", "cpuset.mems", self._mems, "cpus", "")
             add("cpuset", "cpuset.cpus", limits.cpus, "cpus", "")
-        found.extend(self._memory_files(attempt_id, limits, only_set=only_set))
+        if "memory" in self._trees:
+            directory = self._directory("memory", attempt_id)
+            found += self._new_memory(directory, limits) if only_set else self._changed_memory(directory, limits)
         add("pids", "pids.max", limits.pids, "pids", "max")
         if limits.io is not None:
             for name, file in _BLKIO.items():
@@ -94,47 +139,53 @@ class V1Hierarchy(Hierarchy):
                 add("blkio", file, text, "io", f"{limits.io.device} 0")
         return found
 
-    def _memory_files(self, attempt_id: str, limits: CgroupLimits, *, only_set: bool) -> list[tuple[str, str, str]]:
-        """memory and memory+swap. The kernel wants the first never above the second: the order depends on the direction."""
-        if "memory" not in self._trees or (limits.memory_bytes is None and only_set):
-            return []
-        directory = self._directory("memory", attempt_id)
+    def _new_memory(self, directory: str, limits: CgroupLimits) -> list[tuple[str, str, str]]:
+        """memory first: the kernel wants it never above memory and swap together, and both are unlimited yet."""
         if limits.memory_bytes is None:
-            both = [(f"{directory}/memory.limit_in_bytes", "-1", "memory")]
-            return [(f"{directory}/memory.memsw.limit_in_bytes", "-1", "swap"), *both] if self._has_memsw else both
+            return []
         memory = (f"{directory}/memory.limit_in_bytes", str(limits.memory_bytes), "memory")
+        if self._has_memsw:
+            total = str(limits.memory_bytes + limits.swap_bytes)
+            return [memory, (f"{directory}/memory.memsw.limit_in_bytes", total, "swap")]
+        return [memory, *([(f"{directory}/memory.swappiness", "0", "swap")] if limits.swap_bytes == 0 else [])]
+
+    def _changed_memory(self, directory: str, limits: CgroupLimits) -> list[tuple[str, str, str]]:
+        """As above; which of the two goes first depends on the direction."""
+        asked = limits.memory_bytes
+        memory = (f"{directory}/memory.limit_in_bytes", "-1" if asked is None else str(asked), "memory")
         if not self._has_memsw:
-            swappiness = (f"{directory}/memory.swappiness", "0", "swap")
-            return [memory, swappiness] if only_set and limits.swap_bytes == 0 else [memory]
-        total = limits.memory_bytes + limits.swap_bytes
-        memsw = (f"{directory}/memory.memsw.limit_in_bytes", str(total), "swap")
-        present = files.number(files.read(memsw[0])) or UNLIMITED_BYTES * 8
-        return [memsw, memory] if total > present else [memory, memsw]
+            off = asked is not None and limits.swap_bytes == 0
+            usual = files.read(f"{os.path.dirname(directory)}/memory.swappiness") or "60"
+            return [memory, (f"{directory}/memory.swappiness", "0" if off else usual, "swap")]
+        total = None if asked is None else asked + limits.swap_bytes
+        memsw = (f"{directory}/memory.memsw.limit_in_bytes", "-1" if total is None else str(total), "swap")
+        present = bounded(files.read(memsw[0]))
+        rises = total is None or (present is not None and total > present)
+        return [memsw, memory] if rises else [memory, memsw]
 
     def plan(self, attempt_id: str, limits: CgroupLimits) -> CgroupPlan:
-        tracking = self.directories(attempt_id)[0]
-        trees = list(dict.fromkeys(self._directory(name, attempt_id) for name in self._controllers_for(limits)))
+        trees = self._trees_for(attempt_id, limits)
         hybrid = self.mode is Mode.HYBRID
-        memory = self._directory("memory", attempt_id) if "memory" in self._trees else None
+        tracking = f"{self._bases[0]}/{job_directory(attempt_id)}"
+        memory = self._directory("memory", attempt_id) if "memory" in self._trees else ""
         return {
-            "mkdir": [*([tracking] if hybrid else []), *trees],
+            "mkdir": [tracking, *trees] if hybrid else trees,
             "write": self.limit_files(attempt_id, limits, only_set=True),
-            "init_into": f"{self.bases[0]}/{INITS}" if hybrid else None,
+            "init_into": f"{self._bases[0]}/{INITS}" if hybrid else None,
             "command_into": tracking if hybrid else None,
             "join": [f"{tree}/cgroup.procs" for tree in trees],
-            "usage": {
-                key: path for key, path in self.usage_files(attempt_id).items() if os.path.dirname(path) in trees
-            },
-            "oom": None
-            if memory is None
-            else {"control": f"{memory}/memory.oom_control", "event_control": f"{memory}/cgroup.event_control"},
+            "usage": self.usage_files(attempt_id),
+            "oom": {"control": f"{memory}/memory.oom_control", "event_control": f"{memory}/cgroup.event_control"}
+            if memory
+            else None,
         }
 
     def apply_limits(self, attempt_id: str, limits: CgroupLimits) -> None:
-        self._add_directories(attempt_id, limits)
+        self.require(attempt_id)
+        if limits.cpus is not None and "cpuset" in self._trees:
+            self._join_cpuset(attempt_id)
         for path, value, _ in self.limit_files(attempt_id, limits, only_set=False):
-            if os.path.exists(os.path.dirname(path)):
-                files.write(path, value)
+            files.write(path, value)
         if limits.cpus is None and "cpuset" in self._trees:
             directory = self._directory("cpuset", attempt_id)
             if os.path.isdir(directory):
@@ -142,24 +193,25 @@ class V1Hierarchy(Hierarchy):
         if limits.io is None and "blkio" in self._trees:
             self._lift_io(self._directory("blkio", attempt_id))
 
-    def _add_directories(self, attempt_id: str, limits: CgroupLimits) -> None:
-        """A controller that the attempt did without so far: make its directory and move the processes there."""
-        for name in self._controllers_for(limits):
-            directory = self._directory(name, attempt_id)
-            if os.path.isdir(directory):
-                continue
-            os.mkdir(directory)
-            if name == "cpuset":
-                inherit_cpuset(self._trees["cpuset"], directory)
-            moved: set[int] = set()
-            while new := set(self.processes(attempt_id)) - moved:
-                for pid in new:
-                    try:
-                        files.write(f"{directory}/cgroup.procs", str(pid))
-                    except CgroupError as error:
-                        if not isinstance(error.__cause__, ProcessLookupError):
-                            raise
-                moved |= new
+    def _join_cpuset(self, attempt_id: str) -> None:
+        """An attempt that did without this controller so far: make its directory and move the processes there."""
+        directory = self._directory("cpuset", attempt_id)
+        if os.path.isdir(directory):
+            return
+        self._make_cpuset(directory)
+        moved: set[int] = set()
+        while new := set(self.processes(attempt_id)) - moved:  # again, for what was forked meanwhile
+            for pid in new:
+                try:
+                    files.write(f"{directory}/cgroup.procs", str(pid))
+                except CgroupError as error:
+                    if not isinstance(error.__cause__, ProcessLookupError):
+                        raise
+            moved |= new
+
+    def _make_cpuset(self, directory: str) -> None:
+        files.make_directories(directory)
+        inherit_cpuset(self._trees["cpuset"], directory)
 
     def _lift_io(self, directory: str) -> None:
         for file in _BLKIO.values():
@@ -171,54 +223,53 @@ class V1Hierarchy(Hierarchy):
         readings: list[LimitReading] = []
 
         def value(controller: str, name: str) -> str | None:
-            return (
-                files.read(f"{self._directory(controller, attempt_id)}/{name}") if controller in self._trees else None
-            )
+            tree = controller in self._trees
+            return files.read(f"{self._directory(controller, attempt_id)}/{name}") if tree else None
 
         if limits.cpu_percent is not None:
-            quota, period = value("cpu", "cpu.cfs_quota_us"), value("cpu", "cpu.cfs_period_us")
-            effective = int(quota) * 100 / int(period) if quota and period and int(quota) > 0 else None
-            readings.append(percent_reading(limits.cpu_percent, effective, missing.get("cpu", "")))
+            share = cpu_percent(value("cpu", "cpu.cfs_quota_us"), value("cpu", "cpu.cfs_period_us"))
+            readings.append(percent_reading(limits.cpu_percent, share, missing.get("cpu", "")))
         if limits.cpus is not None:
             readings.append(cpus_reading(limits.cpus, value("cpuset", "cpuset.cpus"), missing.get("cpus", "")))
         if limits.memory_bytes is not None:
+            why = missing.get("memory", "")
             memory = bounded(value("memory", "memory.limit_in_bytes"))
-            readings.append(size_reading("memory", limits.memory_bytes, memory))
+            readings.append(size_reading("memory", limits.memory_bytes, memory, why))
             memsw = bounded(value("memory", "memory.memsw.limit_in_bytes"))
             swap = memsw - memory if memsw is not None and memory is not None else None
-            readings.append(swap_reading(limits.swap_bytes, swap))
+            swappiness = files.number(value("memory", "memory.swappiness"))
+            readings.append(
+                swap_reading(limits.swap_bytes, swap, swappiness=swappiness, missing=why or missing.get("swap", ""))
+            )
         if limits.pids is not None:
-            readings.append(count_reading("pids", limits.pids, files.number(value("pids", "pids.max"))))
+            pids = files.number(value("pids", "pids.max"))
+            readings.append(count_reading("pids", limits.pids, pids, missing.get("pids", "")))
         if limits.io is not None:
             for name, label in IO_NAMES.items():
                 if (asked := getattr(limits.io, name)) is not None:
-                    effective_io = files.pairs(value("blkio", _BLKIO[name])).get(limits.io.device)
-                    readings.append(io_reading(label, name, asked, effective_io, missing.get("io", "")))
+                    effective = files.pairs(value("blkio", _BLKIO[name])).get(limits.io.device)
+                    note = DIRECT_IO_ONLY if name.startswith("write") else ""
+                    readings.append(io_reading(label, asked, effective, missing.get("io", ""), note))
         return tuple(readings)
 
     def usage_files(self, attempt_id: str) -> dict[str, str]:
-        wanted = {
-            "memory": ("memory.usage_in_bytes", "memory.max_usage_in_bytes", "memory.oom_control"),
-            "cpuacct": ("cpuacct.usage",),
-            "cpu": ("cpu.stat",),
-            "pids": ("pids.current",),
-            "blkio": ("blkio.throttle.io_service_bytes",),
+        name = job_directory(attempt_id)
+        found = {
+            file: f"{self._trees[controller]}/{name}/{file}"
+            for controller in self._always
+            for file in self._usage.get(controller, ())
         }
-        return {
-            file: f"{self._directory(controller, attempt_id)}/{file}"
-            for controller, names in wanted.items()
-            if controller in self._trees
-            for file in names
-        }
+        if self.mode is Mode.HYBRID:
+            found[UNIFIED_CPU_STAT] = f"{self._bases[0]}/{name}/cpu.stat"
+        return found
 
     def parse_usage(self, raw: Mapping[str, str]) -> CgroupUsage:
         cpu = files.pairs(raw.get("cpu.stat"))
-        cpu_ns = files.number(raw.get("cpuacct.usage"))
         io = raw.get("blkio.throttle.io_service_bytes")
         return CgroupUsage(
             memory_bytes=files.number(raw.get("memory.usage_in_bytes")),
             memory_peak_bytes=files.number(raw.get("memory.max_usage_in_bytes")),
-            cpu_seconds=None if cpu_ns is None else cpu_ns / 1e9,
+            cpu_seconds=_cpu_seconds(raw),
             throttled_seconds=cpu["throttled_time"] / 1e9 if "throttled_time" in cpu else None,
             pids=files.number(raw.get("pids.current")),
             io_read_bytes=_service_bytes(io, "Read"),
@@ -230,8 +281,14 @@ class V1Hierarchy(Hierarchy):
         directory = self.directories(attempt_id)[0]
         if self.mode is Mode.HYBRID:
             files.write(f"{directory}/cgroup.freeze", "1" if frozen else "0")
-        else:
+        elif "freezer" in self._trees:  # without it the killing goes on until no new process is found
             files.write(f"{directory}/freezer.state", "FROZEN" if frozen else "THAWED")
+
+    def _is_frozen(self, attempt_id: str) -> bool:
+        directory = self.directories(attempt_id)[0]
+        if self.mode is Mode.HYBRID:
+            return files.pairs(files.read(f"{directory}/cgroup.events")).get("frozen") == 1
+        return files.read(f"{directory}/freezer.state") in ("FROZEN", None)
 
 
 def inherit_cpuset(parent: str, child: str) -> None:
@@ -242,11 +299,24 @@ def inherit_cpuset(parent: str, child: str) -> None:
 
 
 def bounded(text: str | None) -> int | None:
+    """A limit in bytes; None: unlimited."""
     value = files.number(text)
     return None if value is None or value >= UNLIMITED_BYTES else value
 
 
+def _cpu_seconds(raw: Mapping[str, str]) -> float | None:
+    unified_us = files.pairs(raw.get(UNIFIED_CPU_STAT)).get("usage_usec")
+    if unified_us is not None:
+        return unified_us / 1e6
+    cpu_ns = files.number(raw.get("cpuacct.usage"))
+    return None if cpu_ns is None else cpu_ns / 1e9
+
+
 def _service_bytes(text: str | None, kind: str) -> int | None:
+    """Of all disks; a loop device's bytes are counted again on the disk below it, so it counts only if there is no other."""
     if text is None:
         return None
-    return sum(int(line.split()[2]) for line in text.splitlines() if len(line.split()) == 3 and line.split()[1] == kind)
+    lines = [line.split() for line in text.splitlines()]
+    counts = [(words[0], int(words[2])) for words in lines if len(words) == 3 and words[1] == kind]
+    disks = [count for device, count in counts if not device.startswith("7:")]
+    return sum(disks or [count for _, count in counts])
