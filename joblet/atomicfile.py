@@ -18,7 +18,9 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600, dir_fd: int | None =
         dir_fd = own_dir_fd = os.open(os.path.dirname(path) or ".", _DIRECTORY)
     temporary = f".{name}.{os.getpid()}.tmp"
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode, dir_fd=dir_fd)
+        fd = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode, dir_fd=dir_fd
+        )
         try:
             os.fchmod(fd, mode)
             view = memoryview(data)

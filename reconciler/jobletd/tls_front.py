@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import socket
 import ssl
 import tempfile
 from collections.abc import Callable
@@ -118,15 +119,24 @@ class TlsFront:
             self._connections.discard(task)
             writer.transport.abort()
 
+    async def _connect(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to gRPC whose own end is bound to ``path``."""
+        backend = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        try:
+            backend.bind(path)
+            await asyncio.get_running_loop().sock_connect(backend, self._backend)
+            return await asyncio.open_unix_connection(sock=backend, limit=BUFFER_BYTES)
+        except BaseException:
+            backend.close()
+            raise
+
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str) -> None:
         der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
         certificate = x509.load_der_x509_certificate(der)
         path = f"{self._peers_directory}/{secrets.token_hex(8)}"
         self._identities[path] = Identity(name_of(certificate), role_of(certificate), address)
         try:
-            back_reader, back_writer = await asyncio.open_unix_connection(
-                self._backend, local_addr=path, limit=BUFFER_BYTES
-            )
+            back_reader, back_writer = await self._connect(path)
             try:
                 async with asyncio.TaskGroup() as group:
                     back = group.create_task(copy(back_reader, writer))
