@@ -80,6 +80,7 @@ class Host:
 
     def start(self) -> None:
         """Start the daemon and wait until it says that it is ready."""
+        self.forget_daemon()
         log = self.root / "daemon.log"
         with log.open("a") as stream:
             offset = stream.tell()

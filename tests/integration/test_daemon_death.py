@@ -36,7 +36,7 @@ COUNTING = """
 
 def workspace(host: Host) -> str:
     (name,) = (entry for entry in os.listdir(host.root / "state/work") if entry.startswith("counting-"))
-    return str(host.root / "state/work" / name)
+    return str(host.root / "state/work" / name / "work")
 
 
 def test_a_job_outlives_the_daemon_and_its_exit_code_and_output_are_there(host: Host) -> None:
@@ -84,7 +84,7 @@ def test_a_job_outlives_the_launcher(host: Host) -> None:
     daemon = Path(f"/proc/{host.daemon.pid}")
     # Whichever thread started it.
     children = " ".join(path.read_text() for path in daemon.glob("task/*/children")).split()
-    launchers = [pid for pid in children if b"joblet.sandbox.launcher" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    launchers = [pid for pid in children if Path(f"/proc/{pid}/comm").read_text() == "joblet-launch\n"]
     assert len(launchers) == 1
     os.kill(int(launchers[0]), signal.SIGKILL)
     # A new launcher takes the next job, and the old job is still watched.

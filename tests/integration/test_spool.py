@@ -134,7 +134,7 @@ def test_a_file_that_others_may_write_is_refused_with_the_reason(host: Host) -> 
     path.rename(host.spool / "w.yml")
     error = host.spool / "status/w.yml.error.yml"
     eventually(error.exists, what="the refusal")
-    assert "writable" in error.read_text()
+    assert "can be written by others" in error.read_text()
     assert not exists(host, "unsafe")
 
 
