@@ -1,10 +1,8 @@
-"""Reads a configuration file: safe to read, one YAML mapping, each value with its place."""
+"""A configuration file as a model: one YAML mapping, each problem with its place."""
 
 from __future__ import annotations
 
 import difflib
-import os
-import stat
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -13,28 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from joblet.config.errors import ConfigError
 
-MAX_BYTES = 1 << 20
 M = TypeVar("M", bound=BaseModel)
-
-
-def read_private(path: str, *, secret: bool) -> str:
-    """The file's text. secret: it holds keys, so that nobody but its owner (us, or root) may read it. Raises ConfigError."""
-    try:
-        with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=path) from error
-    if secret and stat.S_IMODE(status.st_mode) & 0o077:
-        raise ConfigError("holds keys and can be read by others", where=path, todo=f"chmod 600 {path}")
-    if secret and status.st_uid not in (0, os.geteuid()):
-        raise ConfigError("holds keys and belongs to somebody else", where=path, todo=f"chown root {path}")
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"is larger than {MAX_BYTES} bytes", where=path)
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"is not UTF-8 at byte {error.start}", where=path) from error
 
 
 def parse(text: str, model: type[M], *, path: str) -> M:

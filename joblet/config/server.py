@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from joblet.config.document import parse, read_private
+from joblet.config.document import parse
 from joblet.config.errors import ConfigError
+from joblet.config.private_file import read_private
 
 DEFAULT_PATH = "/opt/joblet/config/joblet-config.yml"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
@@ -118,7 +119,7 @@ def load_server_config(path: str | None, env: Mapping[str, str]) -> ServerConfig
     path = path or env.get("JOBLET_CONFIG_PATH") or DEFAULT_PATH
     if not os.path.exists(path):
         raise ConfigError("there is no such file", where=path, todo="joblet init --root DIR makes one")
-    config = parse(read_private(path, secret=True), ServerConfig, path=path)
+    config = parse(read_private(path), ServerConfig, path=path)
     changes: dict[str, object] = {}
     if address := env.get("JOBLET_SERVER_ADDRESS"):
         changes["server"] = config.server.model_copy(update={"address": address})

@@ -1,0 +1,25 @@
+"""A channel to one daemon: TLS with a client certificate, or the Unix socket on the host itself."""
+
+from __future__ import annotations
+
+import grpc
+
+from joblet.config.client import NodeConfig
+
+MESSAGE_BYTES = 16 << 20
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+def open_channel(node: NodeConfig) -> grpc.Channel:
+    """A channel to the node; it connects with the first call."""
+    if node.address.startswith("unix:"):
+        return grpc.insecure_channel(node.address, options=_OPTIONS)
+    credentials = grpc.ssl_channel_credentials(node.ca.encode(), node.key.encode(), node.cert.encode())
+    return grpc.secure_channel(node.address, credentials, options=_OPTIONS)
