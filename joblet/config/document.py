@@ -23,7 +23,7 @@ def parse(text: str, model: type[M], *, path: str) -> M:
         mark = error.problem_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
         raise ConfigError(f"is not YAML: {error.problem}", where=where) from error
-    if not isinstance(data, dict):
+    if node is None or not isinstance(data, dict):
         raise ConfigError("is not a mapping of keys", where=path)
     try:
         return model.model_validate(data)

@@ -119,7 +119,7 @@ def compile_default(capabilities: frozenset[str] = frozenset()) -> bytes:
     library.seccomp_init.restype = ctypes.c_void_p
     library.seccomp_init.argtypes = [ctypes.c_uint32]
     context = ctypes.c_void_p(library.seccomp_init(errno_action(errno.EPERM)))
-    if not context:
+    if context.value is None:
         raise SeccompUnavailable("seccomp_init failed")
     try:
         profile = _Profile(library, context)

@@ -12,12 +12,10 @@ from contextlib import AsyncExitStack
 import structlog
 
 from joblet.atomicfile import write_atomic
-from joblet.cgroup import Hierarchy, open_hierarchy
 from joblet.clock import SystemClock
 from joblet.config.server import ServerConfig, load_server_config
 from joblet.errors import JobletError
 from joblet.pki import expires
-from joblet.sandbox.exit_record import boot_id
 from jobletd.desired import DesiredState
 from jobletd.executor.local import LocalExecutor, LocalSettings
 from jobletd.logging_setup import set_up_logging
@@ -82,14 +80,14 @@ class Daemon:
         self._lock(stack)
         store = Store.open(f"{config.state.directory}/joblet.db")
         stack.callback(store.close)
-        hierarchy = open_hierarchy(config.cgroup.base_dir)
-        executor = LocalExecutor(self._local_settings(), hierarchy, self._clock)
+        executor = LocalExecutor.on_this_host(
+            self._local_settings(), cgroup_base=config.cgroup.base_dir, clock=self._clock
+        )
         registry = Registry(store, self._clock)
         await registry.load()
         self._reconciler = Reconciler(registry, executor, max_concurrent=config.joblet.max_concurrent_jobs)
         desired = DesiredState(registry, executor, self._reconciler.nudge)
         await executor.start()
-        stack.callback(hierarchy.remove_base)
         stack.push_async_callback(executor.close)
         await self._reconciler.start()
         stack.callback(self._reconciler.close)
@@ -97,9 +95,9 @@ class Daemon:
         self._background(stack, "retention", Retention(store, executor, self._clock).run())
         stack.push_async_callback(self._shut_down_jobs)
         await self._start_spool(stack, registry, desired)
-        port = await self._start_api(stack, registry, desired, hierarchy)
+        port = await self._start_api(stack, registry, desired, executor)
         log.info(
-            "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=hierarchy.mode.value
+            "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=executor.cgroup_mode
         )
         sd_notify("READY=1")
 
@@ -154,7 +152,7 @@ class Daemon:
         self._background(stack, "spool", spool.run())
 
     async def _start_api(
-        self, stack: AsyncExitStack, registry: Registry, desired: DesiredState, hierarchy: Hierarchy
+        self, stack: AsyncExitStack, registry: Registry, desired: DesiredState, executor: LocalExecutor
     ) -> int:
         config = self._config
         socket_path, peers = f"{config.run.directory}/joblet.sock", f"{config.run.directory}/peers"
@@ -165,10 +163,10 @@ class Daemon:
             max_connections=config.server.max_connections,
         )
         facts = NodeFacts(
-            boot_id=boot_id(),
+            boot_id=executor.epoch,
             started_ns=self._clock.wall_ns(),
-            cgroup_mode=hierarchy.mode.value,
-            features=tuple((name, True, "") for name in sorted(hierarchy.controllers)),
+            cgroup_mode=executor.cgroup_mode,
+            features=tuple((name, True, "") for name in executor.controllers),
             max_concurrent_jobs=config.joblet.max_concurrent_jobs,
             certificate_expires_ns=int(expires(config.security.server_cert).timestamp() * 1e9),
         )

@@ -155,7 +155,8 @@ class Host:
         return list(self.jobs.Apply(request, timeout=30 * PATIENCE).results)
 
     def job(self, ref: str, *, history: bool = False) -> job_pb2.Job:
-        return self.jobs.Get(job_pb2.GetRequest(ref=ref, history=history), timeout=30 * PATIENCE)
+        job: job_pb2.Job = self.jobs.Get(job_pb2.GetRequest(ref=ref, history=history), timeout=30 * PATIENCE)
+        return job
 
     def run(self, ref: str) -> job_pb2.Run:
         """The run with that id, or the latest of that job."""
@@ -170,9 +171,10 @@ class Host:
         try:
             for event in stream:
                 if event.job.runs:
-                    last = event.job.runs[0]
-                    if done(event.job.runs[0]):
-                        return event.job.runs[0]
+                    run: job_pb2.Run = event.job.runs[0]
+                    last = run
+                    if done(run):
+                        return run
         except grpc.RpcError as error:
             raise AssertionError(f"{name}: {error}; last: {last}\n{self.log_tail()}") from error
         finally:

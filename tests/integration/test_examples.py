@@ -30,7 +30,7 @@ def test_there_is_an_example_for_each_feature() -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_ends_as_it_says(host: Host, path: Path) -> None:
     text = path.read_text()
-    expected = re.search(r"^# expect: (\S+) ?(\S*)$", text, flags=re.M)
+    expected = re.search(r"^# expect: (\S+) ?(\S*)$", text, flags=re.MULTILINE)
     assert expected, f"{path.name} does not say how it ends"
     phase, reason = expected.groups()
     name = YAML(typ="safe").load(text)["metadata"]["name"]

@@ -105,8 +105,9 @@ def test_two_jobs_have_different_ids_on_the_host(host: Host) -> None:
         """)
     for name in ("left", "right"):
         host.running(name)
-    maps = [eventually(lambda name=name: host.log(name, follow=False)) for name in ("left", "right")]
-    assert maps[0] != maps[1]
+    left = eventually(lambda: host.log("left", follow=False))
+    right = eventually(lambda: host.log("right", follow=False))
+    assert left != right
 
 
 def test_the_network_is_an_empty_one(host: Host) -> None:

@@ -8,7 +8,6 @@ from joblet.api.v1 import job_pb2
 from joblet.manifest import to_yaml
 from jobletd import model
 from jobletd.decisions import exit_code_of
-from jobletd.executor.local.launch_spec import argv_of
 
 
 def timestamp(nanoseconds: int | None) -> Timestamp | None:
@@ -68,11 +67,13 @@ def run(one: model.Run) -> job_pb2.Run:
 
 
 def command_of(one: model.Run) -> list[str]:
-    """For people: the argv, or the name of the script's interpreter."""
+    """For people: the argv; of a script its first line that says something."""
     spec = one.manifest.spec
-    if spec.script is not None:
-        return ["script:", spec.script.split("\n", 1)[0][:60]]
-    return argv_of(one.manifest)
+    if spec.script is None:
+        return list(spec.command or ())
+    lines = (line.strip() for line in spec.script.splitlines())
+    first = next((line for line in lines if line and not line.startswith("#")), "")
+    return ["script:", first[:60]]
 
 
 def attempt(each: model.Attempt) -> job_pb2.Attempt:

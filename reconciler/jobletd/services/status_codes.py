@@ -17,7 +17,6 @@ from grpc_status import rpc_status
 from joblet.errors import JobletError
 from joblet.manifest import ManifestErrors
 from jobletd import errors
-from jobletd.executor.local.id_ranges import IdRangesExhausted
 from jobletd.selectors import InvalidSelector
 from jobletd.store import StoreError
 
@@ -31,7 +30,6 @@ CODES: tuple[tuple[type[JobletError], grpc.StatusCode], ...] = (
     (errors.OwnershipConflict, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.WrongState, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.WatcherTooSlow, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    (IdRangesExhausted, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (StoreError, grpc.StatusCode.UNAVAILABLE),
 )
 log = structlog.get_logger("grpc")

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
-from joblet.cgroup import CgroupError, CgroupLimits, Hierarchy, device_of
+from joblet.cgroup import CgroupError, CgroupLimits, Hierarchy, device_of, open_hierarchy
 from joblet.cgroup.hierarchy import readable_size
 from joblet.clock import Clock
 from joblet.errors import JobletError
@@ -53,9 +53,24 @@ class LocalExecutor:
         self._limits: dict[AttemptId, tuple[LimitStatus, ...]] = {}
         self._ended: dict[AttemptId, Ended] = {}
 
+    @classmethod
+    def on_this_host(cls, settings: LocalSettings, *, cgroup_base: str, clock: Clock) -> LocalExecutor:
+        """With the cgroups of this host below ``cgroup_base``. Raises CgroupError, SeccompUnavailable."""
+        return cls(settings, open_hierarchy(cgroup_base), clock)
+
     @property
     def epoch(self) -> str:
         return self._boot_id
+
+    @property
+    def cgroup_mode(self) -> str:
+        """v2, hybrid or v1."""
+        return self._hierarchy.mode.value
+
+    @property
+    def controllers(self) -> tuple[str, ...]:
+        """What can be limited on this host."""
+        return tuple(sorted(self._hierarchy.controllers))
 
     def subscribe(self, nudge: Callable[[AttemptId], None]) -> None:
         self._nudge = nudge
@@ -75,6 +90,7 @@ class LocalExecutor:
         for watched in self._watched.values():
             watched.close()
         self._watched.clear()
+        self._hierarchy.remove_base()  # where nothing runs on
 
     # --- starting -----------------------------------------------------------------------------------------------------
 
