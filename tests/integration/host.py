@@ -231,7 +231,7 @@ class Ended:
 @contextmanager
 def job_host(*init_arguments: str, configure: Callable[[dict[str, Any]], None] | None = None) -> Iterator[Host]:
     """A running host; at the end nothing of it is left, whatever happened."""
-    root = Path(tempfile.mkdtemp(prefix="joblet-test-"))
+    root = Path(tempfile.mkdtemp(prefix=f"joblet-test-{os.getpid()}-"))  # tests/leaks.py looks for it
     host = Host(root / "h")
     host.root = root / root.name.removeprefix("joblet-test-")
     try:

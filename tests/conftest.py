@@ -1,0 +1,47 @@
+"""What holds for every test: no skips, bounds that fit the machine, root where it is needed, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.leaks import LeakCheck
+from tests.strictness import (
+    deselect_native_only,
+    pytest_make_collect_report,
+    pytest_runtest_makereport,
+    pytest_terminal_summary,
+    scale_timeouts,
+)
+from tests.timing import PATIENCE
+
+__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport", "pytest_terminal_summary"]
+
+HERE = Path(__file__).parent
+NEED_ROOT = (HERE / "integration", HERE / "guest")
+_leak_check = pytest.StashKey[LeakCheck]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    deselect_native_only(config, items)
+    scale_timeouts(items)
+    if any(item.path.is_relative_to(directory) for item in items for directory in NEED_ROOT):
+        if os.geteuid() != 0:
+            raise pytest.UsageError("tests/integration and tests/guest make namespaces and cgroups: run them as root")
+        config.stash[_leak_check] = LeakCheck()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    check = session.config.stash.get(_leak_check, None)
+    if check is None:
+        return
+    if leaks := check.leaks(patience=PATIENCE):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.section("left behind by the tests", red=True, bold=True)
+            for leak in leaks:
+                reporter.line(leak)

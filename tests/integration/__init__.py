@@ -1,0 +1,1 @@
+"""Whole hosts: the real daemon, the real client, the real kernel."""
