@@ -36,8 +36,9 @@ def device_of(path: str) -> str:
         mount = _mount_of(os.path.realpath(looked_at))
         if mount is None:
             break
-        if mount.kind == "overlay" and "upperdir" in mount.options:
-            looked_at = mount.options["upperdir"]
+        upper = mount.options.get("upperdir", "") if mount.kind == "overlay" else ""
+        if os.path.isdir(upper):  # it may lie in a mount namespace that is not ours
+            looked_at = upper
             continue
         on_disk = mount.source.startswith("/dev/") and os.path.exists(mount.source)
         if on_disk and (disk := _whole_disk(os.stat(mount.source).st_rdev)):
