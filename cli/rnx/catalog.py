@@ -1,0 +1,42 @@
+"""All commands of the client: name, where each is, and its line in ``rnx --help``. Loads none of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """One command. function: ``module:name`` below rnx.commands. own_arguments: what follows the first is not ours."""
+
+    name: str
+    function: str
+    summary: str
+    own_arguments: bool = False
+
+
+DECLARE = (
+    Entry("apply", "apply:apply", "Make manifests the desired state"),
+    Entry("diff", "diff:diff", "Show what an apply would change, and what that restarts"),
+    Entry("validate", "validate:validate", "Check manifests, without a daemon"),
+    Entry("get", "get:get", "Show jobs, as a table or with their manifests"),
+    Entry("describe", "get:describe", "Show all that is known about a job"),
+    Entry("delete", "delete:delete", "Stop jobs and remove them"),
+    Entry("explain", "explain:explain", "Tell what a field of a manifest means"),
+    Entry("schema", "explain:schema", "Print the JSON Schema of manifests"),
+)
+RUN = (
+    Entry("run", "run:run", "Run a command as a job", own_arguments=True),
+    Entry("list", "listing:list_jobs", "List jobs with their latest run"),
+    Entry("status", "status:status", "Show how a job's run stands or ended"),
+    Entry("log", "log:log", "Print a run's output, or follow it"),
+    Entry("stop", "stop:stop", "Stop a job's current run"),
+    Entry("wait", "wait:wait", "Wait until a job runs or has ended"),
+    Entry("events", "events:events", "Show what happened"),
+)
+HOST = (
+    Entry("nodes", "nodes:nodes", "Show the configured nodes and their state"),
+    Entry("version", "nodes:version", "Show the client's and the daemon's version"),
+    Entry("doctor", "doctor:doctor", "Check configuration, certificates and connection"),
+)
+SECTIONS = (("Declare jobs", DECLARE), ("Run and follow jobs", RUN), ("Nodes", HOST))
+ENTRIES = {entry.name: entry for _, section in SECTIONS for entry in section}

@@ -1,0 +1,57 @@
+"""``rnx delete``: jobs are stopped and removed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rnx import exit_codes
+from rnx.options import RecursiveOption
+from rnx.target import Target, complete_job, connected
+
+
+@connected
+def delete(
+    target: Target,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME...", help="Jobs by name.", autocompletion=complete_job)
+    ] = None,
+    filename: Annotated[
+        list[str] | None,
+        typer.Option("--filename", "-f", metavar="PATH", help="Delete the jobs that these manifests declare."),
+    ] = None,
+    recursive: RecursiveOption = False,
+    ignore_not_found: Annotated[
+        bool, typer.Option("--ignore-not-found", help="A job that is not there is no error.")
+    ] = False,
+) -> int:
+    """Stop jobs and remove them.
+
+    Their history and output stay for as long as spec.history says. All are tried, even if one fails; the exit code is
+    that of the first failure.
+
+    \b
+    Example:
+      rnx delete hello limits
+      rnx delete -f job.yml
+    """
+    from rnx.failures import ClientError, InvalidRequest, NotFound
+    from rnx.main import report
+    from rnx.manifest_files import read_files
+
+    wanted = list(names or ())
+    if filename:
+        wanted += [one.metadata.name for file in read_files(filename, recursive=recursive) for one in file.manifests]
+    if not wanted:
+        raise InvalidRequest("nothing to delete was named", todo="rnx delete NAME, or rnx delete -f FILE")
+    daemon, code = target.daemon(), exit_codes.OK
+    for name in wanted:
+        try:
+            daemon.delete(name)
+            print(f"job/{name} deleted", flush=True)
+        except NotFound as error:
+            code = code or (exit_codes.OK if ignore_not_found else report(error))
+        except ClientError as error:
+            code = code or report(error)
+    return code

@@ -1,0 +1,64 @@
+"""``rnx events``: what happened, when, how often."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rnx.options import Format, FormatOption, JsonOption, chosen
+from rnx.target import Target, complete_job, connected
+
+if TYPE_CHECKING:
+    from joblet.api.v1 import job_pb2
+
+HEADER = ("LAST", "TYPE", "REASON", "JOB", "RUN", "COUNT", "MESSAGE")
+
+
+@connected
+def events(
+    target: Target,
+    ref: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="Of a job or run; of all if left out.", autocompletion=complete_job)
+    ] = "",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on with what happens next.")] = False,
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="Only newer ones: 10m or an RFC 3339 time.")] = None,
+    output: FormatOption = Format.TABLE,
+    json: JsonOption = False,
+) -> None:
+    """Show what happened.
+
+    With --watch and -o json each event is one line.
+
+    \b
+    Example:
+      rnx events hello
+      rnx events -w --since 10m
+    """
+    import json as encoder
+
+    from joblet.api.v1 import job_pb2
+    from rnx.moments import since_ns
+    from rnx.output.documents import event_data, print_json, print_yaml
+    from rnx.output.table import print_table
+    from rnx.output.terminal import printable
+
+    request = job_pb2.EventsRequest(ref=ref, follow=watch)
+    if since is not None:
+        request.since.FromNanoseconds(since_ns(since))
+    found = target.daemon().events(request)
+    form = chosen(output, json)
+    if watch:
+        for event in found:
+            text = encoder.dumps(event_data(event)) if form is Format.JSON else "  ".join(row(event))
+            print(printable(text), flush=True)
+    elif form in (Format.JSON, Format.YAML):
+        (print_json if form is Format.JSON else print_yaml)([event_data(event) for event in found])
+    else:
+        print_table(HEADER, [row(event) for event in found])
+
+
+def row(event: job_pb2.Event) -> list[str]:
+    from rnx.output.words import moment
+
+    return [moment(event.last), event.type, event.reason, event.job, event.run_id, str(event.count), event.message]

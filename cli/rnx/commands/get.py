@@ -1,0 +1,160 @@
+"""``rnx get`` and ``rnx describe``: jobs as they are declared, and all that is known about one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rnx.options import Format, FormatOption, JobArgument, JsonOption, SelectorOption, chosen
+from rnx.target import Target, complete_job, connected
+
+if TYPE_CHECKING:
+    from joblet.api.v1 import job_pb2
+    from rnx.daemon import Daemon
+
+KINDS = ("job", "jobs")
+SHOWN_EVENTS = 20
+
+
+@connected
+def get(
+    target: Target,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[jobs] [NAME]...", help="Jobs by name; all if none.", autocompletion=complete_job),
+    ] = None,
+    output: FormatOption = Format.TABLE,
+    json: JsonOption = False,
+    selector: SelectorOption = "",
+    manifest: Annotated[
+        bool, typer.Option("--manifest", help="Print the manifests alone, ready for editing and rnx apply.")
+    ] = False,
+) -> None:
+    """Show jobs, as a table or with their manifests.
+
+    -o json and -o yaml show the manifest with a status beside it.
+
+    \b
+    Example:
+      rnx get jobs -l team=data
+      rnx get hello -o yaml
+      rnx get hello --manifest > hello.yml
+    """
+    wanted = list(names or ())
+    if wanted and wanted[0] in KINDS:
+        wanted = wanted[1:]
+    daemon = target.daemon()
+    jobs = [daemon.get(name) for name in wanted] if wanted else list(daemon.list_jobs(selector=selector))
+    if manifest:
+        print("---\n".join(job.manifest for job in jobs), end="")
+    else:
+        show(jobs, chosen(output, json), alone=len(wanted) == 1)
+
+
+def show(jobs: Sequence[job_pb2.Job], form: Format, *, alone: bool) -> None:
+    """Jobs in the form that was asked for. alone: one was asked for by name, so JSON is that one and no list."""
+    from rnx.output.documents import job_data, print_json, print_yaml
+    from rnx.output.table import print_table
+
+    match form:
+        case Format.JSON:
+            data = [job_data(job) for job in jobs]
+            print_json(data[0] if alone else data)
+        case Format.YAML:
+            print_yaml([job_data(job) for job in jobs])
+        case Format.NAME:
+            for job in jobs:
+                print(f"job/{job.name}")
+        case Format.TABLE:
+            print_table(("NAME", "STATUS", "REASON", "GENERATION", "UPDATED"), [row(job) for job in jobs])
+        case Format.WIDE:
+            header = ("NAME", "STATUS", "REASON", "GENERATION", "UPDATED", "OBSERVED", "RUN", "SOURCE", "LABELS")
+            print_table(header, [[*row(job), *wide(job)] for job in jobs])
+
+
+def row(job: job_pb2.Job) -> list[str]:
+    from rnx.output.words import moment
+
+    run = job.runs[0] if job.runs else None
+    reason = "Deleting" if job.deleting else run.reason if run else "Suspended" if job.suspend else ""
+    return [job.name, run.phase if run else "", reason, str(job.generation), moment(job.updated)]
+
+
+def wide(job: job_pb2.Job) -> list[str]:
+    labels = ",".join(f"{key}={value}" for key, value in sorted(job.labels.items()))
+    return [str(job.observed_generation), job.runs[0].id if job.runs else "", job.source, labels]
+
+
+@connected
+def describe(target: Target, name: JobArgument) -> None:
+    """Show all that is known about a job.
+
+    Its latest run, conditions, kept runs, the last events and its manifest.
+
+    \b
+    Example:
+      rnx describe hello
+    """
+    daemon = target.daemon()
+    job = daemon.get(name, history=True)
+    for text in description(daemon, job):
+        print(text)
+
+
+def description(daemon: Daemon, job: job_pb2.Job) -> Iterator[str]:
+    from joblet.api.v1 import job_pb2
+    from rnx.output.status import line, status_lines
+    from rnx.output.terminal import printable
+    from rnx.output.words import moment
+
+    yield from status_lines(job, job.runs[0] if job.runs else None)
+    yield line("Job Created", moment(job.created))
+    yield line("Job Updated", moment(job.updated))
+    for title, mapping in (("Labels", job.labels), ("Annotations", job.annotations)):
+        if mapping:
+            yield f"{title}:"
+            yield from (printable(f"  {key}: {value}") for key, value in sorted(mapping.items()))
+    yield from _block(
+        "Conditions", [["TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"], *map(_condition, job.conditions)]
+    )
+    yield from _block(
+        "Runs", [["ID", "STATUS", "REASON", "STARTED", "DURATION", "EXIT", "ATTEMPTS"], *map(_run, job.runs)]
+    )
+    events = list(daemon.events(job_pb2.EventsRequest(ref=job.name)))[-SHOWN_EVENTS:]
+    yield from _block("Events", [["LAST", "TYPE", "REASON", "MESSAGE"], *map(_event, events)])
+    yield "Manifest:"
+    yield from (printable(f"  {text}") for text in job.manifest.splitlines())
+
+
+def _block(title: str, rows: list[list[str]]) -> Iterator[str]:
+    from rnx.output.table import aligned
+    from rnx.output.terminal import printable
+
+    if len(rows) > 1:
+        yield f"{title}:"
+        yield from (f"  {text}" for text in aligned([[printable(cell) or "-" for cell in row] for row in rows]))
+
+
+def _condition(one: job_pb2.Condition) -> list[str]:
+    from rnx.output.words import moment
+
+    return [one.type, one.status, one.reason, moment(one.since), one.message]
+
+
+def _run(run: job_pb2.Run) -> list[str]:
+    from rnx.output.documents import stamp
+    from rnx.output.words import duration, moment, seconds_between
+
+    started, ended = stamp(run, "started"), stamp(run, "ended")
+    code = str(run.exit_code) if run.HasField("exit_code") else ""
+    lasted = duration(seconds_between(started, ended))
+    return [run.id, run.phase, run.reason, moment(started), lasted, code, str(len(run.attempts))]
+
+
+def _event(event: job_pb2.Event) -> list[str]:
+    from rnx.output.words import moment
+
+    times = f" (x{event.count})" if event.count > 1 else ""
+    return [moment(event.last), event.type, event.reason, event.message + times]

@@ -1,0 +1,71 @@
+"""``rnx list``: every job with its latest run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rnx.options import Format, FormatOption, JsonOption, SelectorOption, chosen
+from rnx.target import Target, connected
+
+if TYPE_CHECKING:
+    from joblet.api.v1 import job_pb2
+
+HEADER = ("ID", "NAME", "STATUS", "STARTED", "DURATION", "EXIT", "COMMAND")
+WIDE = ("ID", "NAME", "STATUS", "REASON", "STARTED", "DURATION", "EXIT", "ATTEMPTS", "SOURCE", "LABELS", "COMMAND")
+
+
+@connected
+def list_jobs(
+    target: Target,
+    output: FormatOption = Format.TABLE,
+    json: JsonOption = False,
+    selector: SelectorOption = "",
+    phase: Annotated[
+        list[str] | None, typer.Option(metavar="PHASE", help="Only jobs whose latest run is RUNNING, FAILED ...")
+    ] = None,
+) -> None:
+    """List jobs with their latest run.
+
+    \b
+    Example:
+      rnx list -l team=data --phase FAILED
+      rnx list --json
+    """
+    from rnx.output.documents import listed_data, print_json, print_yaml
+    from rnx.output.table import print_table
+
+    phases = [name.strip().upper() for text in phase or () for name in text.split(",")]
+    jobs = list(target.daemon().list_jobs(selector=selector, phases=phases))
+    match chosen(output, json):
+        case Format.JSON:
+            print_json([listed_data(job) for job in jobs])
+        case Format.YAML:
+            print_yaml([listed_data(job) for job in jobs])
+        case Format.NAME:
+            for job in jobs:
+                print(job.name)
+        case Format.TABLE:
+            print_table(HEADER, [row(job, wide=False) for job in jobs])
+        case Format.WIDE:
+            print_table(WIDE, [row(job, wide=True) for job in jobs])
+
+
+def row(job: job_pb2.Job, *, wide: bool) -> list[str]:
+    from rnx.output.documents import stamp
+    from rnx.output.status import command_text
+    from rnx.output.words import duration, moment, seconds_between
+
+    labels = ",".join(f"{key}={value}" for key, value in sorted(job.labels.items()))
+    if not job.runs:
+        reason = "Suspended" if job.suspend else ""
+        return ["", job.name, "", reason, "", "", "", "", job.source, labels, ""] if wide else ["", job.name, *[""] * 5]
+    run = job.runs[0]
+    started = stamp(run, "started")
+    times = [moment(started), duration(seconds_between(started, stamp(run, "ended")))]
+    code = str(run.exit_code) if run.HasField("exit_code") else ""
+    if wide:
+        ends = [str(len(run.attempts)), job.source, labels, command_text(run)]
+        return [run.id, job.name, run.phase, run.reason, *times, code, *ends]
+    return [run.id, job.name, run.phase, *times, code, command_text(run)]

@@ -1,0 +1,59 @@
+"""``rnx log``: a run's output, exactly as it was written."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from rnx.options import RefArgument
+from rnx.target import Target, connected
+
+
+class Stream(StrEnum):
+    """Which of the two."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+@connected
+def log(
+    target: Target,
+    ref: RefArgument,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    tail: Annotated[int | None, typer.Option(min=0, metavar="LINES", help="Only the last lines.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only what is newer: 10m, or 2026-01-02T03:04:05Z.")
+    ] = None,
+    timestamps: Annotated[bool, typer.Option("--timestamps", help="Put the time before each line.")] = False,
+    stream: Annotated[Stream | None, typer.Option(help="Only this one of the two.")] = None,
+    attempt: Annotated[int, typer.Option(min=0, metavar="NUMBER", help="Only this attempt; 0: all.")] = 0,
+) -> int | None:
+    """Print a run's output, or follow it.
+
+    What the job wrote to its standard output comes on ours, its standard error on ours, byte for byte.
+
+    \b
+    Example:
+      rnx log -f hello
+      rnx log --tail 20 --timestamps k3x9q2ab
+    """
+    import sys
+
+    from joblet.api.v1 import job_pb2
+    from rnx import exit_codes
+    from rnx.log_output import LogPrinter, print_log
+    from rnx.moments import since_ns
+
+    request = job_pb2.LogsRequest(ref=ref, attempt=attempt, follow=follow, stream=stream or "", tail_lines=tail)
+    if since is not None:
+        request.since.FromNanoseconds(since_ns(since))
+    try:
+        print_log(target.daemon(), request, LogPrinter(timestamps=timestamps))
+    except KeyboardInterrupt:
+        if follow:
+            print("\nrnx: the job goes on", file=sys.stderr)
+        return exit_codes.INTERRUPTED
+    return None

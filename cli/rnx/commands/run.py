@@ -1,0 +1,170 @@
+"""``rnx run``: a command becomes a job. The manifest is composed from the flags; from there it is an apply."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rnx.options import JsonOption
+from rnx.target import Target, complete_job, connected
+
+if TYPE_CHECKING:
+    from rnx.composition import RunFlags
+    from rnx.daemon import Daemon
+
+
+@connected
+def run(
+    target: Target,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="CMD", help="The command. All after it is its own.")
+    ] = None,
+    max_cpu: Annotated[int, typer.Option(min=0, metavar="PERCENT", help="CPU time; 100 is one core, 0 no limit.")] = 0,
+    max_memory: Annotated[int, typer.Option(min=0, metavar="MB", help="Memory in MiB; 0 is no limit.")] = 0,
+    max_iobps: Annotated[
+        int, typer.Option(min=0, metavar="BYTES", help="Bytes read and written a second; 0 is no limit.")
+    ] = 0,
+    cpu_cores: Annotated[str | None, typer.Option(metavar="LIST", help="The cores it may use: 0-3 or 0,2.")] = None,
+    network: Annotated[str, typer.Option(metavar="none|host", help="The network it sees.")] = "none",
+    env: Annotated[
+        list[str] | None, typer.Option("--env", "-e", metavar="NAME=VALUE", help="A variable of its environment.")
+    ] = None,
+    workdir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where the command starts: /work if not set.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The job's name; otherwise one is made up.")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A label of the job.")] = None,
+    upload: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="A text file to put into the job's workspace.")
+    ] = None,
+    upload_dir: Annotated[
+        list[str] | None, typer.Option(metavar="DIR", help="A directory whose text files are put there.")
+    ] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="TIME", help="The longest it may take: 90s, 5m, 1h.")] = None,
+    volume: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Not available yet.")] = None,
+    schedule: Annotated[str | None, typer.Option(metavar="TIME", help="Not available yet.")] = None,
+    job: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Run an existing job once more, as it is.", autocompletion=complete_job),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Print its output and exit with its exit code.")] = False,
+    json: JsonOption = False,
+) -> int | None:
+    """Run a command as a job.
+
+    Answers at once with lines ID, Command, Status and StartTime; the job goes on. With --wait the job's output is ours
+    instead, and so is its exit code: 128+n for signal n, 137 if it ran out of memory, 124 if it ran out of time, 125 if its
+    end is not known.
+
+    \b
+    Example:
+      rnx run --max-cpu 50 --max-memory 128 python3 -c 'print("hi")'
+      rnx run --wait --upload report.py python3 report.py
+      rnx run --job nightly-report
+    """
+    from rnx.composition import RunFlags
+
+    refuse_unavailable(volume, schedule)
+    flags = RunFlags(
+        command=command or (),
+        name=name,
+        max_cpu=max_cpu,
+        max_memory=max_memory,
+        max_iobps=max_iobps,
+        cpu_cores=cpu_cores,
+        network=network,
+        env=env or (),
+        labels=label or (),
+        workdir=workdir,
+        uploads=upload or (),
+        upload_directories=upload_dir or (),
+        timeout=timeout,
+    )
+    check(flags, job)
+    daemon = target.daemon()
+    run_id = daemon.trigger(job) if job else start(daemon, flags)
+    if wait:
+        return follow(daemon, run_id)
+    answer(daemon, run_id, json=json)
+    return None
+
+
+def refuse_unavailable(volume: list[str] | None, schedule: str | None) -> None:
+    """Flags of Go Joblet that this version cannot honour are errors: a job must not run without what it was given."""
+    from rnx.failures import InvalidRequest
+
+    if volume:
+        raise InvalidRequest(
+            "--volume is not available yet", todo="use --upload for small files, or spec.isolation.rootfs"
+        )
+    if schedule:
+        raise InvalidRequest("--schedule is not available yet", todo="start it with cron or at: rnx run --job NAME")
+
+
+def check(flags: RunFlags, job: str | None) -> None:
+    from rnx.composition import RunFlags
+    from rnx.failures import InvalidRequest
+
+    if job is not None and flags != RunFlags(command=()):
+        raise InvalidRequest(
+            "--job runs an existing job as it is and takes no command and no other flags",
+            todo=f"rnx run --job {job}; rnx apply changes a job",
+        )
+    if job is None and not flags.command:
+        raise InvalidRequest("there is no command", todo="rnx run [FLAGS] CMD [ARGUMENT]...; rnx run --help shows more")
+
+
+def start(daemon: Daemon, flags: RunFlags) -> str:
+    """Apply the composed manifest. Returns the run's id."""
+    from rnx.composition import FILENAME, compose, name_flags
+    from rnx.failures import Conflict, InvalidRequest, NotFound
+
+    manifest = compose(flags)
+    if flags.name is not None:
+        try:
+            if daemon.get(flags.name).name == flags.name:
+                raise Conflict(
+                    f"there is a job {flags.name} already",
+                    todo=f"rnx run --job {flags.name} runs it again, rnx delete {flags.name} removes it",
+                )
+        except NotFound:
+            pass  # as it should be; a name that is wrong in itself is told by the apply
+    try:
+        return daemon.apply(manifest, filename=FILENAME)[0].run_id
+    except InvalidRequest as error:
+        raise InvalidRequest(name_flags(error.what), todo="rnx run --help tells about the flags") from error
+
+
+def answer(daemon: Daemon, run_id: str, *, json: bool) -> None:
+    """The lines that scripts have read since Go Joblet."""
+    from rnx.output.documents import print_json, run_data
+    from rnx.output.status import accepted_lines
+
+    run = daemon.get(run_id).runs[0]
+    if json:
+        print_json(run_data(run))
+    else:
+        print("\n".join(accepted_lines(run)))
+
+
+def follow(daemon: Daemon, run_id: str) -> int:
+    """Print the output until the run is over. Returns the exit code to pass on."""
+    import sys
+
+    from joblet.api.v1 import job_pb2
+    from rnx import exit_codes
+    from rnx.log_output import LogPrinter, print_log
+    from rnx.output.terminal import printable
+    from rnx.watching import exit_code_of, is_final, wait_for_run
+
+    try:
+        print_log(daemon, job_pb2.LogsRequest(ref=run_id, follow=True), LogPrinter())
+        run = wait_for_run(daemon, run_id, is_final)
+    except KeyboardInterrupt:
+        print(f"\nrnx: the job goes on\n  rnx log -f {run_id} follows it, rnx stop {run_id} stops it", file=sys.stderr)
+        return exit_codes.INTERRUPTED
+    if run.phase != "COMPLETED" and run.reason != "ExitCode":
+        detail = f": {run.message}" if run.message else ""
+        print(printable(f"rnx: {run.job} {run.phase} ({run.reason}){detail}"), file=sys.stderr)
+    return exit_code_of(run)

@@ -1,0 +1,32 @@
+"""``rnx status``: how a run stands or ended."""
+
+from __future__ import annotations
+
+from rnx.options import Format, FormatOption, JsonOption, RefArgument, chosen
+from rnx.target import Target, connected
+
+
+@connected
+def status(target: Target, ref: RefArgument, output: FormatOption = Format.TABLE, json: JsonOption = False) -> None:
+    """Show how a job's run stands or ended.
+
+    Limits are shown as asked and as read back from the kernel.
+
+    \b
+    Example:
+      rnx status hello
+      rnx status k3x9q2ab --json
+    """
+    from rnx.output.documents import print_json, print_yaml, run_data
+    from rnx.output.status import status_lines
+
+    job = target.daemon().get(ref)
+    run = job.runs[0] if job.runs else None
+    form = chosen(output, json)
+    if form is Format.NAME:
+        print(run.id if run else job.name)
+    elif form in (Format.JSON, Format.YAML):
+        data = {"job": job.name, "status": None} if run is None else run_data(run)
+        (print_json if form is Format.JSON else print_yaml)(data)
+    else:
+        print("\n".join(status_lines(job, run)))

@@ -1,0 +1,93 @@
+"""The daemon as the client sees it: one typed method a call, with a deadline, and errors made for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar, cast
+
+import grpc
+
+from joblet.api.channel import open_channel
+from joblet.api.v1 import job_pb2, job_pb2_grpc, node_pb2, node_pb2_grpc
+from joblet.config import NodeConfig
+from rnx.call_errors import explain_failure
+
+ANSWER_SECONDS = 30.0
+PAGE = 500
+Answer = TypeVar("Answer")
+
+
+class Daemon:
+    """A connection to one node; it comes about with the first call. Every method raises ClientError."""
+
+    def __init__(self, node: NodeConfig, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self.node = node
+        self._seconds = answer_seconds
+        self._channel = open_channel(node)
+        self._jobs: Any = cast(Any, job_pb2_grpc.JobServiceStub)(self._channel)
+        self._nodes: Any = cast(Any, node_pb2_grpc.NodeServiceStub)(self._channel)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def apply(self, manifest: bytes, *, filename: str, dry_run: bool = False) -> list[job_pb2.ApplyResult]:
+        request = job_pb2.ApplyRequest(manifest=manifest, filename=filename, dry_run=dry_run)
+        answer: job_pb2.ApplyResponse = self._call(self._jobs.Apply, request)
+        return list(answer.results)
+
+    def trigger(self, name: str) -> str:
+        """One more run of a job. Returns its id."""
+        answer: job_pb2.RunResponse = self._call(self._jobs.Run, job_pb2.RunRequest(name=name))
+        return answer.run_id
+
+    def get(self, ref: str, *, history: bool = False) -> job_pb2.Job:
+        job: job_pb2.Job = self._call(self._jobs.Get, job_pb2.GetRequest(ref=ref, history=history))
+        return job
+
+    def list_jobs(self, *, selector: str = "", phases: Iterable[str] = ()) -> Iterator[job_pb2.Job]:
+        """All matching jobs by name, page after page."""
+        token = ""
+        while True:
+            request = job_pb2.ListRequest(label_selector=selector, phases=phases, page_size=PAGE, page_token=token)
+            answer: job_pb2.ListResponse = self._call(self._jobs.List, request)
+            yield from answer.jobs
+            token = answer.next_page_token
+            if not token:
+                return
+
+    def delete(self, name: str) -> None:
+        self._call(self._jobs.Delete, job_pb2.DeleteRequest(name=name))
+
+    def stop(self, ref: str, *, force: bool) -> str:
+        """Stop the current run. Returns its id."""
+        answer: job_pb2.StopResponse = self._call(self._jobs.Stop, job_pb2.StopRequest(ref=ref, force=force))
+        return answer.run_id
+
+    def watch(self, ref: str, *, seconds: float | None) -> Iterator[job_pb2.WatchEvent]:
+        return self._stream(self._jobs.Watch, job_pb2.WatchRequest(ref=ref), seconds)
+
+    def logs(self, request: job_pb2.LogsRequest) -> Iterator[job_pb2.LogsResponse]:
+        return self._stream(self._jobs.Logs, request, None)
+
+    def events(self, request: job_pb2.EventsRequest) -> Iterator[job_pb2.Event]:
+        return self._stream(self._jobs.Events, request, None)
+
+    def node_info(self) -> node_pb2.Node:
+        node: node_pb2.Node = self._call(self._nodes.GetNode, node_pb2.GetNodeRequest())
+        return node
+
+    def _call(self, method: Callable[..., Any], request: object) -> Any:
+        try:
+            return method(request, timeout=self._seconds)
+        except grpc.RpcError as error:
+            raise explain_failure(error, self.node) from error
+
+    def _stream(self, method: Callable[..., Any], request: object, seconds: float | None) -> Iterator[Any]:
+        """The messages of a streaming call, which is cancelled when nobody wants more of them."""
+        call = method(request, timeout=seconds)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise explain_failure(error, self.node) from error
+        finally:
+            call.cancel()

@@ -1,0 +1,32 @@
+"""Times as people type them: how long, and since when."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from rnx.failures import InvalidRequest
+
+
+def seconds_of(flag: str, text: str) -> float:
+    """Seconds of ``90s`` or ``1h30m``. Raises InvalidRequest."""
+    from joblet.manifest.quantities import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{flag}: {error}") from error
+
+
+def since_ns(text: str) -> int:
+    """Nanoseconds since the epoch of ``10m`` (before now) or an RFC 3339 time. Raises InvalidRequest."""
+    if text[:4].isdigit() and text[4:5] == "-":
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError as error:
+            raise InvalidRequest(
+                f"--since: {text!r} is not a time", todo="write 2026-01-02T03:04:05Z or 10m"
+            ) from error
+        # Without a zone it is the reader's own clock that is meant, as with journalctl.
+        return int(moment.astimezone(UTC).timestamp() * 1e9)
+    return int((time.time() - seconds_of("--since", text)) * 1e9)

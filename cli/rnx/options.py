@@ -1,0 +1,42 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from rnx.target import complete_job
+
+
+class Format(StrEnum):
+    """How results are shown."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+
+
+FormatOption = Annotated[Format, typer.Option("--output", "-o", help="How to show it.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Short for -o json.")]
+SelectorOption = Annotated[
+    str, typer.Option("--selector", "-l", metavar="LABELS", help="Only jobs with these labels: team=data,env!=dev.")
+]
+FilesOption = Annotated[
+    list[str],
+    typer.Option("--filename", "-f", metavar="PATH", help="A manifest, a directory of them, or - for standard input."),
+]
+RecursiveOption = Annotated[bool, typer.Option("--recursive", "-R", help="Look into the directories' directories too.")]
+RefArgument = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="A job's name, a run's id or the beginning of one.", autocompletion=complete_job),
+]
+JobArgument = Annotated[str, typer.Argument(metavar="NAME", help="A job's name.", autocompletion=complete_job)]
+
+
+def chosen(output: Format, json: bool) -> Format:
+    """The format, with --json as Joblet's commands have had it all along."""
+    return Format.JSON if json else output

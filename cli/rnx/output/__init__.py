@@ -1,0 +1,1 @@
+"""How results look: tables, status lines, JSON, YAML."""

@@ -1,0 +1,174 @@
+"""Jobs, runs, events and nodes as plain data for ``-o json`` and ``-o yaml``. The keys are a contract with scripts.
+
+Every key is always there; what is not known or does not apply is null. Times are RFC 3339 in UTC, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rnx.output.words import exact_moment, seconds_between
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    from joblet.api.v1 import job_pb2, node_pb2
+
+
+def print_json(data: Any) -> None:
+    """One JSON document, indented."""
+    print(json.dumps(data, indent=2, ensure_ascii=not (sys.stdout.encoding or "").lower().startswith("utf")))
+
+
+def print_yaml(data: Any) -> None:
+    """One YAML document; of a list one document an item."""
+    from joblet.manifest.yaml_writer import yaml_text
+
+    for index, item in enumerate(data if isinstance(data, list) else [data]):
+        print("---\n" * (index > 0) + yaml_text(item), end="")
+
+
+def job_data(job: job_pb2.Job) -> dict[str, Any]:
+    """A job: its manifest as it was written, and ``status`` beside it."""
+    import yaml
+
+    # Text that to_yaml() wrote means the same in every version of YAML; read as it is, a newer daemon's fields pass.
+    manifest: dict[str, Any] = yaml.safe_load(job.manifest) if job.manifest else {"metadata": {"name": job.name}}
+    return {
+        **manifest,
+        "status": {
+            "uid": job.uid,
+            "source": job.source,
+            "generation": job.generation,
+            "observedGeneration": job.observed_generation,
+            "suspended": job.suspend,
+            "deleting": job.deleting,
+            "created": _time(job, "created"),
+            "updated": _time(job, "updated"),
+            "conditions": [
+                {
+                    "type": one.type,
+                    "status": one.status,
+                    "reason": one.reason,
+                    "message": one.message,
+                    "since": _time(one, "since"),
+                }
+                for one in job.conditions
+            ],
+            "runs": [run_data(run) for run in job.runs],
+        },
+    }
+
+
+def listed_data(job: job_pb2.Job) -> dict[str, Any]:
+    """One line of ``rnx list``: the latest run with the job's name and labels."""
+    run = run_data(job.runs[0]) if job.runs else {"id": None, "status": None}
+    run.pop("attempts", None)
+    return {**run, "name": job.name, "labels": dict(job.labels), "suspended": job.suspend, "source": job.source}
+
+
+def run_data(run: job_pb2.Run) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "job": run.job,
+        "generation": run.generation,
+        "trigger": run.trigger,
+        "command": list(run.command),
+        "status": run.phase,
+        "reason": run.reason or None,
+        "message": run.message or None,
+        "created": _time(run, "created"),
+        "started": _time(run, "started"),
+        "ended": _time(run, "ended"),
+        "durationSeconds": seconds_between(stamp(run, "started"), stamp(run, "ended")),
+        "exitCode": run.exit_code if run.HasField("exit_code") else None,
+        "signal": run.signal or None,
+        "queuePosition": run.queue_position or None,
+        "nextAttempt": _time(run, "next_attempt"),
+        "attempts": [attempt_data(attempt) for attempt in run.attempts],
+    }
+
+
+def attempt_data(attempt: job_pb2.Attempt) -> dict[str, Any]:
+    return {
+        "id": attempt.id,
+        "number": attempt.number,
+        "status": attempt.phase,
+        "reason": attempt.reason or None,
+        "message": attempt.message or None,
+        "started": _time(attempt, "started"),
+        "ended": _time(attempt, "ended"),
+        "exitCode": attempt.exit_code if attempt.HasField("exit_code") else None,
+        "signal": attempt.signal or None,
+        "usage": usage_data(attempt.usage) if attempt.HasField("usage") else None,
+        "limits": [
+            {
+                "name": one.name,
+                "asked": one.asked,
+                "effective": one.effective,
+                "enforced": one.enforced,
+                "message": one.message or None,
+            }
+            for one in attempt.limits
+        ],
+    }
+
+
+def usage_data(usage: job_pb2.Usage) -> dict[str, Any]:
+    names = {
+        "memoryBytes": "memory_bytes",
+        "memoryPeakBytes": "memory_peak_bytes",
+        "cpuSeconds": "cpu_seconds",
+        "throttledSeconds": "throttled_seconds",
+        "pids": "pids",
+        "ioReadBytes": "io_read_bytes",
+        "ioWriteBytes": "io_write_bytes",
+        "oomKills": "oom_kills",
+    }
+    return {key: getattr(usage, field) if usage.HasField(field) else None for key, field in names.items()}
+
+
+def event_data(event: job_pb2.Event) -> dict[str, Any]:
+    return {
+        "id": event.id,
+        "job": event.job,
+        "run": event.run_id or None,
+        "type": event.type,
+        "reason": event.reason,
+        "message": event.message,
+        "count": event.count,
+        "first": _time(event, "first"),
+        "last": _time(event, "last"),
+    }
+
+
+def node_data(node: node_pb2.Node) -> dict[str, Any]:
+    return {
+        "hostname": node.hostname,
+        "version": node.version,
+        "kernel": node.kernel,
+        "architecture": node.architecture,
+        "started": _time(node, "started"),
+        "cpus": node.cpus,
+        "memoryBytes": node.memory_bytes,
+        "memoryAvailableBytes": node.memory_available_bytes,
+        "cgroupMode": node.cgroup_mode,
+        "maxConcurrentJobs": node.max_concurrent_jobs or None,
+        "runningJobs": node.running_jobs,
+        "queuedJobs": node.queued_jobs,
+        "certificateExpires": _time(node, "certificate_expires"),
+        "features": [{"name": one.name, "available": one.available, "detail": one.detail} for one in node.features],
+    }
+
+
+def stamp(message: Message, field: str) -> Timestamp | None:
+    """A timestamp of a message, or None if it is not set."""
+    return getattr(message, field) if message.HasField(field) else None
+
+
+def _time(message: Message, field: str) -> str | None:
+    found = stamp(message, field)
+    return exact_moment(found.seconds * 1_000_000_000 + found.nanos) if found is not None else None

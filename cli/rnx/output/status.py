@@ -1,0 +1,120 @@
+"""A run as ``Key: value`` lines: the form that people read and scripts have grepped since Go Joblet."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rnx.output.documents import stamp
+from rnx.output.table import aligned
+from rnx.output.terminal import PHASE_STYLES, printable, styled
+from rnx.output.words import duration, moment, seconds_between, size
+
+if TYPE_CHECKING:
+    from joblet.api.v1 import job_pb2
+
+_WIDTH = 14
+
+
+def line(key: str, value: str) -> str:
+    """``Key:          value``."""
+    return f"{key + ':':<{_WIDTH}} {value}".rstrip()
+
+
+def command_text(run: job_pb2.Run) -> str:
+    """The command as one would type it; a script as the daemon names it."""
+    words = list(run.command)
+    return printable(" ".join(words) if words[:1] == ["script:"] else shlex.join(words))
+
+
+def accepted_lines(run: job_pb2.Run) -> Iterator[str]:
+    """What ``rnx run`` answers with."""
+    yield line("ID", run.id)
+    yield line("Command", command_text(run))
+    yield line("Status", run.phase)
+    yield line("StartTime", moment(stamp(run, "started") or stamp(run, "created")))
+
+
+def status_lines(job: job_pb2.Job, run: job_pb2.Run | None) -> Iterator[str]:
+    """All about a run and what its job says beside it."""
+    yield line("ID", run.id if run else "-")
+    yield line("Job", job.name)
+    if run is None:
+        yield line("Status", "-")
+        yield line("Reason", "Suspended" if job.suspend else "NoRun")
+    else:
+        yield from _run_lines(run)
+    generation = str(run.generation if run else job.generation)
+    if run is not None and run.generation != job.generation:
+        generation += f" (the job's is {job.generation})"
+    yield line("Generation", generation)
+    yield line("Source", printable(job.source))
+    if run is not None and run.attempts:
+        yield from attempt_lines(run.attempts[-1])
+    for condition in job.conditions:
+        if is_remarkable(condition):
+            yield line(
+                "Condition", printable(f"{condition.type}={condition.status} {condition.reason}: {condition.message}")
+            )
+
+
+def is_remarkable(condition: job_pb2.Condition) -> bool:
+    """Whether a condition tells of something that is not as it should be."""
+    good = "False" if condition.type == "Conflict" else "True"
+    return condition.status != good and condition.type != "Progressing"
+
+
+def _run_lines(run: job_pb2.Run) -> Iterator[str]:
+    started, ended = stamp(run, "started"), stamp(run, "ended")
+    yield line("Command", command_text(run))
+    yield line("Status", styled(run.phase, PHASE_STYLES.get(run.phase, "")))
+    if run.reason:
+        yield line("Reason", run.reason)
+    if run.message:
+        yield line("Message", printable(run.message))
+    if run.queue_position:
+        yield line("Queue", f"place {run.queue_position}")
+    yield line("Created", moment(stamp(run, "created")))
+    yield line("Started", moment(started))
+    yield line("Ended", moment(ended))
+    yield line("Duration", duration(seconds_between(started, ended)))
+    yield line("Exit Code", str(run.exit_code) if run.HasField("exit_code") else "")
+    if run.signal:
+        yield line("Signal", run.signal)
+    yield line("Attempts", str(len(run.attempts)))
+    if run.HasField("next_attempt"):
+        yield line("Next Attempt", moment(run.next_attempt))
+
+
+def attempt_lines(attempt: job_pb2.Attempt) -> Iterator[str]:
+    """Use and limits of an attempt."""
+    usage = attempt.usage
+    if attempt.HasField("usage"):
+        if usage.HasField("memory_bytes") and not attempt.HasField("ended"):
+            yield line("Memory", size(usage.memory_bytes))
+        if usage.HasField("memory_peak_bytes"):
+            yield line("Memory Peak", size(usage.memory_peak_bytes))
+        if usage.HasField("cpu_seconds"):
+            yield line("CPU Time", f"{usage.cpu_seconds:.3f}s")
+        if usage.HasField("throttled_seconds") and usage.throttled_seconds:
+            yield line("Throttled", f"{usage.throttled_seconds:.3f}s")
+        if usage.HasField("pids") and not attempt.HasField("ended"):
+            yield line("Processes", str(usage.pids))
+        if usage.HasField("io_read_bytes") and usage.HasField("io_write_bytes"):
+            yield line("I/O", f"{size(usage.io_read_bytes)} read, {size(usage.io_write_bytes)} written")
+        if usage.HasField("oom_kills") and usage.oom_kills:
+            yield line("OOM Kills", str(usage.oom_kills))
+    if attempt.limits:
+        yield "Limits:"
+        rows = [
+            [one.name, f"asked {one.asked}", f"effective {one.effective or '-'}", _enforcement(one)]
+            for one in attempt.limits
+        ]
+        yield from (f"  {printable(text)}" for text in aligned(rows))
+
+
+def _enforcement(limit: job_pb2.Limit) -> str:
+    if limit.enforced:
+        return limit.message
+    return f"NOT ENFORCED: {limit.message}" if limit.message else "NOT ENFORCED"

@@ -1,0 +1,40 @@
+"""Tables: by rich on a terminal, plain aligned columns for pipes and scripts, where nothing may be cut off."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rnx.output.terminal import PHASE_STYLES, printable, wants_colour
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under their header. Empty cells show as ``-``."""
+    cells = [[printable(cell) or "-" for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _print_rich(header, cells)
+        return
+    for row in aligned([list(header), *cells]):
+        print(row)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines, columns two spaces apart, nothing after the last."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _print_rich(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for index, title in enumerate(header):
+        # The last column holds what is long: a command or a message.
+        table.add_column(
+            title, no_wrap=True, overflow="ellipsis", min_width=0 if index == len(header) - 1 else len(title)
+        )
+    for row in rows:
+        table.add_row(*(Text(cell, style=PHASE_STYLES.get(cell, "")) for cell in row))
+    Console(no_color=not wants_colour(sys.stdout)).print(table)
