@@ -1,0 +1,109 @@
+"""``joblet doctor``: what this host can do, what is missing, what that costs and how to mend it. Changes nothing.
+
+Exit status: 0 if jobs can run here (some limits or comforts may still be missing: they are listed), 1 if something that every
+job needs is missing, or the configuration that was named cannot be used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from joblet.config import ConfigError
+from joblet.config.server import DEFAULT_PATH, load_server_config
+from jobletd.host_features import Feature, HostFeatures, Place
+
+OK, REQUIRED_IS_MISSING = 0, 1
+
+
+def run_doctor(*, json_output: bool, config_path: str | None) -> int:
+    """Print the findings, as a table or as JSON; returns the exit status. config_path: without one, JOBLET_CONFIG_PATH or the
+    packaged place is looked at, and none at all is fine."""
+    place, configuration = look_at_configuration(config_path)
+    host = HostFeatures.probe(place)
+    features = (*host.features, configuration)
+    status = OK if all(feature.available for feature in features if feature.required) else REQUIRED_IS_MISSING
+    if json_output:
+        print(json.dumps(as_json(host, features, status), indent=2))
+    else:
+        show(host, features, Console(highlight=False))
+    return status
+
+
+def look_at_configuration(path: str | None) -> tuple[Place, Feature]:
+    """Where the daemon would work, and whether its configuration can be used."""
+    named = path or os.environ.get("JOBLET_CONFIG_PATH")
+    found = named or DEFAULT_PATH
+    cost = "the daemon does not start"
+    if not named and not os.path.exists(found):
+        return Place(), Feature("configuration", False, f"no {found}", False, cost, "joblet init --root /opt/joblet")
+    try:
+        config = load_server_config(found, os.environ)
+    except (ConfigError, OSError) as error:
+        mend = getattr(error, "todo", "") or "correct the file"
+        what = getattr(error, "what", None)
+        detail = f"{getattr(error, 'where', '') or found}: {what}" if what else str(error)
+        return Place(), Feature("configuration", False, detail, True, cost, mend)
+    place = Place(
+        directory=config.state.directory,
+        address=config.server.address,
+        port=config.server.port,
+        socket=os.path.join(config.run.directory, "joblet.sock"),
+    )
+    return place, Feature("configuration", True, found, True, cost)
+
+
+def as_json(host: HostFeatures, features: Sequence[Feature], status: int) -> dict[str, object]:
+    """What ``--json`` prints; sizes in bytes. ok: the exit status is 0."""
+    return {
+        "ok": status == OK,
+        "kernel": host.kernel,
+        "architecture": host.architecture,
+        "cgroup_mode": host.cgroup_mode,
+        "controllers": sorted(host.controllers),
+        "cpus": host.cpus,
+        "memory_bytes": host.memory_bytes,
+        "swap_bytes": host.swap_bytes,
+        "features": [asdict(feature) for feature in features],
+    }
+
+
+def show(host: HostFeatures, features: Sequence[Feature], console: Console) -> None:
+    """The table, what is missing below it, and a last line that sums up."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("FEATURE", "STATE", "FOUND"):
+        table.add_column(heading, overflow="fold")
+    for feature in features:
+        table.add_row(Text(feature.name), _state(feature), Text(feature.detail))
+    console.print(table)
+
+    missing = sorted(
+        (feature for feature in features if not feature.available), key=lambda feature: not feature.required
+    )
+    for feature in missing:
+        console.print()
+        console.print(Text.assemble((feature.name, "bold"), ": ", feature.detail), soft_wrap=True)
+        console.print(Text(f"  costs: {feature.cost}"), soft_wrap=True)
+        console.print(Text(f"  mend:  {feature.mend}"), soft_wrap=True)
+    console.print()
+    required = [feature.name for feature in missing if feature.required]
+    if required:
+        console.print(Text(f"jobs cannot run here: {', '.join(required)} missing", style="red"), soft_wrap=True)
+    else:
+        rest = f"; {len(missing)} thing(s) missing that jobs can do without" if missing else ""
+        console.print(
+            Text(f"jobs can run here (cgroup {host.cgroup_mode}, Linux {host.kernel}){rest}", style="green"),
+            soft_wrap=True,
+        )
+
+
+def _state(feature: Feature) -> Text:
+    if feature.available:
+        return Text("ok", style="green")
+    return Text("MISSING", style="red") if feature.required else Text("missing", style="yellow")
