@@ -181,10 +181,11 @@ class Hierarchy(ABC):
         try:
             files.write(f"{directory}/cgroup.kill", "1")
         except CgroupError as error:
+            if not os.path.isdir(directory):
+                return
             if not isinstance(error.__cause__, FileNotFoundError):
                 raise
-            if os.path.isdir(directory):
-                self.kill_frozen(attempt_id)
+            self.kill_frozen(attempt_id)
 
     def kill_frozen(self, attempt_id: str) -> None:
         """As ``kill``, without cgroup.kill. None can fork while all are frozen; the signals work once they thaw.

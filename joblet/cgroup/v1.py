@@ -112,6 +112,11 @@ class V1Hierarchy(Hierarchy):
 
     def limit_files(self, attempt_id: str, limits: CgroupLimits, *, only_set: bool) -> list[tuple[str, str, str]]:
         found: list[tuple[str, str, str]] = []
+        if (
+            "memory" in self._trees
+        ):  # first: the one that is refused to a running attempt, before anything else has changed
+            directory = self._directory("memory", attempt_id)
+            found += self._new_memory(directory, limits) if only_set else self._changed_memory(directory, limits)
 
         def add(controller: str, name: str, value: object, limit: str, lifted: str) -> None:
             if controller in self._trees and (value is not None or not only_set):
@@ -128,9 +133,6 @@ class V1Hierarchy(Hierarchy):
             if only_set:
                 add("cpuset", "cpuset.mems", self._mems, "cpus", "")
             add("cpuset", "cpuset.cpus", limits.cpus, "cpus", "")
-        if "memory" in self._trees:
-            directory = self._directory("memory", attempt_id)
-            found += self._new_memory(directory, limits) if only_set else self._changed_memory(directory, limits)
         add("pids", "pids.max", limits.pids, "pids", "max")
         if limits.io is not None:
             for name, file in _BLKIO.items():

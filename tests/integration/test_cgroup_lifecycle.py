@@ -153,6 +153,33 @@ def test_a_daemon_that_sits_in_the_base_itself_makes_room_for_its_jobs(mode: Mod
                     remove_tree(directory)
 
 
+@pytest.mark.parametrize("mode", modes_here())
+def test_a_stranger_in_the_way_of_the_controllers_is_left_alone_and_told(mode: Mode) -> None:
+    """On v2 a cgroup with processes can't have controllers for its children."""
+    base = f"/sys/fs/cgroup/joblet-test-{os.getpid()}-shared.slice/joblet.service"
+    hierarchy = hierarchy_of(mode, base)
+    parent = Path(hierarchy.bases[0]).parent
+    with subprocess.Popen(["sleep", "600"]) as stranger:
+        try:
+            parent.mkdir()
+            (parent / "cgroup.procs").write_text(str(stranger.pid))
+            hierarchy.prepare()
+            assert (parent / "cgroup.procs").read_text().split() == [str(stranger.pid)]
+            problems = dict(hierarchy.unenforceable(CgroupLimits(cpu_percent=20, pids=5)))
+            if mode is Mode.V2:
+                assert set(problems) == {"cpu", "pids"}
+                assert "the cpu controller cannot be switched on" in problems["cpu"]
+                assert str(parent) in problems["cpu"]
+            else:
+                assert problems == {}
+        finally:
+            stranger.kill()
+            stranger.wait()
+            hierarchy.remove_base()
+            for path in hierarchy.bases:
+                remove_tree(os.path.dirname(path))
+
+
 def test_an_id_that_would_lead_elsewhere_is_refused(attempts: Attempts) -> None:
     for attempt_id in ("../x", "a/b", "", ".", "..", "-a", "a\n", "A-b-1", "a b", "a" * 200):
         for call in (attempts.hierarchy.kill, attempts.hierarchy.remove, attempts.hierarchy.processes):

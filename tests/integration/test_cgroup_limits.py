@@ -209,15 +209,16 @@ def test_memory_in_use_is_not_silently_kept_above_a_lower_limit(attempts: Attemp
     process = attempts.start("hold-00000000-1", limits, hold)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
-    lower = replace(limits, memory_bytes=16 * MIB)
+    lower = replace(limits, memory_bytes=16 * MIB, pids=5)
 
     if hierarchy.mode is Mode.V2:  # what cannot be taken back is killed
         hierarchy.apply_limits("hold-00000000-1", lower)
         assert process.wait(timeout=20 * PATIENCE) == -9
-    else:  # the kernel refuses, and the old limit stays
+    else:  # the kernel refuses, and the old limits stay
         with pytest.raises(CgroupError, match="busy"):
             hierarchy.apply_limits("hold-00000000-1", lower)
-        assert by_name(hierarchy.read_limits("hold-00000000-1", lower))["memory"].effective == "256Mi"
+        readings = by_name(hierarchy.read_limits("hold-00000000-1", lower))
+        assert (readings["memory"].effective, readings["pids"].effective) == ("256Mi", "max")
         assert process.poll() is None
 
 
