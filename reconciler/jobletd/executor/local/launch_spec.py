@@ -43,7 +43,9 @@ def cgroup_limits(limits: Limits, device: str | None) -> CgroupLimits:
 def without(limits: CgroupLimits, names: frozenset[str]) -> CgroupLimits:
     """The same without these limits."""
     fields = {"cpu": "cpu_percent", "cpus": "cpus", "memory": "memory_bytes", "pids": "pids", "io": "io"}
-    left_out = {fields[name]: None for name in names}
+    left_out: dict[str, int | None] = {fields[name]: None for name in names if name in fields}
+    if "swap" in names:  # it counts beside memory: none is what the kernel can still be asked for
+        left_out["swap_bytes"] = 0
     return CgroupLimits(**{**{name: getattr(limits, name) for name in limits.__dataclass_fields__}, **left_out})
 
 
