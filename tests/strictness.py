@@ -24,7 +24,7 @@ def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     if reason is None:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
     else:
-        del report.wasxfail  # type: ignore[union-attr]
+        del report.wasxfail
     report.outcome = "failed"
     report.longrepr = f"{report.nodeid}: skipped ({reason}), and here a skipped test is a failed one"
 

@@ -31,6 +31,7 @@ def tests(arguments: list[str]) -> Guest:
             "JOBLET_TEST_PATIENCE": str(PATIENCE),
             "PYTHONUNBUFFERED": "1",
             "COLUMNS": "120",
+            "PY_COLORS": "0",  # the serial lines are terminals
         },
         timeout_seconds=SUITE_TIMEOUT_SECONDS,
     )

@@ -271,10 +271,11 @@ def cgroup_directories(base: str) -> list[Path]:
 
 
 def remove_cgroups(base: str) -> None:
-    """Remove the (empty) base directories of a test's own hierarchy, with the slice above them."""
-    for directory in cgroup_directories(base):
-        for child in sorted(directory.rglob("*"), reverse=True):
-            if child.is_dir():
-                child.rmdir()
-        directory.rmdir()
-        directory.parent.rmdir()
+    """Remove what is left of a test's own hierarchy, with the slice above it: the daemon leaves that to whoever made it."""
+    name = Path(base).relative_to("/sys/fs/cgroup").parts[0]
+    for root in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
+        if (top := root / name).is_dir():
+            for child in sorted(top.rglob("*"), reverse=True):
+                if child.is_dir():
+                    child.rmdir()
+            top.rmdir()
