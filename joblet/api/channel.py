@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import grpc
 
 from joblet.config.client import NodeConfig
@@ -20,6 +22,7 @@ _OPTIONS = (
 def open_channel(node: NodeConfig) -> grpc.Channel:
     """A channel to the node; it connects with the first call."""
     if node.address.startswith("unix:"):
-        return grpc.insecure_channel(node.address, options=_OPTIONS)
+        path = quote(node.address.removeprefix("unix:"))  # gRPC reads a path as a URI
+        return grpc.insecure_channel(f"unix:{path}", options=_OPTIONS)
     credentials = grpc.ssl_channel_credentials(node.ca.encode(), node.key.encode(), node.cert.encode())
     return grpc.secure_channel(node.address, credentials, options=_OPTIONS)

@@ -26,12 +26,14 @@ from jobletd.retention import Retention
 from jobletd.services.access import AccessControl
 from jobletd.services.jobs import JobService
 from jobletd.services.node import NodeFacts, NodeService
-from jobletd.services.server import make_server
+from jobletd.services.server import ApiServer
 from jobletd.sources.spool import Spool, SpoolSettings
 from jobletd.sources.status_files import StatusFiles
 from jobletd.store import Store
-from jobletd.tls_front import Credentials, TlsFront
+from jobletd.tls_front import PEER_NAME_LENGTH, Credentials, CredentialsError, TlsFront
 
+SOCKET_PATH_LENGTH = 107  # sockaddr_un.sun_path, less its final NUL
+WARN_DAYS = 30
 log = structlog.get_logger("serve")
 
 
@@ -40,15 +42,17 @@ class ServeError(JobletError):
 
 
 def serve(config_path: str | None, env: Mapping[str, str]) -> int:
-    """Run the daemon in the foreground. Returns its exit status; raises JobletError if it cannot start."""
+    """Run the daemon in the foreground. Returns its exit status, 0 if it was told to end and 1 if a part of it broke;
+    raises JobletError if it cannot start."""
     config = load_server_config(config_path, env)
     set_up_logging(level=config.logging.level, json_lines=config.logging.format == "json")
     if os.geteuid() != 0:
         raise ServeError("makes namespaces and cgroups", where="joblet serve", todo="run it as root")
     try:
         return asyncio.run(Daemon(config, config_path, env).run())
-    except* JobletError as group:
-        raise group.exceptions[0] from None
+    except OSError as error:
+        log.debug("cannot start", exc_info=error)
+        raise ServeError(error.strerror or str(error), where=error.filename or "joblet serve") from error
 
 
 class Daemon:
@@ -60,24 +64,31 @@ class Daemon:
         self._env = env
         self._clock = SystemClock()
         self._ended = asyncio.Event()
+        self._broken = False
 
     async def run(self) -> int:
         """Start everything, wait for the signal, end everything in the opposite order."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ended.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)  # it never ends the daemon, not even while that starts
         async with AsyncExitStack() as stack:
             await self._start(stack)
             await self._ended.wait()
-            log.info("stopping", running_jobs=self._reconciler.running, policy=self._config.server.on_shutdown)
+            log.info("stopping", running_jobs=self._reconciler.running, policy=self._shutdown_policy)
             sd_notify("STOPPING=1")
         log.info("stopped")
-        return 0
+        return 1 if self._broken else 0
+
+    @property
+    def _shutdown_policy(self) -> str:
+        """What becomes of running jobs. Those who did not fail do not pay for our own fault: the next daemon adopts them."""
+        return "keep" if self._broken else self._config.server.on_shutdown
 
     async def _start(self, stack: AsyncExitStack) -> None:
         config = self._config
-        self._make_directories()
         self._lock(stack)
+        self._make_directories()
         store = Store.open(f"{config.state.directory}/joblet.db")
         stack.callback(store.close)
         executor = LocalExecutor.on_this_host(
@@ -102,7 +113,7 @@ class Daemon:
         sd_notify("READY=1")
 
     async def _shut_down_jobs(self) -> None:
-        if self._config.server.on_shutdown == "stop":
+        if self._shutdown_policy == "stop":
             await self._reconciler.stop_all()
 
     def _make_directories(self) -> None:
@@ -110,17 +121,21 @@ class Daemon:
         for path, mode in (
             (config.state.directory, 0o711),
             (config.logs.directory, 0o750),
-            (config.run.directory, 0o700),
             (f"{config.run.directory}/peers", 0o700),
         ):
             os.makedirs(path, mode, exist_ok=True)
-        os.chmod(config.run.directory, 0o700)
         for name in os.listdir(f"{config.run.directory}/peers"):
             os.unlink(f"{config.run.directory}/peers/{name}")  # of a daemon that was killed
 
     def _lock(self, stack: AsyncExitStack) -> None:
-        """One daemon a root directory."""
-        path = f"{self._config.run.directory}/joblet.lock"
+        """One daemon a root directory: before anything in it is touched."""
+        directory = self._config.run.directory
+        if len(f"{directory}/peers/{'x' * PEER_NAME_LENGTH}") > SOCKET_PATH_LENGTH:
+            what = f"is too long for the sockets in it, which may have {SOCKET_PATH_LENGTH} characters"
+            raise ServeError(what, where=directory, todo="set run.directory to a shorter path")
+        os.makedirs(directory, 0o700, exist_ok=True)
+        os.chmod(directory, 0o700)  # who can enter it is root to the API
+        path = f"{directory}/joblet.lock"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         stack.callback(os.close, fd)
         try:
@@ -162,20 +177,21 @@ class Daemon:
             peers_directory=peers,
             max_connections=config.server.max_connections,
         )
+        self._note_expiry(config)
         facts = NodeFacts(
             boot_id=executor.epoch,
             started_ns=self._clock.wall_ns(),
             cgroup_mode=executor.cgroup_mode,
             features=tuple((name, True, "") for name in executor.controllers),
             max_concurrent_jobs=config.joblet.max_concurrent_jobs,
-            certificate_expires_ns=int(expires(config.security.server_cert).timestamp() * 1e9),
         )
-        access = AccessControl(front.identity, peers)
-        node = NodeService(facts, registry, self._reconciler)
-        server = make_server(access, JobService(desired), node, socket_path)
+        access = AccessControl(front.identity)
+        node = NodeService(
+            facts, registry, self._reconciler, certificate_expires_ns=lambda: self._certificate_expires_ns
+        )
+        server = ApiServer(access, JobService(desired), node, socket_path)
         await server.start()
-        os.chmod(socket_path, 0o600)
-        stack.push_async_callback(server.stop, 1.0)
+        stack.push_async_callback(server.stop)
         try:
             port = await front.start(config.server.address, config.server.port)
         except OSError as error:
@@ -191,20 +207,35 @@ class Daemon:
     def _reload(self, front: TlsFront) -> None:
         """SIGHUP: certificates are taken anew; what is wrong changes nothing."""
         try:
-            front.reload(credentials_of(load_server_config(self._config_path, self._env)))
-        except (JobletError, OSError) as error:
+            config = load_server_config(self._config_path, self._env)
+            front.reload(credentials_of(config))
+        except JobletError as error:
             log.error("reload refused, the old certificates stay", error=str(error))
         else:
+            self._note_expiry(config)
             log.info("certificates reloaded")
 
+    def _note_expiry(self, config: ServerConfig) -> None:
+        """Raises CredentialsError for what is no certificate."""
+        try:
+            end = expires(config.security.server_cert)
+        except ValueError as error:
+            todo = "embed its PEM text"
+            raise CredentialsError("is no certificate", where="security.serverCert", todo=todo) from error
+        self._certificate_expires_ns = int(end.timestamp()) * 10**9
+        if (left := self._certificate_expires_ns - self._clock.wall_ns()) < WARN_DAYS * 86_400 * 10**9:
+            what = "has expired, and clients refuse it" if left < 0 else "expires soon"
+            log.warning("server certificate", state=what, expires=end.isoformat())
+
     def _background(self, stack: AsyncExitStack, name: str, coroutine: object) -> None:
-        """A part that runs until the end; if it breaks, the daemon ends with its error, and systemd starts a new one."""
+        """A part that runs until the end; if it breaks, the daemon ends with status 1, and systemd starts a new one."""
         assert asyncio.iscoroutine(coroutine)
         task: asyncio.Task[None] = asyncio.create_task(coroutine, name=name)
 
         def done(finished: asyncio.Task[None]) -> None:
             if not finished.cancelled() and (error := finished.exception()) is not None:
                 log.error("a part of the daemon broke", part=name, exc_info=error)
+                self._broken = True
                 self._ended.set()
 
         async def end() -> None:

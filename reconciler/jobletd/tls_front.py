@@ -9,21 +9,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import os
 import secrets
 import socket
 import ssl
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
 
 import structlog
 from cryptography import x509
 
 from joblet.pki import Role, name_of, role_of
+from jobletd.tls_connection import CHUNK_BYTES, TlsConnection
+from jobletd.tls_context import Credentials, CredentialsError, reason_of, server_context
+
+__all__ = ["PEER_NAME_LENGTH", "Credentials", "CredentialsError", "Identity", "Resolver", "TlsFront"]
 
 HANDSHAKE_SECONDS = 10.0
-BUFFER_BYTES = 1 << 16
+MAX_HANDSHAKES = 256  # at a time: who has not shown a certificate yet takes no place from those who have
+BACKLOG = 1024
+PEER_NAME_LENGTH = 16  # of our end's file name
+# A peer that has vanished without a word: the kernel gives up on what it does not acknowledge.
+LOST_PEER_MS = 60_000
+OUT_OF_DESCRIPTORS_SECONDS = 0.5
 log = structlog.get_logger("tls")
 
 
@@ -36,145 +47,190 @@ class Identity:
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """PEM texts."""
-
-    certificate: str
-    key: str
-    ca: str
-
-
-def server_context(credentials: Credentials) -> ssl.SSLContext:
-    """TLS 1.3 alone, client certificates of our CA required. Raises ssl.SSLError, OSError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(cadata=credentials.ca)
-    context.set_alpn_protocols(["h2"])
-    # ssl takes a key from a file only: one that nobody else can read, for a moment.
-    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
-        file.write(credentials.certificate + credentials.key)
-        file.flush()
-        context.load_cert_chain(file.name)
-    return context
+Resolver = Callable[[str], Identity | None]
 
 
 class TlsFront:
     """Listens on a port and passes verified connections on."""
 
-    def __init__(self, credentials: Credentials, *, backend: str, peers_directory: str, max_connections: int) -> None:
-        """backend: gRPC's Unix socket. peers_directory: private, for our ends of the connections to it."""
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        backend: str,
+        peers_directory: str,
+        max_connections: int,
+        handshake_seconds: float = HANDSHAKE_SECONDS,
+    ) -> None:
+        """backend: gRPC's Unix socket. peers_directory: private, for our ends of the connections to it.
+
+        Raises CredentialsError.
+        """
         self._context = server_context(credentials)
         self._backend = backend
         self._peers_directory = peers_directory
         self._max_connections = max_connections
+        self._handshake_seconds = handshake_seconds
         self._identities: dict[str, Identity] = {}
-        self._connections: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._handshakes = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listeners: list[socket.socket] = []
 
     async def start(self, address: str, port: int) -> int:
-        """Listen; returns the port, which the kernel chose if it was 0. Raises OSError."""
-        self._server = await asyncio.start_server(self._accept, address, port, limit=BUFFER_BYTES, backlog=1024)
-        actual: int = self._server.sockets[0].getsockname()[1]
-        return actual
+        """Listen on a name or address; returns the port, which the kernel chose if it was 0. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, place in dict.fromkeys((entry[0], entry[4]) for entry in found):
+            # Several addresses of one name share the port that the first one got.
+            listener = _listen(family, (place[0], port, *place[2:]))
+            self._listeners.append(listener)
+            port = listener.getsockname()[1]
+            self._spawn(self._accept(listener))
+        return port
 
     def reload(self, credentials: Credentials) -> None:
-        """New connections get these; those that stand go on. Raises what ``server_context`` does, and changes nothing then."""
+        """New connections get these; those that stand go on. Raises CredentialsError, and changes nothing then."""
         self._context = server_context(credentials)
 
     def identity(self, peer: str) -> Identity | None:
         """Who is behind a peer as gRPC names it (``unix:<path>``); None if it did not come through here."""
-        return self._identities.get(peer.removeprefix("unix:"))
+        return self._identities.get(unquote(peer.removeprefix("unix:")))  # gRPC writes a path as a URI
 
     async def close(self) -> None:
         """Stop listening and drop what is connected."""
-        if self._server is not None:
-            self._server.close()
-        for task in list(self._connections):
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for listener in self._listeners:
+            listener.close()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        peer = writer.get_extra_info("peername")
-        address = f"{peer[0]}:{peer[1]}" if peer else "unknown"
-        try:
-            if len(self._connections) > self._max_connections:
-                refuse(address, "TooManyConnections")
-                return
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        while True:
             try:
-                await writer.start_tls(self._context, ssl_handshake_timeout=HANDSHAKE_SECONDS)
-            except (OSError, ConnectionError, TimeoutError) as error:  # ssl.SSLError is an OSError
-                refuse(address, reason_of(error))
-                return
-            await self._pass_on(reader, writer, address)
-        except asyncio.CancelledError:
-            raise
-        except (OSError, ConnectionError) as error:
+                plain, peer = await asyncio.get_running_loop().sock_accept(listener)
+            except OSError as error:
+                log.error("cannot accept connections", error=error.strerror)
+                await asyncio.sleep(OUT_OF_DESCRIPTORS_SECONDS)  # until others have ended
+            else:
+                self._spawn(self._serve(plain, printable(peer)))
+
+    async def _serve(self, plain: socket.socket, address: str) -> None:
+        try:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_PEER_MS)
+            connection = await self._handshake(plain, address)
+            if connection is not None:
+                await self._pass_on(connection, address)
+        except OSError as error:
             log.debug("connection ended", peer=address, error=str(error))
         finally:
-            self._connections.discard(task)
-            writer.transport.abort()
+            plain.close()
 
-    async def _connect(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection to gRPC whose own end is bound to ``path``."""
-        backend = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    async def _handshake(self, plain: socket.socket, address: str) -> TlsConnection | None:
+        """The verified connection; None if it was refused."""
+        if self._handshakes >= MAX_HANDSHAKES or len(self._identities) >= self._max_connections:
+            refuse(address, "TOO_MANY_CONNECTIONS")
+            return None
+        connection = TlsConnection(plain, self._context)
+        self._handshakes += 1
         try:
-            backend.bind(path)
-            await asyncio.get_running_loop().sock_connect(backend, self._backend)
-            return await asyncio.open_unix_connection(sock=backend, limit=BUFFER_BYTES)
-        except BaseException:
-            backend.close()
-            raise
+            async with asyncio.timeout(self._handshake_seconds):
+                await connection.handshake()
+        except (ssl.SSLError, OSError) as error:  # TimeoutError is an OSError
+            refuse(address, reason_of(error))
+            return None
+        finally:
+            self._handshakes -= 1
+        return connection
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str) -> None:
-        der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        certificate = x509.load_der_x509_certificate(der)
-        path = f"{self._peers_directory}/{secrets.token_hex(8)}"
-        self._identities[path] = Identity(name_of(certificate), role_of(certificate), address)
+    async def _pass_on(self, connection: TlsConnection, address: str) -> None:
+        """Pass bytes both ways until one side ends, or the certificate does."""
         try:
-            back_reader, back_writer = await self._connect(path)
-            try:
-                async with asyncio.TaskGroup() as group:
-                    back = group.create_task(copy(back_reader, writer))
-                    forth = group.create_task(copy(reader, back_writer))
-                    # Either side's end is the end: HTTP/2 has no use for half a connection.
-                    back.add_done_callback(lambda _: forth.cancel())
-                    forth.add_done_callback(lambda _: back.cancel())
-            finally:
-                back_writer.transport.abort()
-        except* (OSError, ConnectionError) as group_error:
-            log.debug("connection ended", peer=address, error=str(group_error.exceptions[0]))
+            certificate = x509.load_der_x509_certificate(connection.peer_certificate)
+            identity = Identity(name_of(certificate), role_of(certificate), address)
+        except ValueError:  # OpenSSL bears more than cryptography does
+            return refuse(address, "CERTIFICATE_UNREADABLE")
+        left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+        path = f"{self._peers_directory}/{secrets.token_hex(PEER_NAME_LENGTH // 2)}"
+        self._identities[path] = identity
+        try:
+            async with asyncio.timeout(left.total_seconds()) as validity:
+                with await self._connect(path) as backend:
+                    await _exchange(connection, backend)
+        except TimeoutError:
+            if not validity.expired():
+                raise
+            refuse(address, "CERTIFICATE_EXPIRED: while it was connected")
         finally:
             del self._identities[path]
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
+    async def _connect(self, path: str) -> socket.socket:
+        """A connection to gRPC whose own end is bound to ``path``."""
+        backend = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        try:
+            backend.bind(path)
+            await asyncio.get_running_loop().sock_connect(backend, self._backend)
+        except BaseException:
+            backend.close()
+            raise
+        return backend
 
-async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass bytes on; a slow receiver holds the sender back, so that memory stays bounded."""
-    while data := await reader.read(BUFFER_BYTES):
-        writer.write(data)
-        await writer.drain()
+
+async def _exchange(connection: TlsConnection, backend: socket.socket) -> None:
+    """Either side's end is the end: HTTP/2 has no use for half a connection. Raises OSError."""
+    back = asyncio.ensure_future(_answers(connection, backend))
+    forth = asyncio.ensure_future(_requests(connection, backend))
+    try:
+        done, _ = await asyncio.wait((back, forth), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        back.cancel()
+        forth.cancel()
+        await asyncio.gather(back, forth, return_exceptions=True)
+    for task in done:
+        task.result()
+    if back in done:
+        await connection.close()
 
 
-def reason_of(error: BaseException) -> str:
-    """Why a handshake failed, as one word with detail, such as PEER_DID_NOT_RETURN_A_CERTIFICATE."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"CERTIFICATE_VERIFY_FAILED: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return error.reason or str(error)
-    if isinstance(error, TimeoutError):
-        return "HANDSHAKE_TIMEOUT"
-    return type(error).__name__
+async def _answers(connection: TlsConnection, backend: socket.socket) -> None:
+    while data := await asyncio.get_running_loop().sock_recv(backend, CHUNK_BYTES):
+        await connection.write(data)
+
+
+async def _requests(connection: TlsConnection, backend: socket.socket) -> None:
+    while data := await connection.read():
+        await asyncio.get_running_loop().sock_sendall(backend, data)
+
+
+def _listen(family: int, place: tuple[Any, ...]) -> socket.socket:
+    """A listening socket. Raises OSError."""
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(place)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def printable(peer: tuple[Any, ...]) -> str:
+    """``127.0.0.1:4711`` or ``[::1]:4711``."""
+    host, port = peer[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def refuse(address: str, reason: str) -> None:
     """One line for each refused connection, with the address, for people and fail2ban."""
     log.warning("connection refused", peer=address, reason=reason)
-
-
-Resolver = Callable[[str], Identity | None]

@@ -30,7 +30,9 @@ NEEDED: dict[str, Role] = {
 }
 caller: ContextVar[Identity] = ContextVar("caller")
 audit = structlog.get_logger("audit")
-# gRPC's Unix socket lies in a directory that only root can enter: who comes there without the TLS front is root on this host.
+# gRPC's Unix socket is 0600 in a directory that only root can enter: who comes there without the TLS front is root on this
+# host. gRPC does not show SO_PEERCRED; what it shows of such a client, whose end has no name, is exactly LOCAL_PEER.
+LOCAL_PEER = "unix:"
 LOCAL_ROOT = Identity("root", Role.ADMIN, "unix")
 
 Handler = Any
@@ -39,9 +41,8 @@ Handler = Any
 class AccessControl(grpc.aio.ServerInterceptor):
     """Checks the caller's role before any method sees the request."""
 
-    def __init__(self, resolver: Resolver, peers_directory: str) -> None:
+    def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
-        self._peers_directory = peers_directory
 
     async def intercept_service(
         self,
@@ -73,13 +74,8 @@ class AccessControl(grpc.aio.ServerInterceptor):
             caller.set(identity)
 
     def identify(self, peer: str) -> Identity | None:
-        """The caller. Those who came by the TLS front are bound to a path in its directory, the others are root."""
-        found = self._resolver(peer)
-        if found is not None:
-            return found
-        if peer.removeprefix("unix:").startswith(self._peers_directory):
-            return None
-        return LOCAL_ROOT if peer.startswith("unix:") else None
+        """The caller; None for a peer that the TLS front does not know (any more) and that has a name, so is nobody's."""
+        return LOCAL_ROOT if peer == LOCAL_PEER else self._resolver(peer)
 
     async def _refuse(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,16 +29,23 @@ class NodeFacts:
     cgroup_mode: str
     features: tuple[tuple[str, bool, str], ...]
     max_concurrent_jobs: int
-    certificate_expires_ns: int
 
 
 class NodeService(node_pb2_grpc.NodeServiceServicer):
     """See schemas/joblet/v1/node.proto."""
 
-    def __init__(self, facts: NodeFacts, registry: Registry, reconciler: Reconciler) -> None:
+    def __init__(
+        self,
+        facts: NodeFacts,
+        registry: Registry,
+        reconciler: Reconciler,
+        *,
+        certificate_expires_ns: Callable[[], int],
+    ) -> None:
         self._facts = facts
         self._registry = registry
         self._reconciler = reconciler
+        self._certificate_expires_ns = certificate_expires_ns
 
     async def GetNode(
         self, request: node_pb2.GetNodeRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -62,6 +70,6 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
                 max_concurrent_jobs=self._facts.max_concurrent_jobs,
                 running_jobs=self._reconciler.running,
                 queued_jobs=len(self._registry.waiting),
-                certificate_expires=timestamp(self._facts.certificate_expires_ns),
+                certificate_expires=timestamp(self._certificate_expires_ns()),
             )
         raise AssertionError("unreachable")

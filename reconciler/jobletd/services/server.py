@@ -2,40 +2,68 @@
 
 from __future__ import annotations
 
+import os
+from urllib.parse import quote
+
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from joblet.api.channel import MESSAGE_BYTES
 from joblet.api.v1 import job_pb2, job_pb2_grpc, node_pb2, node_pb2_grpc
 from jobletd.services.access import AccessControl, check_complete
-from jobletd.services.jobs import JobService
-from jobletd.services.node import NodeService
 
-MESSAGE_BYTES = 16 << 20
 DESCRIPTORS = (job_pb2.DESCRIPTOR, node_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
+GRACE_SECONDS = 1.0
+OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    # Clients may ask whether we are there; and a client that has vanished gives its place back.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.so_reuseport", 0),
+)
 
 
-def make_server(access: AccessControl, jobs: JobService, node: NodeService, socket_path: str) -> grpc.aio.Server:
-    """A server that is ready to start. socket_path lies in a directory that only root can enter."""
-    server = grpc.aio.server(
-        interceptors=[access],
-        options=[
-            ("grpc.max_receive_message_length", MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MESSAGE_BYTES),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            ("grpc.so_reuseport", 0),
-        ],
-    )
-    job_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
-    node_pb2_grpc.add_NodeServiceServicer_to_server(node, server)
-    checks = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    names = [service.full_name for file in DESCRIPTORS for service in file.services_by_name.values()]
-    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
-    check_complete(methods())
-    server.add_insecure_port(f"unix:{socket_path}")
-    return server
+class ApiServer:
+    """All services of one daemon."""
+
+    def __init__(
+        self,
+        access: AccessControl,
+        jobs: job_pb2_grpc.JobServiceServicer,
+        node: node_pb2_grpc.NodeServiceServicer,
+        socket_path: str,
+    ) -> None:
+        """socket_path: in a directory that only root can enter."""
+        self._socket_path = socket_path
+        self._server = grpc.aio.server(interceptors=[access], options=OPTIONS)
+        self._health = health.aio.HealthServicer()
+        job_pb2_grpc.add_JobServiceServicer_to_server(jobs, self._server)
+        node_pb2_grpc.add_NodeServiceServicer_to_server(node, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = [service.full_name for file in DESCRIPTORS for service in file.services_by_name.values()]
+        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
+        check_complete(methods())
+
+    async def start(self) -> None:
+        """Listen, and say that we serve. Raises OSError."""
+        try:
+            self._server.add_insecure_port(f"unix:{quote(self._socket_path)}")  # gRPC reads a path as a URI
+        except RuntimeError as error:
+            raise OSError(0, "gRPC cannot listen there", self._socket_path) from error
+        await self._server.start()
+        os.chmod(self._socket_path, 0o600)
+        for file in DESCRIPTORS[:2]:
+            for service in file.services_by_name.values():
+                await self._health.set(service.full_name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self) -> None:
+        """Say that we do not serve any more, take no new calls, and give those that stand a moment."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(GRACE_SECONDS)
 
 
 def methods() -> list[str]:
