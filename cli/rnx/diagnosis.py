@@ -33,6 +33,10 @@ class Refused:
 
 
 Finding = NoAnswer | Refused | None
+_CLOSED = NoAnswer(
+    "the daemon closes the connection",
+    "it does not accept the certificate, is stopping, or has too many connections: its log tells which",
+)
 
 # TLS alerts as OpenSSL names them in SSLError.reason: what the daemon says about our certificate.
 _ALERTS = {
@@ -103,7 +107,7 @@ def _probe_tls(plain: socket.socket, node: NodeConfig, host: str) -> Finding:
             # instead of the server's first bytes (HTTP/2 settings).
             tls.settimeout(PROBE_SECONDS)
             if not tls.recv(1):
-                return NoAnswer("it closes the connection", "it may be stopping; its log tells why")
+                return _CLOSED
     except ssl.SSLCertVerificationError as error:
         if error.verify_code == 10:  # X509_V_ERR_CERT_HAS_EXPIRED
             return Refused("the daemon's certificate has expired", "have a new one issued on its host")
@@ -120,7 +124,7 @@ def _probe_tls(plain: socket.socket, node: NodeConfig, host: str) -> Finding:
     except TimeoutError:
         return None  # accepted, and waits for us to speak first
     except ConnectionResetError:
-        return NoAnswer("it closes the connection", "it may be stopping, or at its limit of connections")
+        return _CLOSED
     return None
 
 

@@ -63,7 +63,7 @@ def examine(target: Target) -> Iterator[Check]:
     except JobletError as error:
         yield Check("configuration", BAD, f"{error.where}: {error.what}" if error.where else error.what, error.todo)
         return
-    yield Check("configuration", GOOD, f"{config.path}: {len(config.nodes)} nodes")
+    yield Check("configuration", GOOD, f"{config.path}: {len(config.nodes)} node{'s' * (len(config.nodes) > 1)}")
     yield Check("address", GOOD, node.address)
     if node.cert:
         yield certificate(node)
