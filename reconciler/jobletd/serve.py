@@ -25,7 +25,7 @@ from jobletd.registry import Registry
 from jobletd.retention import Retention
 from jobletd.services.access import AccessControl
 from jobletd.services.jobs import JobService
-from jobletd.services.node import NodeFacts, NodeService
+from jobletd.services.node import NodeFacts, NodeService, limit_features
 from jobletd.services.server import ApiServer
 from jobletd.sources.spool import Spool, SpoolSettings
 from jobletd.sources.status_files import StatusFiles
@@ -182,7 +182,7 @@ class Daemon:
             boot_id=executor.epoch,
             started_ns=self._clock.wall_ns(),
             cgroup_mode=executor.cgroup_mode,
-            features=tuple((name, True, "") for name in executor.controllers),
+            features=limit_features(executor.controllers),
             max_concurrent_jobs=config.joblet.max_concurrent_jobs,
         )
         access = AccessControl(front.identity)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
 import structlog
 
+from joblet.api.channel import MESSAGE_BYTES
 from joblet.api.v1 import job_pb2, job_pb2_grpc
-from joblet.manifest import read_manifests
 from jobletd.desired import DesiredState
-from jobletd.errors import WrongState
-from jobletd.executor import LogQuery
-from jobletd.model import JobName, Phase, Source
+from jobletd.model import JobName, JobView, Source
 from jobletd.selectors import LabelSelector
 from jobletd.services import convert
 from jobletd.services.access import caller
+from jobletd.services.requests import log_query_of, manifests_of, nanoseconds_of, page_size_of, phases_of
 from jobletd.services.status_codes import answered
 
-PAGE = 500
-LARGEST_PAGE = 5000
+PAGE_BYTES = MESSAGE_BYTES // 2
 ENTRIES_A_MESSAGE = 500
 audit = structlog.get_logger("audit")
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -34,7 +32,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
 
     async def Apply(self, request: job_pb2.ApplyRequest, context: Context) -> job_pb2.ApplyResponse:
         async with answered(context):
-            manifests = read_manifests(request.manifest, filename=request.filename or "manifest")
+            manifests = await manifests_of(request)
             source = Source("grpc", caller.get().name)
             results = await self._desired.apply(manifests, source, dry_run=request.dry_run)
             for result in [] if request.dry_run else results:
@@ -58,18 +56,15 @@ class JobService(job_pb2_grpc.JobServiceServicer):
 
     async def List(self, request: job_pb2.ListRequest, context: Context) -> job_pb2.ListResponse:
         async with answered(context):
-            size = min(request.page_size or PAGE, LARGEST_PAGE)
             views = await self._desired.list_jobs(
                 selector=LabelSelector.parse(request.label_selector),
                 phases=phases_of(request.phases),
-                limit=size + 1,
+                limit=page_size_of(request) + 1,
                 after=request.page_token,
             )
-            more = len(views) > size
-            return job_pb2.ListResponse(
-                jobs=[convert.job(view) for view in views[:size]],
-                next_page_token=views[size - 1].name if more else "",
-            )
+            jobs = page_of(views, page_size_of(request))
+            more = len(views) > len(jobs)
+            return job_pb2.ListResponse(jobs=jobs, next_page_token=jobs[-1].name if more else "")
         raise AssertionError("unreachable")
 
     async def Watch(self, request: job_pb2.WatchRequest, context: Context) -> AsyncIterator[job_pb2.WatchEvent]:
@@ -97,12 +92,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
 
     async def Logs(self, request: job_pb2.LogsRequest, context: Context) -> AsyncIterator[job_pb2.LogsResponse]:
         async with answered(context):
-            query = LogQuery(
-                since_ns=request.since.ToNanoseconds() if request.HasField("since") else 0,
-                tail_lines=request.tail_lines if request.HasField("tail_lines") else None,
-                stream=request.stream,
-                follow=request.follow,
-            )
+            query = log_query_of(request)
             async for batch in self._desired.logs(request.ref, request.attempt, query):
                 for start in range(0, len(batch), ENTRIES_A_MESSAGE):
                     part = batch[start : start + ENTRIES_A_MESSAGE]
@@ -110,17 +100,22 @@ class JobService(job_pb2_grpc.JobServiceServicer):
 
     async def Events(self, request: job_pb2.EventsRequest, context: Context) -> AsyncIterator[job_pb2.Event]:
         async with answered(context):
-            since_ns = request.since.ToNanoseconds() if request.HasField("since") else 0
+            since_ns = nanoseconds_of(request.since, "since") if request.HasField("since") else 0
             async for event in self._desired.events(request.ref, follow=request.follow, since_ns=since_ns):
                 yield convert.event(event)
 
 
-def phases_of(names: Any) -> frozenset[Phase]:
-    """Raises WrongState for a phase that does not exist."""
-    try:
-        return frozenset(Phase(name.upper()) for name in names)
-    except ValueError as error:
-        raise WrongState(str(error), todo=f"phases are {', '.join(Phase)}") from error
+def page_of(views: Sequence[JobView], size: int) -> list[job_pb2.Job]:
+    """As many as are asked for and fit into one message, but at least one."""
+    jobs: list[job_pb2.Job] = []
+    left_bytes = PAGE_BYTES
+    for view in views[:size]:
+        job = convert.job(view)
+        left_bytes -= job.ByteSize()
+        if jobs and left_bytes < 0:
+            break
+        jobs.append(job)
+    return jobs
 
 
 def note(change: str, **what: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from jobletd.registry import Registry
 from jobletd.services.convert import timestamp
 from jobletd.services.status_codes import answered
 
+LIMITS = {"cpu": "cpu", "cpus": "cpuset", "memory": "memory", "pids": "pids", "io": "io"}
+
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
@@ -29,6 +31,19 @@ class NodeFacts:
     cgroup_mode: str
     features: tuple[tuple[str, bool, str], ...]
     max_concurrent_jobs: int
+
+
+def limit_features(controllers: Iterable[str]) -> tuple[tuple[str, bool, str], ...]:
+    """Which of ``spec.limits`` can be enforced, by the kinds of resources that the executor can limit."""
+    able = frozenset(controllers)
+    return tuple(
+        (
+            f"limits.{limit}",
+            kind in able,
+            "" if kind in able else f"no {kind} controller: a job that asks for it is refused unless best-effort",
+        )
+        for limit, kind in LIMITS.items()
+    )
 
 
 class NodeService(node_pb2_grpc.NodeServiceServicer):

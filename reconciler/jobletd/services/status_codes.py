@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
@@ -18,11 +18,18 @@ from joblet.errors import JobletError
 from joblet.manifest import ManifestErrors
 from jobletd import errors
 from jobletd.selectors import InvalidSelector
+from jobletd.services.requests import InvalidRequest
 from jobletd.store import StoreError
 
 DOMAIN = "joblet"
+# A status travels as metadata, of which a peer takes 8 KiB unless it was set up otherwise: the message (once with each byte
+# as three, once in the details) and the details (in base64) stay below.
+MESSAGE_BYTES = 500
+DETAILS_BYTES = 3500
+VIOLATION_BYTES = 500
 CODES: tuple[tuple[type[JobletError], grpc.StatusCode], ...] = (
     (ManifestErrors, grpc.StatusCode.INVALID_ARGUMENT),
+    (InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
     (InvalidSelector, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.DuplicateName, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.AmbiguousRef, grpc.StatusCode.INVALID_ARGUMENT),
@@ -54,9 +61,8 @@ async def answered(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: JobletError) -> NoReturn:
     code = next((code for kind, code in CODES if isinstance(error, kind)), grpc.StatusCode.FAILED_PRECONDITION)
-    status = status_pb2.Status(
-        code=code.value[0], message=str(error)[:4096], details=[packed(one) for one in details(error)]
-    )
+    status = status_pb2.Status(code=code.value[0], message=shortened(str(error), MESSAGE_BYTES))
+    status.details.extend(fitting(details(error), DETAILS_BYTES))
     await context.abort_with_status(rpc_status.to_status(status))
     raise AssertionError("abort_with_status raises")
 
@@ -67,27 +73,60 @@ def details(error: JobletError) -> list[Message]:
         error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=DOMAIN, metadata={"todo": error.todo})
     ]
     if isinstance(error, ManifestErrors):
-        violations = [
-            error_details_pb2.BadRequest.FieldViolation(
-                field=one.path, description=f"{one.file}:{one.line}:{one.column}: {one.message}"
-            )
-            for one in error.errors[:100]
-        ]
-        found.append(error_details_pb2.BadRequest(field_violations=violations))
+        for one in error.errors:
+            description = f"{one.file}:{one.line}:{one.column}: {one.message}"
+            found.append(violation(one.path, shortened(description, VIOLATION_BYTES)))
+    if isinstance(error, InvalidRequest):
+        found.append(violation(error.field, error.what))
+    if isinstance(error, InvalidSelector):
+        found.append(violation("label_selector", error.what))
     if isinstance(error, errors.NoSuchJob):
         found.extend(
             error_details_pb2.ResourceInfo(resource_type="Job", resource_name=name, description="nearest name")
             for name in error.nearest
         )
     if isinstance(error, errors.OwnershipConflict):
-        violation = error_details_pb2.PreconditionFailure.Violation(
+        conflict = error_details_pb2.PreconditionFailure.Violation(
             type="Ownership", subject=error.name, description=str(error.owner)
         )
-        found.append(error_details_pb2.PreconditionFailure(violations=[violation]))
+        found.append(error_details_pb2.PreconditionFailure(violations=[conflict]))
+    if isinstance(error, errors.WrongState):
+        state = error_details_pb2.PreconditionFailure.Violation(type="State", description=error.what)
+        found.append(error_details_pb2.PreconditionFailure(violations=[state]))
     return found
 
 
-def packed(message: Message) -> AnyMessage:
-    wrapped = AnyMessage()
-    wrapped.Pack(message)
-    return wrapped
+def violation(field: str, description: str) -> error_details_pb2.BadRequest:
+    one = error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
+    return error_details_pb2.BadRequest(field_violations=[one])
+
+
+def fitting(messages: Sequence[Message], size: int) -> list[AnyMessage]:
+    """As many as fit into ``size`` bytes, all field violations in one; if some are left out, the last one says how many."""
+    found: list[AnyMessage] = []
+    violations: list[error_details_pb2.BadRequest.FieldViolation] = []
+    left_out = 0
+    for message in messages:
+        size -= message.ByteSize()
+        if isinstance(message, error_details_pb2.BadRequest):
+            if size < 0:
+                left_out += 1
+            else:
+                violations.extend(message.field_violations)
+        elif size >= 0:
+            wrapped = AnyMessage()
+            wrapped.Pack(message)
+            found.append(wrapped)
+    if left_out:
+        violations.extend(violation("", f"and {left_out} more: rnx validate -f FILE shows all").field_violations)
+    if violations:
+        wrapped = AnyMessage()
+        wrapped.Pack(error_details_pb2.BadRequest(field_violations=violations))
+        found.append(wrapped)
+    return found
+
+
+def shortened(text: str, size: int) -> str:
+    """At most so many bytes of it."""
+    data = text.encode()
+    return text if len(data) <= size else data[: size - 3].decode(errors="ignore") + "..."

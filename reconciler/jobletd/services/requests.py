@@ -1,0 +1,73 @@
+"""Requests checked and turned into the daemon's words: what is wrong with one is answered with the field that is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from joblet.api.v1 import job_pb2
+from joblet.errors import JobletError
+from joblet.manifest import JobManifest, read_manifests
+from jobletd.executor import LogQuery
+from jobletd.model import Phase
+
+PAGE = 500
+LARGEST_PAGE = 5000
+STREAMS = ("", "stdout", "stderr")
+# What takes longer than this to parse would hold up every other call.
+INLINE_BYTES = 1 << 15
+LATEST_SECONDS = 1 << 33  # some 270 years from 1970, within what 64 bits of nanoseconds hold
+
+
+class InvalidRequest(JobletError):
+    """A field of a request has a value that it cannot have."""
+
+    def __init__(self, field: str, what: str, *, todo: str = "") -> None:
+        self.field = field
+        super().__init__(what, where=field, todo=todo)
+
+
+async def manifests_of(request: job_pb2.ApplyRequest) -> tuple[JobManifest, ...]:
+    """Raises ManifestErrors."""
+    filename = request.filename or "manifest"
+    if len(request.manifest) <= INLINE_BYTES:
+        return read_manifests(request.manifest, filename=filename)
+    return await asyncio.to_thread(read_manifests, request.manifest, filename=filename)
+
+
+def page_size_of(request: job_pb2.ListRequest) -> int:
+    if request.page_size < 0:
+        raise InvalidRequest("page_size", f"{request.page_size} is negative", todo=f"0 means {PAGE}")
+    return min(request.page_size or PAGE, LARGEST_PAGE)
+
+
+def phases_of(names: Iterable[str]) -> frozenset[Phase]:
+    try:
+        return frozenset(Phase(name.upper()) for name in names)
+    except ValueError as error:
+        raise InvalidRequest("phases", str(error), todo=f"phases are {', '.join(Phase)}") from error
+
+
+def log_query_of(request: job_pb2.LogsRequest) -> LogQuery:
+    if request.stream not in STREAMS:
+        raise InvalidRequest(
+            "stream", f"there is no stream {request.stream!r}", todo="stdout, stderr, or empty for both"
+        )
+    if request.attempt < 0:
+        raise InvalidRequest("attempt", f"{request.attempt} is negative", todo="0 means all, 1 the first")
+    if request.tail_lines < 0:
+        raise InvalidRequest("tail_lines", f"{request.tail_lines} is negative", todo="leave it out for all lines")
+    return LogQuery(
+        since_ns=nanoseconds_of(request.since, "since") if request.HasField("since") else 0,
+        tail_lines=request.tail_lines if request.HasField("tail_lines") else None,
+        stream=request.stream,
+        follow=request.follow,
+    )
+
+
+def nanoseconds_of(instant: Timestamp, field: str) -> int:
+    if not 0 <= instant.seconds <= LATEST_SECONDS or not 0 <= instant.nanos < 10**9:
+        raise InvalidRequest(field, "is no time since 1970")
+    return instant.ToNanoseconds()
