@@ -106,7 +106,8 @@ def test_a_command_that_ignores_sigterm_is_killed_after_timeout_and_grace(host: 
     run = host.finished("stubborn")
     assert (run.phase, run.reason, run.signal) == ("FAILED", "TimedOut", "SIGKILL")
     seconds = (run.ended.ToNanoseconds() - run.started.ToNanoseconds()) / 1e9
-    assert 2.0 <= seconds <= 3.0, seconds
+    # "started" is noted once the exec is seen, a moment after the clock of the timeout has begun.
+    assert 1.9 <= seconds <= 3.0, seconds
     assert host.log("stubborn") == b""
 
 
