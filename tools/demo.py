@@ -48,7 +48,7 @@ def start_daemon(config: Path, log: Path) -> subprocess.Popen[bytes]:
 
 def show_jobs(root: Path) -> None:
     """The two ways in, their output, and what is on record afterwards."""
-    rnx = [BIN / "rnx", "--config", root / "config/rnx-config.yml"]
+    rnx: list[str | Path] = [BIN / "rnx", "--config", root / "config/rnx-config.yml"]
 
     def call(*arguments: str | Path) -> None:
         subprocess.run([*rnx, *arguments], check=True)

@@ -57,6 +57,11 @@ class Hierarchy(ABC):
     def bases(self) -> tuple[str, ...]:
         """The base directory in each mounted hierarchy in use; the one that tracks processes comes first."""
 
+    @property
+    def inits_directory(self) -> str | None:
+        """The leaf of all inits, for CLONE_INTO_CGROUP; None in pure v1, where inits stay where the launcher is."""
+        return None if self.mode is Mode.V1 else f"{self.bases[0]}/{INITS}"
+
     @abstractmethod
     def prepare(self) -> None:
         """Make the base, switch on its controllers. Idempotent. Raises CgroupError."""

@@ -9,11 +9,16 @@ import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from joblet.config.errors import ConfigError
 from joblet.config.private_file import read_private
 
+if TYPE_CHECKING:
+    from joblet.config.yaml_places import ConfigText
+
 NAME = "rnx-config.yml"
+VERSION = "3.0"
 DEFAULT_NODE = "default"
 _NODE_KEYS = ("address", "cert", "key", "ca")
 
@@ -72,51 +77,46 @@ def find_client_config(explicit: str | None, env: Mapping[str, str]) -> str:
 
 def load_client_config(explicit: str | None, env: Mapping[str, str]) -> ClientConfig:
     """Find and read the client's configuration. Raises ConfigError."""
-    import yaml
+    from joblet.config.yaml_places import ConfigText
 
     path = find_client_config(explicit, env)
-    try:
-        data = yaml.load(read_private(path), Loader=yaml.CSafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
-        raise ConfigError(f"is not YAML: {error.problem}", where=where) from error
-    top = _mapping(data, path, "", ("version", "nodes"))
-    if top.get("version") != "3.0":
-        raise ConfigError(f"version: {top.get('version')!r} is not known", where=path, todo='it must be "3.0"')
+    source = ConfigText(read_private(path), path=path)
+    top = _mapping(source, source.data, (), ("version", "nodes"))
+    if top.get("version") != VERSION:
+        source.fail(("version",), f"{top.get('version')!r} is not known", todo=f'it must be "{VERSION}", in quotes')
     nodes = top.get("nodes")
     if not isinstance(nodes, dict) or not nodes:
-        raise ConfigError("nodes: names no node", where=path)
+        source.fail(("nodes",), "names no node")
     return ClientConfig(
         path,
-        {str(name): _node(str(name), node, path) for name, node in nodes.items()},
+        {str(name): _node(source, str(name), node) for name, node in nodes.items()},
         env.get("RNX_NODE") or DEFAULT_NODE,
     )
 
 
-def _node(name: str, data: object, path: str) -> NodeConfig:
-    node = _mapping(data, path, f"nodes.{name}", _NODE_KEYS)
+def _node(source: ConfigText, name: str, data: object) -> NodeConfig:
+    place = ("nodes", name)
+    node = _mapping(source, data, place, _NODE_KEYS)
     for key in _NODE_KEYS:
         if not isinstance(node.get(key, ""), str):
-            raise ConfigError(f"nodes.{name}.{key}: must be text", where=path)
+            source.fail((*place, key), "must be text")
     address = str(node.get("address", ""))
     if not address:
-        raise ConfigError(f"nodes.{name}.address: is missing", where=path, todo="give host:port")
+        source.fail((*place, "address"), "is missing", todo="give host:port")
     if not address.startswith("unix:"):
         if missing := [key for key in ("cert", "key", "ca") if not node.get(key)]:
-            raise ConfigError(f"nodes.{name}.{missing[0]}: is missing", where=path, todo="embed the PEM text")
-        if ":" not in address:
-            raise ConfigError(f"nodes.{name}.address: {address!r} has no port", where=path, todo="give host:port")
+            source.fail((*place, missing[0]), "is missing", todo="embed the PEM text that joblet init wrote")
+        if not address.rpartition(":")[2].isdecimal():
+            source.fail((*place, "address"), f"{address!r} has no port", todo="give host:port")
     return NodeConfig(name, address, *(str(node.get(key, "")) for key in ("cert", "key", "ca")))
 
 
-def _mapping(data: object, path: str, place: str, allowed: tuple[str, ...]) -> dict[str, object]:
-    prefix = f"{place}: " if place else ""
+def _mapping(source: ConfigText, data: object, place: tuple[str, ...], known: tuple[str, ...]) -> dict[str, object]:
     if not isinstance(data, dict):
-        raise ConfigError(f"{prefix}is not a mapping of keys", where=path)
+        source.fail(place, "is not a mapping of keys")
     for key in data:
-        if key not in allowed:
-            near = difflib.get_close_matches(str(key), allowed, n=1)
-            todo = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(allowed)}"
-            raise ConfigError(f"{prefix}unknown key {key!r}", where=path, todo=todo)
+        if key not in known:
+            from joblet.config.yaml_places import advice
+
+            source.fail((*place, str(key)), "unknown key", todo=advice(str(key), known))
     return data

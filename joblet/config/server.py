@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from joblet.config.document import parse
 from joblet.config.errors import ConfigError
@@ -23,6 +23,10 @@ def _seconds(value: object) -> object:
     if match is None:
         raise ValueError(f"{value!r} is not a duration (use 500ms, 30s, 5m or 1h)")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
 
 
 def _absolute(value: str) -> str:
@@ -73,7 +77,7 @@ class CgroupSection(Section):
 class LoggingSection(Section):
     """The daemon's own log, on standard error."""
 
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
     format: Literal["text", "json"] = "text"
 
 
@@ -120,15 +124,21 @@ def load_server_config(path: str | None, env: Mapping[str, str]) -> ServerConfig
     if not os.path.exists(path):
         raise ConfigError("there is no such file", where=path, todo="joblet init --root DIR makes one")
     config = parse(read_private(path), ServerConfig, path=path)
+    return config.model_copy(update=overrides(config, env))
+
+
+def overrides(config: ServerConfig, env: Mapping[str, str]) -> dict[str, object]:
+    """The sections that the environment changes. Raises ConfigError."""
     changes: dict[str, object] = {}
     if address := env.get("JOBLET_SERVER_ADDRESS"):
         changes["server"] = config.server.model_copy(update={"address": address})
-    logging = {
-        "level": env.get("JOBLET_LOG_LEVEL", config.logging.level),
-        "format": env.get("JOBLET_LOG_FORMAT", config.logging.format),
-    }
+    logging = {"level": env.get("JOBLET_LOG_LEVEL"), "format": env.get("JOBLET_LOG_FORMAT")}
+    given = {key: value for key, value in logging.items() if value}
     try:
-        changes["logging"] = LoggingSection.model_validate(logging)
-    except ValueError as error:
-        raise ConfigError("not a level or format that exists", where="JOBLET_LOG_LEVEL, JOBLET_LOG_FORMAT") from error
-    return config.model_copy(update=changes)
+        changes["logging"] = LoggingSection.model_validate({**config.logging.model_dump(), **given})
+    except ValidationError as error:
+        (wrong, *_) = (str(item["loc"][0]) for item in error.errors())
+        todo = "use DEBUG, INFO, WARNING or ERROR" if wrong == "level" else "use text or json"
+        what = f"{given[wrong]!r} is not a {wrong} that exists"
+        raise ConfigError(what, where=f"JOBLET_LOG_{wrong.upper()}", todo=todo) from error
+    return changes

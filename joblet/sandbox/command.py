@@ -1,58 +1,100 @@
-"""What the command's process does from its birth to its exec: privileges are dropped in one visible sequence, top to bottom."""
+"""What the command's process does from its birth to its exec: privileges are dropped in one visible sequence, top to bottom.
+
+It is born before it is known what it will run: what needs no spec is done while init waits, and what needs no cgroup while
+init mounts. Then it waits for the word to go.
+"""
 
 from __future__ import annotations
 
+import _signal
+import _socket  # the C parts alone: signal.py and socket.py would cost each launch their imports
 import errno
 import fcntl
+import marshal
 import os
 import resource
-import signal
 
 from joblet.sandbox import syscalls
 from joblet.sandbox.capabilities import last_capability, mask_of
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
-RELEASE = b"go"
+LENGTH_BYTES = 8
+GO = b"g"
 _LAST_CAPABILITY = last_capability()  # read once, in the launcher
+_DEFAULTS = (*(_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGCHLD, _signal.SIGINT, _signal.SIGTERM, _signal.SIGUSR1),)
 
 
-def become_command(spec: dict, gate: int, errors: int, seccomp: bytes) -> None:  # type: ignore[type-arg]
+def become_command(orders: int, errors: int, own_network: bool) -> None:
     """Turn this process, new in its namespaces, into the command. Never returns.
 
-    gate: readable once the user mapping and the cgroups are set. errors: where one line ``code text`` goes if the command
-    can't be executed; it closes itself on exec.
+    orders: where init writes what to run, then GO once user mapping and cgroups are set; end of file: nothing. errors: where
+    one line ``code text`` goes if the command can't be executed; it closes itself on exec.
     """
     what = ""
+    command = ""
     try:
-        if os.read(gate, 2) != RELEASE:
-            os._exit(126)
         os.setsid()
-        syscalls.unshare(syscalls.CLONE_NEWCGROUP)
-        syscalls.sethostname(spec["hostname"])
-        if spec["network"] != "host":
+        if own_network:
             bring_loopback_up()
+        restore_signals()
+        os.umask(0o022)
+        spec = receive(orders)
+        command = spec["argv"][0]
+        keep = mask_of(spec["capabilities"])
+        syscalls.sethostname(spec["hostname"])
         set_limits(spec["rlimits"])
-        drop_privileges(spec["uid"], spec["gid"], mask_of(spec["capabilities"]))
+        syscalls.drop_bounding_set(_LAST_CAPABILITY, keep)
+        if os.read(orders, 1) != GO:
+            os._exit(126)
+        syscalls.unshare(syscalls.CLONE_NEWCGROUP)
+        drop_privileges(spec["uid"], spec["gid"], keep)
         what = f"workdir {spec['workdir']}"
         os.chdir(spec["workdir"])
         what = ""
-        restore_signals()
-        os.umask(0o022)
         syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-        if seccomp:
-            syscalls.set_seccomp_filter(seccomp)
-        what = spec["argv"][0]
+        if spec["seccomp"]:
+            syscalls.set_seccomp_filter(spec["seccomp"])
+        what = command
         execute(spec["argv"], spec["env"])
     except OSError as error:
-        code = 127 if error.errno == errno.ENOENT and what == spec["argv"][0] else 126
+        code = 127 if error.errno == errno.ENOENT and what == command else 126
         report(errors, code, f"{what}: {os.strerror(error.errno or 0)}" if what else str(error))
     except BaseException as error:  # whatever it is, it must neither unwind into init's code nor reach the job's output
         report(errors, 126, f"{type(error).__name__}: {error}")
     finally:
         os._exit(126)
+
+
+def send(orders: int, spec: dict[str, Any]) -> None:
+    """Init's side: what to run."""
+    data = marshal.dumps(spec)
+    view = memoryview(len(data).to_bytes(LENGTH_BYTES, "little") + data)
+    while view:
+        view = view[os.write(orders, view) :]
+
+
+def receive(orders: int) -> dict[str, Any]:
+    """What to run, once it is known; ends the process at end of file."""
+    head = os.read(orders, LENGTH_BYTES)
+    if not head:
+        os._exit(0)
+    left = int.from_bytes(head, "little")
+    parts = []
+    while left:
+        part = os.read(orders, left)
+        if not part:
+            os._exit(0)
+        parts.append(part)
+        left -= len(part)
+    spec: dict[str, Any] = marshal.loads(b"".join(parts))
+    return spec
 
 
 def report(errors: int, code: int, text: str) -> None:
@@ -62,8 +104,6 @@ def report(errors: int, code: int, text: str) -> None:
 
 def bring_loopback_up() -> None:
     """Set IFF_UP on lo, netdevice(7)."""
-    import _socket  # the C part alone: socket.py would cost each launch its imports
-
     control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     request = bytearray(40)
     request[:2] = b"lo"
@@ -73,7 +113,7 @@ def bring_loopback_up() -> None:
     control.close()
 
 
-def set_limits(rlimits: dict) -> None:  # type: ignore[type-arg]
+def set_limits(rlimits: dict[str, list[int]]) -> None:
     """setrlimit(2). A hard limit that may not be raised stays as low as it is."""
     for name, (soft, hard) in rlimits.items():
         number = getattr(resource, f"RLIMIT_{name}")
@@ -87,9 +127,6 @@ def drop_privileges(uid: int, gid: int, keep: int) -> None:
     """Become (uid, gid) of the job's user namespace with no capability but those in the mask ``keep``."""
     os.setgroups([])
     syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
-    for number in range(_LAST_CAPABILITY + 1):
-        if not keep >> number & 1:
-            syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
@@ -102,9 +139,9 @@ def drop_privileges(uid: int, gid: int, keep: int) -> None:
 
 def restore_signals() -> None:
     """All dispositions at their defaults, nothing blocked: the interpreter's own choices are not the command's."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in _DEFAULTS:
+        _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 def execute(argv: list[str], env: dict[str, str]) -> None:

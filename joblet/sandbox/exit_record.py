@@ -1,9 +1,9 @@
 """The exit record: how an attempt ended, written by its init, so that it survives the death of every other process.
 
-Also the names of the files in an attempt's directory, which launcher, init and the daemon share.
+Also the names of the files in an attempt's directory, which launcher, init and the daemon share. JSON is written by hand: the
+json module would bring ``re`` and ``enum`` into every init's memory.
 """
 
-import json
 import os
 
 from joblet.atomicfile import write_atomic
@@ -12,6 +12,7 @@ VERSION = 1
 LOCK = "lock"
 STATE = "state"
 EXIT = "exit.json"
+_ESCAPES = {code: f"\\u{code:04x}" for code in (*range(32), 0x7F)} | {ord('"'): '\\"', ord("\\"): "\\\\"}
 
 
 def exited(code: int) -> dict[str, object]:
@@ -31,22 +32,39 @@ def unknown(why: str) -> dict[str, object]:
     return {"type": "unknown", "why": why}
 
 
-def write(dir_fd: int, record: dict[str, object]) -> None:
-    """Write the record durably into the attempt's directory. Raises OSError."""
-    data = json.dumps({"version": VERSION, **record}, separators=(",", ":")).encode() + b"\n"
-    write_atomic(EXIT, data, dir_fd=dir_fd)
+def write(dir_fd: int, record: dict[str, object], *, durable: bool) -> None:
+    """Put the record into the attempt's directory, whole or not at all. Raises OSError.
+
+    durable: False leaves it visible but not yet safe from a power cut: see ``make_durable``.
+    """
+    data = to_json({"version": VERSION, **record}).encode("utf-8", "surrogateescape") + b"\n"
+    write_atomic(EXIT, data, dir_fd=dir_fd, durable=durable)
 
 
-def read(attempt_dir: str) -> dict[str, object] | None:
-    """The record of an attempt, or None if there is none. Raises ValueError if it is damaged or of a newer version."""
+def make_durable(dir_fd: int) -> None:
+    """fsync the record and its directory. The record may be gone already: then the daemon has stored what it says."""
     try:
-        with open(os.path.join(attempt_dir, EXIT), "rb") as file:
-            record = json.loads(file.read())
+        fd = os.open(EXIT, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
     except FileNotFoundError:
-        return None
-    if not isinstance(record, dict) or record.get("version") != VERSION or not isinstance(record.get("outcome"), dict):
-        raise ValueError(f"{attempt_dir}/{EXIT}: not an exit record of version {VERSION}")
-    return record
+        return
+    os.fsync(fd)
+    os.close(fd)
+    os.fsync(dir_fd)
+
+
+def to_json(value: object) -> str:
+    """JSON of dicts, texts, numbers, booleans and None."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{to_json(key)}:{to_json(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, str):
+        return f'"{value.translate(_ESCAPES)}"'
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    raise TypeError(f"{type(value).__name__} has no place in an exit record")
 
 
 def boot_id() -> str:

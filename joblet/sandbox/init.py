@@ -7,37 +7,49 @@ gives it power over init or over the mounts.
 
 from __future__ import annotations
 
+import _signal
+import _socket  # the C parts alone: signal.py and socket.py would be in every init's memory
 import fcntl
+import marshal
 import os
 import select
-import signal
 import time
 
-from joblet.sandbox import exit_record, syscalls
+from joblet.sandbox import command, exit_record, syscalls
 from joblet.sandbox.capabilities import mask_of
-from joblet.sandbox.command import RELEASE, become_command
 from joblet.sandbox.log_writer import CHUNK_BYTES, LogWriter
-from joblet.sandbox.mounts import execute, plan_job
+from joblet.sandbox.mounts import execute, plan_job, plan_spare
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PIPE_BYTES = 1 << 20
 DRAIN_BYTES_AT_MOST = 1 << 30
 # What init needs once the sandbox stands: to signal the command (whose user ids differ), nothing else.
 KEPT_CAPABILITIES = mask_of(["KILL"])
 F_SETPIPE_SZ = 1031
+DESCRIPTORS = 3  # that come with the work: lock, status pipe, launch spec
 
 
 class Init:
-    """One attempt, from its namespaces to its exit record. Lives in a process of its own."""
+    """One attempt, from its namespaces to its exit record. Lives in a process of its own.
 
-    def __init__(self, spec: dict, status_fd: int, seccomp: bytes, template: str) -> None:  # type: ignore[type-arg]
-        self.spec = spec
-        self.status_fd = status_fd
-        self.seccomp = seccomp
+    It is born as a spare, before there is work for it: everything that is the same for all jobs is done by then.
+    """
+
+    def __init__(self, template: str, profiles: dict[str, bytes], boot_id: str, *, own_network: bool) -> None:
+        """profiles: seccomp programs by name. own_network: the command gets a network namespace."""
         self.template = template
-        self.attempt_fd = os.open(spec["attempt_dir"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.boot_id = exit_record.boot_id()
+        self.profiles = profiles
+        self.boot_id = boot_id
+        self.own_network = own_network
+        self.spec: dict[str, Any] = {}
         self.state_fd = -1
-        self.main_pid = 0
+        self.attempt_fd = -1
+        self.status_fd = -1
+        self.log: LogWriter | None = None
+        self.usage_fds: dict[str, int] = {}
         self.main_status: int | None = None
         self.cpu_seconds = 0.0
         self.started_ns: int | None = None
@@ -48,11 +60,56 @@ class Init:
         self.oom_fd = -1
         self.oom_event = -1
 
+    def prepare(self) -> None:
+        """Be a spare: signals, kernel files, and a process that will be the command, in namespaces of its own."""
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        syscalls.set_name("joblet-init")
+        self.wake_read, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        _signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+        for number in (_signal.SIGTERM, _signal.SIGUSR1, _signal.SIGCHLD):
+            _signal.signal(number, _nothing)
+        self.host_pid, self.start_time = host_identity()
+        execute(plan_spare(self.template))
+        self.make_command_process()
+
+    def make_command_process(self) -> None:
+        """clone3 what will be the command; it prepares itself meanwhile."""
+        self.out_read, self.out_write = os.pipe2(os.O_CLOEXEC)
+        self.err_read, self.err_write = os.pipe2(os.O_CLOEXEC)
+        orders_read, self.orders = os.pipe2(os.O_CLOEXEC)
+        self.errors_fd, errors_write = os.pipe2(os.O_CLOEXEC)
+        null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        flags = syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+        if self.own_network:
+            flags |= syscalls.CLONE_NEWNET
+        self.main_pid, pidfd = syscalls.clone3(flags)
+        if self.main_pid == 0:
+            _signal.set_wakeup_fd(-1)
+            for source, target in ((null_fd, 0), (self.out_write, 1), (self.err_write, 2)):
+                os.dup2(source, target)
+            os.close(self.orders)
+            command.become_command(orders_read, errors_write, self.own_network)
+        for fd in (null_fd, orders_read, errors_write, pidfd):
+            os.close(fd)
+
+    def wait_for_work(self, control: _socket.socket) -> None:
+        """Until the launcher sends a launch spec with the attempt's lock and status pipe; ends with it."""
+        data, ancillary, _, _ = control.recvmsg(64, _socket.CMSG_SPACE(4 * DESCRIPTORS), _socket.MSG_CMSG_CLOEXEC)
+        if not data:
+            os._exit(0)
+        packed = ancillary[0][2]
+        # The lock stays open, unused, for as long as this process lives: that is what it is for.
+        _, self.status_fd, memfd = (int.from_bytes(packed[at : at + 4], "little") for at in (0, 4, 8))
+        control.close()
+        with open(memfd, "rb") as file:
+            self.spec = marshal.loads(file.read())
+        self.attempt_fd = os.open(self.spec["attempt_dir"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
     def run(self) -> None:
-        """All of it. The exit record is written in every case."""
+        """All of the attempt. The exit record is written in every case."""
         try:
             self.set_up()
-            self.start_command()
+            self.release_command()
             self.supervise()
             outcome = self.outcome()
         except Exception as error:  # the record must be written, whatever it was
@@ -63,32 +120,29 @@ class Init:
             )
             released = self.state_fd >= 0
             outcome = exit_record.unknown(why) if released else exit_record.not_started(126, why)
-            if self.main_pid:
-                self.kill_everything()
-                self.reap(block=True)
+            self.kill_everything()
+            self.reap(block=True)
         self.record(outcome)
 
     # --- set-up -------------------------------------------------------------------------------------------------------
 
     def set_up(self) -> None:
-        """Everything that needs the host's tree, then the new root."""
+        """Everything that needs the host's tree, then the new root. The command's process reads its orders meanwhile."""
         spec = self.spec
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-        syscalls.set_name("joblet-init")
-        self.wake_read, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
-            signal.signal(number, lambda *_: None)
         if spec["timeout_seconds"] is not None:
             self.deadline = now() + spec["timeout_seconds"]
-        self.host_pid, self.start_time = host_identity()
+        profile = spec["seccomp"]
+        orders = {
+            name: spec[name] for name in ("argv", "env", "workdir", "hostname", "uid", "gid", "capabilities", "rlimits")
+        }
+        orders["seccomp"] = profile["program"] if "program" in profile else self.profiles[profile["name"]]
+        command.send(self.orders, orders)
         self.open_log()
         self.open_cgroup_files()
-        self.null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         plan, root = plan_job(self.template, spec)
         execute(plan)
         self.fill_workspace(f"{root}/work")
-        if spec.get("script") is not None:
+        if spec["script"] is not None:
             self.write_script(root)
         os.chdir(root)
         syscalls.pivot_root(".", ".")
@@ -104,10 +158,8 @@ class Init:
         """While the host's tree is there: what the exit record quotes, where the command is put, and the OOM watch."""
         plan = self.spec["cgroup"]
         self.usage_fds = {key: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for key, path in plan["usage"].items()}
-        self.join_fds = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in plan["join"]]
-        self.command_cgroup_fd = None
-        if plan["command_into"]:
-            self.command_cgroup_fd = os.open(plan["command_into"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        join = [f"{plan['command_into']}/cgroup.procs", *plan["join"]] if plan["command_into"] else plan["join"]
+        self.join_fds = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in join]
         oom = plan["oom"] or {}
         if "event_control" in oom:
             # v1 knows no memory.oom.group: wait for the event, and kill the others ourselves.
@@ -148,43 +200,28 @@ class Init:
 
     # --- the command --------------------------------------------------------------------------------------------------
 
-    def start_command(self) -> None:
-        """clone3 the command's process, map its users, put it into its cgroup, let it go."""
+    def release_command(self) -> None:
+        """Map its users, put it into its cgroups, let it go."""
         spec = self.spec
-        owner = spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"]
-        out_read, out_write = output_pipe(*owner)
-        err_read, err_write = output_pipe(*owner)
-        gate_read, gate_write = os.pipe2(os.O_CLOEXEC)
-        errors_read, errors_write = os.pipe2(os.O_CLOEXEC)
-        flags = syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
-        if spec["network"] != "host":
-            flags |= syscalls.CLONE_NEWNET
-        pid, pidfd = syscalls.clone3(flags, self.command_cgroup_fd)
-        if pid == 0:
-            signal.set_wakeup_fd(-1)
-            os.close(gate_write)
-            for source, target in ((self.null_fd, 0), (out_write, 1), (err_write, 2)):
-                os.dup2(source, target)
-            become_command(spec, gate_read, errors_write, self.seccomp)
-        self.main_pid = pid
-        for fd in (out_write, err_write, gate_read, errors_write, pidfd):
-            os.close(fd)
+        for read, write in ((self.out_read, self.out_write), (self.err_read, self.err_write)):
+            # The pipes belong to the command's user, which may then open /dev/stdout.
+            os.fchown(write, spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"])
+            os.close(write)
+            enlarge(read)
+            os.set_blocking(read, False)
+        self.streams = {self.out_read: "stdout", self.err_read: "stderr"}
         mapping = b"0 %d %d" % (spec["id_base"], spec["id_count"])
         for name in ("uid_map", "gid_map"):
-            fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            fd = os.open(f"/proc/{self.main_pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
             os.write(fd, mapping)
             os.close(fd)
         for fd in self.join_fds:
-            os.write(fd, b"%d" % pid)
+            os.write(fd, b"%d" % self.main_pid)
             os.close(fd)
         self.write_state()
         syscalls.capset(KEPT_CAPABILITIES, 0)
-        os.write(gate_write, RELEASE)
-        os.close(gate_write)
-        self.streams = {out_read: "stdout", err_read: "stderr"}
-        self.errors_fd = errors_read
-        os.set_blocking(out_read, False)
-        os.set_blocking(err_read, False)
+        os.write(self.orders, command.GO)
+        os.close(self.orders)
 
     def write_state(self) -> None:
         """From here on the command may have been executed: say who we are, so that we can be adopted."""
@@ -199,7 +236,7 @@ class Init:
             poll.register(fd, select.POLLIN)
         if self.oom_event >= 0:
             poll.register(self.oom_event, select.POLLIN)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
         while self.main_status is None:
             for fd, _ in poll.poll(self.milliseconds_left()):
                 if fd in self.streams:
@@ -229,6 +266,7 @@ class Init:
             del self.streams[fd]
             os.close(fd)
             return False
+        assert self.log is not None
         self.log.write(self.streams[fd], data)
         return True
 
@@ -256,18 +294,21 @@ class Init:
             self.deadline = now() + self.spec["timeout_seconds"]  # the command's time; the set-up had its own
         line = f"started {self.started_ns}\n".encode()
         os.write(self.state_fd, line)
+        self.tell(line)
+
+    def tell(self, line: bytes) -> None:
         try:
             os.write(self.status_fd, line)
         except BrokenPipeError:
-            pass  # the daemon is away; the state file tells the next one
+            pass  # the daemon is away; the files tell the next one
 
     # --- its end ------------------------------------------------------------------------------------------------------
 
     def take_signals(self) -> None:
         for number in os.read(self.wake_read, 4096):
-            if number == signal.SIGTERM:
+            if number == _signal.SIGTERM:
                 self.begin_stop("stop")
-            elif number == signal.SIGUSR1:
+            elif number == _signal.SIGUSR1:
                 self.cause = self.cause or "kill"
                 self.kill_everything()
         self.reap(block=False)
@@ -280,7 +321,7 @@ class Init:
         self.deadline = now() + self.spec["grace_seconds"]
         os.kill(self.main_pid, self.spec["stop_signal"])
         # A stopped process takes no signal but SIGKILL and SIGCONT.
-        os.kill(self.main_pid, signal.SIGCONT)
+        os.kill(self.main_pid, _signal.SIGCONT)
 
     def check_deadline(self) -> None:
         if self.deadline is None or now() < self.deadline or self.main_status is not None:
@@ -299,7 +340,7 @@ class Init:
         """Kill all of the pid namespace but ourselves."""
         self.killing = True
         try:
-            os.kill(-1, signal.SIGKILL)
+            os.kill(-1, _signal.SIGKILL)
         except ProcessLookupError:
             pass  # nobody is left
 
@@ -334,13 +375,13 @@ class Init:
     def record(self, outcome: dict[str, object]) -> None:
         """The exit record; then there is nothing left to do."""
         usage = {}
-        for key, fd in getattr(self, "usage_fds", {}).items():
+        for key, fd in self.usage_fds.items():
             try:
                 usage[key] = os.pread(fd, 65536, 0).decode(errors="replace")
             except OSError as error:
                 usage[key] = ""
                 outcome.setdefault("usage_error", str(error))
-        log = getattr(self, "log", None)
+        log = self.log
         exit_record.write(
             self.attempt_fd,
             {
@@ -355,7 +396,11 @@ class Init:
                 "log_dropped_bytes": log.dropped_bytes if log else 0,
                 "log_error": log.error if log else "",
             },
+            durable=False,
         )
+        # It is there for all to see. What a power cut may do to it before the fsync is seen as no record.
+        self.tell(b"ended\n")
+        exit_record.make_durable(self.attempt_fd)
 
 
 def now() -> float:
@@ -370,15 +415,16 @@ def host_identity() -> tuple[int, int]:
     return int(text.split(b" ", 1)[0]), int(text.rpartition(b")")[2].split()[19])
 
 
-def output_pipe(uid: int, gid: int) -> tuple[int, int]:
-    """A pipe for output. It belongs to the command's user, which may then open /dev/stdout."""
-    read, write = os.pipe2(os.O_CLOEXEC)
-    os.fchown(write, uid, gid)
+def enlarge(pipe: int) -> None:
+    """A larger buffer: fewer wake-ups for a chatty job."""
     try:
-        fcntl.fcntl(read, F_SETPIPE_SZ, PIPE_BYTES)
+        fcntl.fcntl(pipe, F_SETPIPE_SZ, PIPE_BYTES)
     except PermissionError:
         pass  # over the user's soft limit of pipe pages: the default size does
-    return read, write
+
+
+def _nothing(_: int, __: object) -> None:
+    """Signals are read from the wake-up pipe."""
 
 
 def oom_kills(text: bytes) -> int:

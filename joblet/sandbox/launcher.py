@@ -1,21 +1,23 @@
 """The launcher: a small single-threaded process that forks jobs.
 
-Started by the daemon with one end of a SOCK_SEQPACKET socket pair. The first message is the greeting (JSON: version, seccomp
-programs, where the template root goes); then each launch request is a message with a memfd that holds the launch spec (JSON).
-The answer is one JSON message: with the init's pid, its pidfd and its status pipe attached; or with an error, which is then
-also on record in the attempt's directory. End of file on the socket ends the launcher; the jobs run on.
+Started by the daemon with one end of a SOCK_SEQPACKET socket pair. Messages are memfds with marshalled data, since both sides
+are the same interpreter and json would weigh on every init. The first is the greeting (version, seccomp programs, where the
+template root goes, the inits' cgroup); then each is a launch spec. The answer is one message: with the init's pid, its pidfd
+and its status pipe attached; or with an error, which is then also on record in the attempt's directory. End of file on the
+socket ends the launcher; the jobs run on.
 
-It imports next to nothing, so that a fork is cheap and safe.
+One init is always kept ready as a spare: its namespaces, kernel files and the command's process are there before a job
+asks. A launch hands it the spec; the next spare is made while the job runs.
 """
 
 from __future__ import annotations
 
-import _socket  # the C part alone
+import _signal
+import _socket  # the C parts alone
 import fcntl
 import gc
-import json
+import marshal
 import os
-import signal
 import sys
 import time
 
@@ -23,12 +25,29 @@ from joblet.sandbox import exit_record, syscalls
 from joblet.sandbox.init import Init
 from joblet.sandbox.mounts import execute, plan_template
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 VERSION = 1
 MESSAGE_BYTES = 4096
-GREETING_BYTES = 1 << 20
-LOCK_FD = 3
-STATUS_FD = 4
-FIRST_OTHER_FD = 5
+CONTROL_FD = 3
+HELD = (_signal.SIGTERM, _signal.SIGUSR1, _signal.SIGCHLD)
+
+
+class Spare:
+    """An init that waits for work, seen from the launcher."""
+
+    def __init__(self, pid: int, pidfd: int, control: _socket.socket) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.control = control
+
+    def give_work(self, lock_fd: int, status_fd: int, memfd: int) -> None:
+        """Hand it the attempt. Raises OSError if it is gone."""
+        packed = b"".join(fd.to_bytes(4, "little") for fd in (lock_fd, status_fd, memfd))
+        self.control.sendmsg([b"work"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
+        self.control.close()
 
 
 class Launcher:
@@ -36,20 +55,25 @@ class Launcher:
 
     def __init__(self, fd: int) -> None:
         self.socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
-        greeting = json.loads(read_greeting(self.socket))
-        if greeting.get("version") != VERSION:
-            raise SystemExit(f"launcher: protocol version {greeting.get('version')}, mine is {VERSION}")
-        self.seccomp = {name: bytes.fromhex(program) for name, program in greeting["seccomp"].items()}
-        self.template: str = greeting["template"]
+        greeting = self.receive()
+        if greeting is None or greeting[0].get("version") != VERSION:
+            raise SystemExit(f"launcher: not a greeting of protocol version {VERSION}")
+        os.close(greeting[1])
+        self.profiles: dict[str, bytes] = greeting[0]["seccomp"]
+        self.template: str = greeting[0]["template"]
+        self.inits_cgroup: str | None = greeting[0]["init_into"]
+        self.boot_id = exit_record.boot_id()
+        self.spare: Spare | None = None
 
     def prepare(self) -> None:
         """A mount namespace of our own with the template root in it; then nothing is left to collect or to change."""
         syscalls.unshare(syscalls.CLONE_NEWNS)
-        syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+        # What the host mounts later is seen here, nothing of ours is seen there.
+        syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
         os.makedirs(self.template, 0o700, exist_ok=True)
         execute(plan_template(self.template))
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps; who wants to know holds a pidfd
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's to handle
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # the kernel reaps; who wants to know holds a pidfd
+        _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's to handle
         syscalls.set_name("joblet-launch")
         syscalls.set_command_line(
             "joblet-init"
@@ -60,93 +84,146 @@ class Launcher:
 
     def serve(self) -> None:
         """Answer until the daemon hangs up."""
-        self.socket.send(json.dumps({"version": VERSION, "ready": True}).encode())
+        self.answer({"version": VERSION, "ready": True})
         while True:
-            data, ancillary, _, _ = self.socket.recvmsg(MESSAGE_BYTES, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
-            if not data:
+            if self.spare is None:
+                self.spare = self.make_init(own_network=True)
+            message = self.receive()
+            if message is None:
                 return
-            memfd = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
-            with open(memfd, "rb") as file:
-                spec = json.loads(file.read())
-            answer, fds = self.launch(spec)
-            packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
-            rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)] if fds else []
-            self.socket.sendmsg([json.dumps(answer).encode()], rights)
-            for fd in fds:
-                os.close(fd)
+            spec, memfd = message
+            answer, fds = self.launch(spec, memfd)
+            os.close(memfd)
+            self.answer(answer, fds)
 
-    def launch(self, spec: dict) -> tuple[dict, tuple[int, ...]]:  # type: ignore[type-arg]
-        """Start one init, or put on record why not. Idempotent: an attempt that was launched is not launched again."""
+    def receive(self) -> tuple[dict[str, Any], int] | None:
+        """The next message with its memfd, or None at the end."""
+        data, ancillary, _, _ = self.socket.recvmsg(MESSAGE_BYTES, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+        if not data:
+            return None
+        memfd = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
+        content: dict[str, Any] = marshal.loads(os.pread(memfd, os.fstat(memfd).st_size, 0))
+        return content, memfd
+
+    def answer(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+        packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)] if fds else []
+        self.socket.sendmsg([marshal.dumps(message)], rights)
+        for fd in fds:
+            os.close(fd)
+
+    def launch(self, spec: dict[str, Any], memfd: int) -> tuple[dict[str, Any], tuple[int, ...]]:
+        """Give an init its work, or put on record why not. Idempotent: an attempt that was launched is not launched again."""
         answer = {"attempt": spec["attempt"]}
-        lock_fd = os.open(
-            os.path.join(spec["attempt_dir"], exit_record.LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
+        directory = spec["attempt_dir"]
+        lock_fd = os.open(f"{directory}/{exit_record.LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
                 fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return {**answer, "already": True}, ()
-            if any(
-                os.path.exists(os.path.join(spec["attempt_dir"], name))
-                for name in (exit_record.EXIT, exit_record.STATE)
-            ):
+            if any(os.path.exists(f"{directory}/{name}") for name in (exit_record.EXIT, exit_record.STATE)):
                 return {**answer, "already": True}, ()
             made: list[str] = []
             try:
                 make_cgroups(spec["cgroup"], made)
-                pid, pidfd, status_fd = self.start_init(spec, lock_fd)
+                pid, pidfd, status_fd = self.give_to_init(spec, lock_fd, memfd)
             except OSError as error:
                 message = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-                record_failure(spec, message)
-                for directory in reversed(made):
-                    os.rmdir(directory)
+                self.record_failure(spec, message)
+                for path in reversed(made):
+                    os.rmdir(path)
                 return {**answer, "error": message, "code": 126}, ()
             return {**answer, "pid": pid}, (pidfd, status_fd)
         finally:
             os.close(lock_fd)
 
-    def start_init(self, spec: dict, lock_fd: int) -> tuple[int, int, int]:  # type: ignore[type-arg]
+    def give_to_init(self, spec: dict[str, Any], lock_fd: int, memfd: int) -> tuple[int, int, int]:
+        """The spare if there is one of the kind, else a new init. Returns pid, pidfd, the status pipe's read end."""
         status_read, status_write = os.pipe2(os.O_CLOEXEC)
-        into = spec["cgroup"]["init_into"]
+        try:
+            init = self.spare
+            if spec["network"] == "host":
+                init = self.make_init(own_network=False)
+            elif init is not None:
+                self.spare = None
+                try:
+                    init.give_work(lock_fd, status_write, memfd)
+                except OSError:  # it died while it waited
+                    os.close(init.pidfd)
+                    init = None
+                else:
+                    return init.pid, init.pidfd, status_read
+            if init is None:
+                init = self.make_init(own_network=True)
+            init.give_work(lock_fd, status_write, memfd)
+            return init.pid, init.pidfd, status_read
+        except OSError:
+            os.close(status_read)
+            raise
+        finally:
+            os.close(status_write)
+
+    def make_init(self, *, own_network: bool) -> Spare:
+        """clone3 an init, which prepares itself and waits."""
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        into = self.inits_cgroup
         cgroup_fd = os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if into else None
         # Nothing may reach the init before it can handle it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD))
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, HELD)
         try:
             pid, pidfd = syscalls.clone3(syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS, cgroup_fd)
             if pid == 0:
-                self.become_init(spec, lock_fd, status_write)
+                self.become_init(theirs, own_network)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            os.close(status_write)
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
             if cgroup_fd is not None:
                 os.close(cgroup_fd)
-        return pid, pidfd, status_read
+            theirs.close()
+        return Spare(pid, pidfd, ours)
 
-    def become_init(self, spec: dict, lock_fd: int, status_fd: int) -> None:  # type: ignore[type-arg]
-        """The child: keep the lock and the status pipe, let go of all else of the launcher's. Never returns."""
+    def become_init(self, control: _socket.socket, own_network: bool) -> None:
+        """The child: keep its end of the control socket, let go of all else of the launcher's. Never returns."""
+        attempt = "spare"
         try:
-            high_lock, high_status = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 1000) for fd in (lock_fd, status_fd))
-            os.dup2(high_lock, LOCK_FD, inheritable=False)
-            os.dup2(high_status, STATUS_FD, inheritable=False)
-            syscalls.close_range(FIRST_OTHER_FD)
+            if control.fileno() != CONTROL_FD:
+                os.dup2(control.detach(), CONTROL_FD, inheritable=False)
+                control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, CONTROL_FD)
+            syscalls.close_range(CONTROL_FD + 1)
             os.setsid()
-            profile = spec["seccomp"]
-            program = bytes.fromhex(profile["program"]) if "program" in profile else self.seccomp[profile["name"]]
-            Init(spec, STATUS_FD, program, self.template).run()
+            init = Init(self.template, self.profiles, self.boot_id, own_network=own_network)
+            init.prepare()
+            init.wait_for_work(control)
+            attempt = init.spec["attempt"]
+            init.run()
         except BaseException as error:  # nothing may unwind into the launcher's loop; the lock says that we are gone
-            os.write(2, f"joblet-init {spec['attempt']}: {type(error).__name__}: {error}\n".encode())
+            os.write(2, f"joblet-init {attempt}: {type(error).__name__}: {error}\n".encode())
             os._exit(1)
         os._exit(0)
 
+    def record_failure(self, spec: dict[str, Any], message: str) -> None:
+        """The exit record of an attempt that did not get as far as its init."""
+        dir_fd = os.open(spec["attempt_dir"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            exit_record.write(
+                dir_fd,
+                {
+                    "attempt": spec["attempt"],
+                    "boot_id": self.boot_id,
+                    "outcome": exit_record.not_started(126, message),
+                    "cause": "",
+                    "started_ns": None,
+                    "ended_ns": time.time_ns(),
+                    "usage": {},
+                    "cpu_seconds": 0.0,
+                },
+                durable=True,
+            )
+        finally:
+            os.close(dir_fd)
 
-def read_greeting(socket: _socket.socket) -> bytes:
-    """The greeting comes as the memfd of the first message, as each request does."""
-    _, ancillary, _, _ = socket.recvmsg(MESSAGE_BYTES, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
-    with open(int.from_bytes(ancillary[0][2][:4], sys.byteorder), "rb") as file:
-        return file.read(GREETING_BYTES)
 
-
-def make_cgroups(plan: dict, made: list[str]) -> None:  # type: ignore[type-arg]
+def make_cgroups(plan: dict[str, Any], made: list[str]) -> None:
     """Carry out the cgroup plan: directories, then values. Raises OSError that names the limit."""
     for directory in plan["mkdir"]:
         os.mkdir(directory, 0o755)
@@ -156,32 +233,10 @@ def make_cgroups(plan: dict, made: list[str]) -> None:  # type: ignore[type-arg]
         try:
             os.write(fd, value.encode())
         except OSError as error:
-            raise OSError(
-                error.errno, f"limit {limit}: the kernel refuses {value!r} ({error.strerror})", path
-            ) from None
+            text = f"limit {limit}: the kernel refuses {value!r} ({error.strerror})"
+            raise OSError(error.errno, text, path) from None
         finally:
             os.close(fd)
-
-
-def record_failure(spec: dict, message: str) -> None:  # type: ignore[type-arg]
-    """The exit record of an attempt that did not get as far as its init."""
-    dir_fd = os.open(spec["attempt_dir"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        exit_record.write(
-            dir_fd,
-            {
-                "attempt": spec["attempt"],
-                "boot_id": exit_record.boot_id(),
-                "outcome": exit_record.not_started(126, message),
-                "cause": "",
-                "started_ns": None,
-                "ended_ns": time.time_ns(),
-                "usage": {},
-                "cpu_seconds": 0.0,
-            },
-        )
-    finally:
-        os.close(dir_fd)
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """The mount plan of a job's new root, as data.
 
 An operation is a tuple: its name and its arguments. ``plan_template`` describes the read-only root that the launcher builds
-once in a mount namespace of its own; ``plan_job`` what each job adds to its copy. Both are pure; ``execute`` touches the kernel.
+once in a mount namespace of its own; ``plan_spare`` and ``plan_job`` what each job adds to its copy. All are pure;
+``execute`` touches the kernel.
 """
 
 from __future__ import annotations
@@ -66,35 +67,46 @@ def plan_template(root: str) -> list[tuple[Any, ...]]:
     return plan
 
 
-def plan_job(template: str, spec: dict) -> tuple[list[tuple[Any, ...]], str]:  # type: ignore[type-arg]
-    """What a job adds to its copy of the template, and its new root's path. spec: the launch spec."""
-    rootfs = spec["rootfs"]
+def plan_spare(template: str) -> list[tuple[Any, ...]]:
+    """What every job with the host's system directories adds to its copy of the template, whatever its spec."""
+    return _plan_kernel_files(template, template)
+
+
+def plan_job(template: str, spec: dict[str, Any]) -> tuple[list[tuple[Any, ...]], str]:
+    """What a job's spec adds to that, and its new root's path. spec: the launch spec."""
     root = template
     plan: list[tuple[Any, ...]] = []
-    if rootfs != "host":
+    if spec["rootfs"] != "host":
         root = f"{template}/run/root"
         plan += [
             ("tmpfs", f"{template}/run", "mode=0755,size=64m", MS_NODEV),
             *(("directory", f"{template}/run/{name}", 0o755) for name in ("upper", "work", "root")),
-            ("overlay", rootfs, f"{template}/run/upper", f"{template}/run/work", root),
+            ("overlay", spec["rootfs"], f"{template}/run/upper", f"{template}/run/work", root),
             *(("directory", f"{root}/{name}", 0o755) for name in ("dev", "proc", "work", "tmp")),
             ("bind", f"{template}/dev", f"{root}/dev", MS_NOSUID | MS_NOEXEC | MS_RDONLY),
+            *_plan_kernel_files(root, template),
         ]
+    elif spec["script"] is not None:
+        plan.append(("tmpfs", f"{root}/run", "mode=0755,size=4m", MS_NOSUID | MS_NODEV))
     tmp = f"mode=1777,size={spec['tmp_bytes']}"
     plan += [
-        ("proc", f"{root}/proc"),
-        *(("mask", f"{root}/proc/{name}", f"{template}/dev/null") for name in MASKED_PATHS),
-        *(("protect", f"{root}/proc/{name}") for name in READ_ONLY_PATHS),
         ("tmpfs", f"{root}/tmp", tmp, MS_NOSUID | MS_NODEV),
         ("tmpfs", f"{root}/dev/shm", tmp, MS_NOSUID | MS_NODEV | MS_NOEXEC),
-        ("devpts", f"{root}/dev/pts"),
         ("workspace", spec["workspace"], f"{root}/work"),
     ]
-    if rootfs == "host" and spec.get("script") is not None:
-        plan.append(("tmpfs", f"{root}/run", "mode=0755,size=4m", MS_NOSUID | MS_NODEV))
     if spec["network"] == "host":
         plan.append(("resolv", "/etc/resolv.conf", f"{root}/etc/resolv.conf"))
     return plan, root
+
+
+def _plan_kernel_files(root: str, template: str) -> list[tuple[Any, ...]]:
+    """/proc of the job's own pid namespace, masked, and terminals of its own."""
+    return [
+        ("proc", f"{root}/proc"),
+        *(("mask", f"{root}/proc/{name}", f"{template}/dev/null") for name in MASKED_PATHS),
+        *(("protect", f"{root}/proc/{name}") for name in READ_ONLY_PATHS),
+        ("devpts", f"{root}/dev/pts"),
+    ]
 
 
 def execute(plan: list[tuple[Any, ...]]) -> None:
@@ -197,7 +209,7 @@ def _devpts(target: str) -> None:
     mount("devpts", target, "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620")
 
 
-def _workspace(workspace: dict, target: str) -> None:  # type: ignore[type-arg]
+def _workspace(workspace: dict[str, Any], target: str) -> None:
     flags = MS_NOSUID | MS_NODEV
     if workspace["type"] == "tmpfs":
         mount("tmpfs", target, "tmpfs", flags, f"mode=0755,size={workspace['bytes']}")

@@ -26,6 +26,7 @@ MS_NOATIME = 1024
 MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
 MNT_DETACH = 2
 
 PR_SET_DUMPABLE = 4
@@ -126,6 +127,14 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0) -> int:
     return _check(
         _libc.prctl(ctypes.c_int(option), *(ctypes.c_ulong(value) for value in (arg2, arg3, 0, 0))), f"prctl({option})"
     )
+
+
+def drop_bounding_set(last: int, keep: int) -> None:
+    """PR_CAPBSET_DROP for every capability up to ``last`` that is not in the mask ``keep``."""
+    call = _libc.prctl
+    for number in range(last + 1):
+        if not keep >> number & 1:
+            _check(call(PR_CAPBSET_DROP, number, 0, 0, 0), "PR_CAPBSET_DROP")
 
 
 def set_name(name: str) -> None:

@@ -63,6 +63,23 @@ def read_notes(directory: str) -> AttemptNotes | None:
     )
 
 
+def read_exit(directory: str) -> dict[str, Any] | None:
+    """The exit record; None if there is none, or only what a power cut left of one.
+
+    Raises ValueError for one of another version.
+    """
+    try:
+        with open(f"{directory}/{exit_record.EXIT}", "rb") as file:
+            record = json.load(file)
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("outcome"), dict):
+        return None
+    if record.get("version") != exit_record.VERSION:
+        raise ValueError(f"{directory}/{exit_record.EXIT}: version {record.get('version')!r} is not known")
+    return record
+
+
 def read_state(directory: str) -> InitState | None:
     """Init's state file; None if the command was certainly never executed."""
     try:

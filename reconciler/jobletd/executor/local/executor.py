@@ -44,7 +44,9 @@ class LocalExecutor:
         self._clock = clock
         self._boot_id = exit_record.boot_id()
         self._launcher = LauncherProcess(
-            template=f"{settings.run_directory}/template", seccomp={"default": compile_default()}
+            template=f"{settings.run_directory}/template",
+            seccomp={"default": compile_default()},
+            inits_cgroup=hierarchy.inits_directory,
         )
         self._ids = IdRanges(base=settings.id_base, count=settings.id_count, slots=settings.id_slots)
         self._nudge: Callable[[AttemptId], None] = _nobody
@@ -191,6 +193,7 @@ class LocalExecutor:
                     "usage": {},
                     "cpu_seconds": 0.0,
                 },
+                durable=True,
             )
         finally:
             os.close(fd)
@@ -213,29 +216,33 @@ class LocalExecutor:
         directory = self._settings.attempt_directory(attempt_id)
         if not os.path.isdir(directory):
             return NeverSubmitted()
-        # Before the record: an init that ends in between is then seen with its record, never without.
-        alive = attempt_files.lock_is_held(directory)
-        if not alive:
+        if (ended := self._look_for_record(attempt_id, directory)) is not None:
+            return ended
+        if not attempt_files.lock_is_held(directory):
             return self._look_at_dead(attempt_id, directory)
         state = attempt_files.read_state(directory)
         if attempt_id not in self._watched:
             self._adopt(attempt_id, state)
         if state is None or state.started_ns is None:
             return Pending()
-        usage = self._usage(attempt_id)
-        return Running(state.started_ns, usage, self._limits_of(attempt_id))
+        return Running(state.started_ns, self._usage(attempt_id), self._limits_of(attempt_id))
 
-    def _look_at_dead(self, attempt_id: AttemptId, directory: str) -> Observation:
-        """Nobody holds the lock: its record, or what its absence means."""
+    def _look_for_record(self, attempt_id: AttemptId, directory: str) -> Ended | None:
+        """With its exit record an attempt has ended, even if its init still makes it durable."""
         try:
-            record = exit_record.read(directory)
+            record = attempt_files.read_exit(directory)
         except ValueError as error:
             return self._over(attempt_id, Unknown(str(error)), Reason.LOST)
+        if record is None:
+            return None
         notes = self._notes_of(attempt_id)
-        if record is not None:
-            end = end_of(record, self._parse_usage, notes.words if notes else {})
-            ended = Ended(end, self._limits_of(attempt_id))
-            self._ended[attempt_id] = ended
+        end = end_of(record, self._parse_usage, notes.words if notes else {})
+        self._ended[attempt_id] = Ended(end, self._limits_of(attempt_id))
+        return self._ended[attempt_id]
+
+    def _look_at_dead(self, attempt_id: AttemptId, directory: str) -> Observation:
+        """Nobody holds the lock: the record once more, for an init that ended in between, or what its absence means."""
+        if (ended := self._look_for_record(attempt_id, directory)) is not None:
             return ended
         state = attempt_files.read_state(directory)
         if state is None:

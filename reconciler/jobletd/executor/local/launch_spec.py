@@ -107,17 +107,17 @@ def launch_spec(
         "capabilities": list(spec.isolation.capabilities),
         "seccomp": seccomp_profile(spec.isolation.capabilities),
         "rlimits": RLIMITS,
-        "stop_signal": stop_signal,
+        "stop_signal": int(stop_signal),
         "grace_seconds": spec.stop.grace_seconds,
         "timeout_seconds": min(timeouts) if timeouts else None,
-        "cgroup": cgroup,
+        "cgroup": dict(cgroup),
     }
 
 
-def seccomp_profile(capabilities: tuple[str, ...]) -> dict[str, str]:
+def seccomp_profile(capabilities: tuple[str, ...]) -> dict[str, str | bytes]:
     """The profile by its name, as the launcher has it; or its program, where a capability needs calls of its own."""
     more = frozenset(capabilities) & WITH_CAPABILITY.keys()
-    return {"program": compile_default(more).hex()} if more else {"name": "default"}
+    return {"program": compile_default(more)} if more else {"name": "default"}
 
 
 def argv_of(manifest: JobManifest) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import marshal
 import os
 import socket
 import subprocess
@@ -54,9 +54,10 @@ class Refused:
 class LauncherProcess:
     """At most one launcher at a time."""
 
-    def __init__(self, *, template: str, seccomp: Mapping[str, bytes]) -> None:
+    def __init__(self, *, template: str, seccomp: Mapping[str, bytes], inits_cgroup: str | None) -> None:
         self._template = template
         self._seccomp = dict(seccomp)
+        self._inits_cgroup = inits_cgroup
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._waiting: dict[str, asyncio.Future[Launched | AlreadyLaunched | Refused]] = {}
@@ -88,7 +89,8 @@ class LauncherProcess:
                 {
                     "version": PROTOCOL_VERSION,
                     "template": self._template,
-                    "seccomp": {name: program.hex() for name, program in self._seccomp.items()},
+                    "seccomp": self._seccomp,
+                    "init_into": self._inits_cgroup,
                 }
             )
             try:
@@ -132,7 +134,7 @@ class LauncherProcess:
             raise LauncherDied("the launcher has ended")
         memfd = os.memfd_create("launch", os.MFD_CLOEXEC)
         try:
-            data = memoryview(json.dumps(message).encode())
+            data = memoryview(marshal.dumps(dict(message)))
             while data:
                 data = data[os.write(memfd, data) :]
             os.lseek(memfd, 0, os.SEEK_SET)
@@ -156,7 +158,7 @@ class LauncherProcess:
         if not data:
             self._died()
             return
-        message = json.loads(data)
+        message = marshal.loads(data)  # noqa: S302  from our own child
         if message.get("ready"):
             if self._ready is not None and not self._ready.done():
                 self._ready.set_result(None)

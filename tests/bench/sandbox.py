@@ -1,0 +1,118 @@
+"""Our launcher driven directly, as the daemon drives it, without an event loop; for the benchmarks."""
+
+from __future__ import annotations
+
+import marshal
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import joblet
+from joblet.cgroup import CgroupLimits, open_hierarchy
+from joblet.clock import SystemClock
+from joblet.manifest import JobManifest
+from joblet.sandbox.seccomp import compile_default
+from jobletd.executor import AttemptRequest
+from jobletd.executor.local.launch_spec import launch_spec
+from jobletd.model import AttemptId
+
+LIMITS = CgroupLimits(cpu_percent=100, memory_bytes=64 << 20, pids=64)
+
+
+class Sandbox:
+    """A launcher with everything on: all namespaces, user ids, seccomp, cgroup limits, logs, exit records."""
+
+    def __init__(self, limits: CgroupLimits = LIMITS) -> None:
+        self.limits = limits
+        self.root = Path(tempfile.mkdtemp(prefix="joblet-bench-"))
+        self.hierarchy = open_hierarchy(f"/sys/fs/cgroup/joblet-bench-{os.getpid()}.slice/joblet.service")
+        self.hierarchy.prepare()
+        self.clock = SystemClock()
+        self.count = 0
+        self.finished: list[str] = []
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        package = Path(joblet.__file__).parent.parent
+        code = f"import sys; sys.path.insert(0, {str(package)!r}); from joblet.sandbox.launcher import main; main()"
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", code, str(theirs.fileno())], pass_fds=[theirs.fileno()], env={}
+            )
+        self._send(
+            {
+                "version": 1,
+                "template": f"{self.root}/template",
+                "seccomp": {"default": compile_default()},
+                "init_into": self.hierarchy.inits_directory,
+            }
+        )
+        self.socket.recv(4096)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.socket.close()
+        self.process.wait()
+        for attempt_id in self.hierarchy.list_attempts():
+            self.hierarchy.kill(attempt_id)
+        self.clean_up()
+        self.hierarchy.remove_base()
+        shutil.rmtree(self.root)
+
+    def start(self, command: list[str]) -> tuple[str, int, int]:
+        """Launch; returns the attempt's id, the init's pid and its status pipe."""
+        self.count += 1
+        attempt_id = AttemptId(f"bench-{os.getpid()}-{self.count}")
+        directory = self.root / attempt_id
+        (directory / "work").mkdir(parents=True)
+        manifest = JobManifest.model_validate(
+            {"apiVersion": "joblet/v1", "kind": "Job", "metadata": {"name": "bench"}, "spec": {"command": command}}
+        )
+        spec = launch_spec(
+            AttemptRequest(attempt_id, "bench", self.count, manifest, None),
+            attempt_dir=str(directory),
+            log_path=f"{directory}/log",
+            id_base=0x7000_0000,
+            id_count=65536,
+            workspace={"type": "directory", "path": f"{directory}/work"},
+            stop_signal=15,
+            cgroup=self.hierarchy.plan(attempt_id, self.limits),
+        )
+        self._send(spec)
+        data, fds, _, _ = socket.recv_fds(self.socket, 8192, 2)
+        answer = marshal.loads(data)
+        if "pid" not in answer:
+            raise RuntimeError(f"not launched: {answer}")
+        os.close(fds[0])
+        self.finished.append(attempt_id)
+        return attempt_id, answer["pid"], fds[1]
+
+    def run(self, command: list[str]) -> None:
+        """Launch and wait until its exit is recorded."""
+        attempt_id, _, status = self.start(command)
+        while b"ended" not in (told := os.read(status, 256)):
+            if not told:
+                raise RuntimeError(f"{attempt_id} ended without a word")
+        os.close(status)
+        if not (self.root / attempt_id / "exit.json").exists():
+            raise RuntimeError(f"{attempt_id} left no exit record")
+
+    def clean_up(self) -> None:
+        """Remove what ended attempts hold: outside of what is timed, as it is in the daemon."""
+        while self.finished:
+            attempt_id = self.finished.pop()
+            self.hierarchy.remove(attempt_id)
+            shutil.rmtree(self.root / attempt_id)
+
+    def _send(self, message: Any) -> None:
+        memfd = os.memfd_create("bench")
+        os.write(memfd, marshal.dumps(message))
+        os.lseek(memfd, 0, os.SEEK_SET)
+        socket.send_fds(self.socket, [b"request"], [memfd])
+        os.close(memfd)
