@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from joblet.pki.names import general_name
 from joblet.pki.roles import Role
 
 CA_DAYS = 3650
@@ -52,8 +52,11 @@ class Authority:
         return cls(KeyPair(_pem(builder.sign(key, hashes.SHA256())), _key_pem(key)))
 
     def issue_server(self, names: Sequence[str], now: datetime.datetime, *, days: float = LEAF_DAYS) -> KeyPair:
-        """A server certificate for these names and addresses, and those that every Joblet server answers to."""
-        alternatives = [_general_name(name) for name in dict.fromkeys((*ALWAYS_NAMES, *names))]
+        """A server certificate for these names and addresses, and those that every Joblet server answers to.
+
+        Raises InvalidName.
+        """
+        alternatives = [general_name(name) for name in dict.fromkeys((*ALWAYS_NAMES, *names))]
         extension = x509.SubjectAlternativeName(alternatives)
         return self._issue(_name("joblet-server", None), ExtendedKeyUsageOID.SERVER_AUTH, now, days, extension)
 
@@ -105,13 +108,6 @@ def _name(common: str, unit: str | None) -> x509.Name:
     if unit is not None:
         attributes.append(x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit))
     return x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, common)])
-
-
-def _general_name(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
 
 
 def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:

@@ -45,18 +45,25 @@ def init(
             help="A name or address by which clients reach this host; may be repeated. Without: loopback alone."
         ),
     ] = None,
-    port: Annotated[int, typer.Option(help="The port of the API; 0: one that is free at each start.")] = 50051,
+    port: Annotated[
+        int, typer.Option(help="The port of the API; 0: one that is free at each start.", min=0, max=65535)
+    ] = 50051,
     cgroup_base: Annotated[str, typer.Option(help="Where the jobs' cgroups lie.")] = DEFAULT_CGROUP_BASE,
 ) -> None:
     """Make configuration, certificates, spool and state directories under one root."""
+    from shlex import quote
+
     from jobletd.setup import Setup, make_root
 
     files = make_root(Setup(root, tuple(address or ()), port, cgroup_base))
-    typer.echo(f"set up under {root}:")
-    for path in files:
-        typer.echo(f"  {path}")
-    typer.echo(f"next: joblet serve --config {files[0]}")
-    typer.echo(f"then: rnx --config {files[1]} list")
+    server, admin, viewer = files
+    typer.echo(f"Set up under {os.path.abspath(root)}:")
+    typer.echo(f"  {server}  the daemon's configuration, with its certificate and key")
+    typer.echo(f"  {admin}  for clients that may do all")
+    typer.echo(f"  {viewer}  for clients that may read")
+    typer.echo("Next:")
+    typer.echo(f"  joblet serve --config {quote(server)}")
+    typer.echo(f"  rnx --config {quote(admin)} list")
 
 
 @app.command(epilog="Example: joblet serve --config /opt/joblet/config/joblet-config.yml")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import fcntl
 import os
 import signal
@@ -15,7 +16,7 @@ from joblet.atomicfile import write_atomic
 from joblet.clock import SystemClock
 from joblet.config.server import ServerConfig, load_server_config
 from joblet.errors import JobletError
-from joblet.pki import expires
+from joblet.pki import CertificateError, check_certificate, load_certificate
 from jobletd.desired import DesiredState
 from jobletd.executor.local import LocalExecutor, LocalSettings
 from jobletd.logging_setup import set_up_logging
@@ -30,10 +31,10 @@ from jobletd.services.server import ApiServer
 from jobletd.sources.spool import Spool, SpoolSettings
 from jobletd.sources.status_files import StatusFiles
 from jobletd.store import Store
-from jobletd.tls_front import PEER_NAME_LENGTH, Credentials, CredentialsError, TlsFront
+from jobletd.tls_front import PEER_NAME_LENGTH, Credentials, TlsFront
 
 SOCKET_PATH_LENGTH = 107  # sockaddr_un.sun_path, less its final NUL
-WARN_DAYS = 30
+WARN_BEFORE = datetime.timedelta(days=30)
 log = structlog.get_logger("serve")
 
 
@@ -216,16 +217,18 @@ class Daemon:
             log.info("certificates reloaded")
 
     def _note_expiry(self, config: ServerConfig) -> None:
-        """Raises CredentialsError for what is no certificate."""
-        try:
-            end = expires(config.security.server_cert)
-        except ValueError as error:
-            todo = "embed its PEM text"
-            raise CredentialsError("is no certificate", where="security.serverCert", todo=todo) from error
+        """Warn of a server certificate that clients refuse, or soon will. Raises CertificateError for what is none."""
+        security, where = config.security, "security.serverCert"
+        end = load_certificate(security.server_cert, where=where).not_valid_after_utc
         self._certificate_expires_ns = int(end.timestamp()) * 10**9
-        if (left := self._certificate_expires_ns - self._clock.wall_ns()) < WARN_DAYS * 86_400 * 10**9:
-            what = "has expired, and clients refuse it" if left < 0 else "expires soon"
-            log.warning("server certificate", state=what, expires=end.isoformat())
+        now = datetime.datetime.fromtimestamp(self._clock.wall_ns() / 1e9, datetime.UTC)
+        try:
+            check_certificate(security.server_cert, security.ca_cert, now, where=where)
+        except CertificateError as error:
+            log.warning("clients refuse the server certificate", error=str(error))
+        else:
+            if end - now < WARN_BEFORE:
+                log.warning("the server certificate expires soon", expires=end.isoformat(" ", "seconds"))
 
     def _background(self, stack: AsyncExitStack, name: str, coroutine: object) -> None:
         """A part that runs until the end; if it breaks, the daemon ends with status 1, and systemd starts a new one."""

@@ -6,24 +6,27 @@ import datetime
 import os
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+import psutil
 import yaml
 
 from joblet.atomicfile import write_atomic
 from joblet.errors import JobletError
-from joblet.pki import Authority, KeyPair, Role
+from joblet.pki import Authority, InvalidName, KeyPair, Role, check_name, is_address
 
-# (below the root, mode): only root looks into those with keys, state and sockets.
+CONFIG, ADMIN, VIEWER = "joblet-config.yml", "rnx-config.yml", "rnx-config-viewer.yml"
+# (below the root, mode): only root looks into those with keys, state and sockets. A job's own root lies below state.
 DIRECTORIES = (
-    ("config", 0o700),
     ("spool", 0o755),
     ("spool/status", 0o755),
     ("state", 0o711),
     ("log", 0o750),
     ("run", 0o700),
 )
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  listened on if names of the outside were given
 
 
 class SetupError(JobletError):
@@ -40,54 +43,104 @@ class Setup:
     cgroup_base: str
 
 
-class Literal(str):
+class Block(str):
     """Text that is written as a block, so that certificates stay readable."""
 
 
-def _represent_literal(dumper: yaml.SafeDumper, text: Literal) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style="|")
+class Dumper(yaml.SafeDumper):
+    """Knows Block."""
 
 
-yaml.SafeDumper.add_representer(Literal, _represent_literal)
+Dumper.add_representer(
+    Block, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style="|")
+)
 
 
 def make_root(setup: Setup) -> list[str]:
-    """Make everything; returns the paths of the files for people. Raises SetupError."""
+    """Make everything; returns the paths of the files for people. Raises SetupError, InvalidName, and leaves nothing then."""
     root = os.path.abspath(setup.root)
-    if os.path.exists(f"{root}/config/joblet-config.yml"):
-        raise SetupError("is set up already", where=root, todo="choose another directory, or remove this one first")
-    existed = os.path.isdir(root)
+    addresses = tuple(check_name(address) for address in setup.addresses)
+    refuse_what_is_there(root)
     try:
-        return _make(root, setup)
+        with undone_on_failure() as made:
+            make_directory(f"{root}/config", 0o700, made)
+            for name, mode in DIRECTORIES:
+                make_directory(f"{root}/{name}", mode, made)
+            write_config(root, files(root, setup, addresses), made)
     except OSError as error:
-        if not existed:
-            shutil.rmtree(root, ignore_errors=True)
         raise SetupError(f"cannot be set up: {error.strerror}", where=error.filename or root) from error
+    return [f"{root}/config/{name}" for name in (CONFIG, ADMIN, VIEWER)]
 
 
-def _make(root: str, setup: Setup) -> list[str]:
-    for name, mode in DIRECTORIES:
+def refuse_what_is_there(root: str) -> None:
+    """Only empty directories are taken over, and a spool that was filled beforehand."""
+    if os.path.exists(f"{root}/config/{CONFIG}"):
+        raise SetupError("is set up already", where=root, todo="choose another --root, or remove this one first")
+    for name in ("config", "state", "log", "run"):
         path = f"{root}/{name}"
-        os.makedirs(path, mode, exist_ok=True)
-        os.chmod(path, mode)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if os.listdir(path):
+                raise SetupError("is there and not empty", where=path, todo="choose another --root, or remove it first")
+
+
+@contextmanager
+def undone_on_failure() -> Iterator[list[str]]:
+    """A list of what was made, in order; removed again if the block fails."""
+    made: list[str] = []
+    try:
+        yield made
+    except BaseException:
+        for path in reversed(made):
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def make_directory(path: str, mode: int, made: list[str]) -> None:
+    """With those above it. An empty one that is there gets the mode. Raises OSError."""
+    if os.path.isdir(path):
+        if not os.listdir(path):
+            os.chmod(path, mode)
+        return
+    missing = [path]
+    while not os.path.isdir(os.path.dirname(missing[-1])):
+        missing.append(os.path.dirname(missing[-1]))
+    for one in reversed(missing):
+        os.mkdir(one, 0o755)
+        made.append(one)
+    os.chmod(path, mode)
+
+
+def write_config(root: str, content: Mapping[str, bytes], made: list[str]) -> None:
+    """All files of the configuration directory at once: written beside it, then renamed into its place. Raises OSError."""
+    new = f"{root}/.config.new"
+    shutil.rmtree(new, ignore_errors=True)  # of an init that was killed
+    os.mkdir(new, 0o700)
+    made.append(new)
+    for name, data in content.items():
+        write_atomic(f"{new}/{name}", data)
+    os.rename(new, f"{root}/config")
+
+
+def files(root: str, setup: Setup, addresses: tuple[str, ...]) -> dict[str, bytes]:
+    """What stands in the configuration directory, with new keys."""
     now = datetime.datetime.now(datetime.UTC)
     authority = Authority.create(now)
-    server = authority.issue_server((*found_names(), *setup.addresses), now)
-    config = f"{root}/config"
-    write_atomic(f"{config}/ca.key", authority.pair.key.encode())
-    write_atomic(f"{config}/ca.crt", authority.pair.certificate.encode())
-    address = setup.addresses[0] if setup.addresses else "127.0.0.1"
-    for role, name in ((Role.ADMIN, "rnx-config.yml"), (Role.VIEWER, "rnx-config-viewer.yml")):
-        pair = authority.issue_client(str(role), role, now)
-        content = client_config(f"{address}:{setup.port}", pair, authority.pair.certificate)
-        write_atomic(f"{config}/{name}", dump(content))
-    # Last: where it is, the rest is.
-    write_atomic(f"{config}/joblet-config.yml", dump(server_config(root, setup, server, authority.pair.certificate)))
-    return [f"{config}/{name}" for name in ("joblet-config.yml", "rnx-config.yml", "rnx-config-viewer.yml")]
+    server = authority.issue_server((*found_names(), *addresses), now)
+    ca = authority.pair.certificate
+    first = addresses[0] if addresses else "127.0.0.1"
+    address = f"[{first}]:{setup.port}" if ":" in first else f"{first}:{setup.port}"
+    listen = "127.0.0.1" if not addresses else EVERYWHERE[any(":" in one for one in addresses)]
+    found = {
+        "ca.key": authority.pair.key.encode(),
+        "ca.crt": ca.encode(),
+        CONFIG: dump(server_config(root, setup, listen, server, ca)),
+    }
+    for role, name in ((Role.ADMIN, ADMIN), (Role.VIEWER, VIEWER)):
+        found[name] = dump(client_config(address, authority.issue_client(str(role), role, now), ca))
+    return found
 
 
-def server_config(root: str, setup: Setup, server: KeyPair, ca: str) -> dict[str, object]:
-    listen = "0.0.0.0" if setup.addresses else "127.0.0.1"  # noqa: S104  names of the outside were given
+def server_config(root: str, setup: Setup, listen: str, server: KeyPair, ca: str) -> dict[str, object]:
     return {
         "version": "3.0",
         "server": {"address": listen, "port": setup.port},
@@ -98,24 +151,28 @@ def server_config(root: str, setup: Setup, server: KeyPair, ca: str) -> dict[str
         "state": {"directory": f"{root}/state"},
         "logs": {"directory": f"{root}/log"},
         "run": {"directory": f"{root}/run"},
-        "security": {
-            "serverCert": Literal(server.certificate),
-            "serverKey": Literal(server.key),
-            "caCert": Literal(ca),
-        },
+        "security": {"serverCert": Block(server.certificate), "serverKey": Block(server.key), "caCert": Block(ca)},
     }
 
 
 def client_config(address: str, pair: KeyPair, ca: str) -> dict[str, object]:
-    node = {"address": address, "cert": Literal(pair.certificate), "key": Literal(pair.key), "ca": Literal(ca)}
+    node = {"address": address, "cert": Block(pair.certificate), "key": Block(pair.key), "ca": Block(ca)}
     return {"version": "3.0", "nodes": {"default": node}}
 
 
 def dump(content: dict[str, object]) -> bytes:
-    return yaml.safe_dump(content, sort_keys=False).encode()
+    return yaml.dump(content, Dumper=Dumper, sort_keys=False).encode()
 
 
-def found_names() -> Sequence[str]:
-    """The host's own name, if it is one that a certificate can hold."""
-    name = socket.gethostname()
-    return [name] if name and name.isascii() and len(name) < 64 and "_" not in name else []
+def found_names() -> list[str]:
+    """The host's own name and addresses, less what no certificate can hold or means another host elsewhere."""
+    found = [socket.gethostname()]
+    for addresses in psutil.net_if_addrs().values():
+        found += [one.address for one in addresses if one.family in (socket.AF_INET, socket.AF_INET6)]
+    names: list[str] = []
+    for name in found:
+        with suppress(InvalidName):
+            checked = check_name(name)
+            if not (is_address(checked) and checked.startswith(("127.", "fe80:", "169.254."))):
+                names.append(checked)
+    return list(dict.fromkeys(names))

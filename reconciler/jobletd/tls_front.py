@@ -216,7 +216,8 @@ def _listen(family: int, place: tuple[Any, ...]) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # ``::`` means every address of the host, IPv4 ones too.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, place[0] != "::")
         listener.bind(place)
         listener.listen(BACKLOG)
     except OSError:
@@ -227,7 +228,7 @@ def _listen(family: int, place: tuple[Any, ...]) -> socket.socket:
 
 def printable(peer: tuple[Any, ...]) -> str:
     """``127.0.0.1:4711`` or ``[::1]:4711``."""
-    host, port = peer[:2]
+    host, port = peer[0].removeprefix("::ffff:"), peer[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
