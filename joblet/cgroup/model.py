@@ -67,7 +67,7 @@ class CgroupPlan(TypedDict):
     """How to make an attempt's cgroup, as plain data: launcher and init carry it out without this package.
 
     mkdir: directories in order. write: (file, value, limit). init_into, command_into: directories for CLONE_INTO_CGROUP.
-    join: files that take the command's pid. usage: what the exit record quotes. oom: where OOM kills are told.
+    join: files by which the command moves itself in, writing 0. usage: what the exit record quotes. oom: where kills are told.
     """
 
     mkdir: list[str]

@@ -175,7 +175,8 @@ class V1Hierarchy(Hierarchy):
             "write": self.limit_files(attempt_id, limits, only_set=True),
             "init_into": f"{self._bases[0]}/{INITS}" if hybrid else None,
             "command_into": tracking if hybrid else None,
-            "join": [f"{tree}/cgroup.procs" for tree in trees],
+            # Not cgroup.procs: to move whole thread groups, the kernel waits for a grace period of RCU, some 10 ms.
+            "join": [f"{tree}/tasks" for tree in trees],
             "usage": self.usage_files(attempt_id),
             "oom": {"control": f"{memory}/memory.oom_control", "event_control": f"{memory}/cgroup.event_control"}
             if memory

@@ -1,7 +1,6 @@
 """What the command's process does from its birth to its exec: privileges are dropped in one visible sequence, top to bottom.
 
-It is born before it is known what it will run: what needs no spec is done while init waits, and what needs no cgroup while
-init mounts. Then it waits for the word to go.
+Its namespaces were made before it was known what will run, and are entered; into its cgroup it is born.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import _signal
 import _socket  # the C parts alone: signal.py and socket.py would cost each launch their imports
 import errno
 import fcntl
-import marshal
 import os
 import resource
 
@@ -24,43 +22,67 @@ if TYPE_CHECKING:
 SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
-LENGTH_BYTES = 8
-GO = b"g"
+READY = b"r"
 _LAST_CAPABILITY = last_capability()  # read once, in the launcher
 _DEFAULTS = (*(_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGCHLD, _signal.SIGINT, _signal.SIGTERM, _signal.SIGUSR1),)
 
 
-def become_command(orders: int, errors: int, own_network: bool) -> None:
-    """Turn this process, new in its namespaces, into the command. Never returns.
+class Doors:
+    """Descriptors by which the command's process gets to where it belongs.
 
-    orders: where init writes what to run, then GO once user mapping and cgroups are set; end of file: nothing. errors: where
-    one line ``code text`` goes if the command can't be executed; it closes itself on exec.
+    cgroups: ``tasks`` files of v1 controllers. namespaces: the user namespace first. standard: stdin, stdout, stderr.
     """
-    what = ""
-    command = ""
+
+    def __init__(self, cgroups: list[int], namespaces: list[int], standard: tuple[int, int, int]) -> None:
+        self.cgroups = cgroups
+        self.namespaces = namespaces
+        self.standard = standard
+
+    def enter(self) -> None:
+        for fd in self.cgroups:
+            # Only for a thread that moves itself, by this file and not cgroup.procs, the kernel takes no lock over all forks.
+            os.write(fd, b"0")
+        for fd in self.namespaces:
+            syscalls.setns(fd, 0)
+        for number, fd in enumerate(self.standard):
+            os.dup2(fd, number)
+
+
+def furnish_namespaces(ready: int, own_network: bool) -> None:
+    """In a process born in the namespaces of a command to come: what they need, a word to init, wait to be killed."""
     try:
-        os.setsid()
         if own_network:
             bring_loopback_up()
-        restore_signals()
-        os.umask(0o022)
-        spec = receive(orders)
-        command = spec["argv"][0]
-        keep = mask_of(spec["capabilities"])
+        os.write(ready, READY)
+        while True:
+            _signal.pause()
+    finally:
+        os._exit(1)
+
+
+def become_command(spec: dict[str, Any], doors: Doors, seccomp: bytes, errors: int) -> None:
+    """Turn this process, new in its cgroup, into the command. Never returns.
+
+    spec: the launch spec. errors: where one line ``code text`` goes if the command can't be executed; it closes itself on exec.
+    """
+    what = ""
+    command = spec["argv"][0]
+    try:
+        doors.enter()
+        os.setsid()
+        syscalls.unshare(syscalls.CLONE_NEWCGROUP)
         syscalls.sethostname(spec["hostname"])
         set_limits(spec["rlimits"])
-        syscalls.drop_bounding_set(_LAST_CAPABILITY, keep)
-        if os.read(orders, 1) != GO:
-            os._exit(126)
-        syscalls.unshare(syscalls.CLONE_NEWCGROUP)
-        drop_privileges(spec["uid"], spec["gid"], keep)
+        drop_privileges(spec["uid"], spec["gid"], mask_of(spec["capabilities"]))
         what = f"workdir {spec['workdir']}"
         os.chdir(spec["workdir"])
         what = ""
+        os.umask(0o022)
+        restore_signals()
         syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-        if spec["seccomp"]:
-            syscalls.set_seccomp_filter(spec["seccomp"])
+        if seccomp:
+            syscalls.set_seccomp_filter(seccomp)
         what = command
         execute(spec["argv"], spec["env"])
     except OSError as error:
@@ -70,31 +92,6 @@ def become_command(orders: int, errors: int, own_network: bool) -> None:
         report(errors, 126, f"{type(error).__name__}: {error}")
     finally:
         os._exit(126)
-
-
-def send(orders: int, spec: dict[str, Any]) -> None:
-    """Init's side: what to run."""
-    data = marshal.dumps(spec)
-    view = memoryview(len(data).to_bytes(LENGTH_BYTES, "little") + data)
-    while view:
-        view = view[os.write(orders, view) :]
-
-
-def receive(orders: int) -> dict[str, Any]:
-    """What to run, once it is known; ends the process at end of file."""
-    head = os.read(orders, LENGTH_BYTES)
-    if not head:
-        os._exit(0)
-    left = int.from_bytes(head, "little")
-    parts = []
-    while left:
-        part = os.read(orders, left)
-        if not part:
-            os._exit(0)
-        parts.append(part)
-        left -= len(part)
-    spec: dict[str, Any] = marshal.loads(b"".join(parts))
-    return spec
 
 
 def report(errors: int, code: int, text: str) -> None:
@@ -126,6 +123,7 @@ def set_limits(rlimits: dict[str, list[int]]) -> None:
 def drop_privileges(uid: int, gid: int, keep: int) -> None:
     """Become (uid, gid) of the job's user namespace with no capability but those in the mask ``keep``."""
     os.setgroups([])
+    syscalls.drop_bounding_set(_LAST_CAPABILITY, keep)
     syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
     os.setresgid(gid, gid, gid)

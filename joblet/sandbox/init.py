@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _signal
 import _socket  # the C parts alone: signal.py and socket.py would be in every init's memory
+import errno
 import fcntl
 import marshal
 import os
@@ -57,11 +58,12 @@ class Init:
         self.killing = False
         self.deadline: float | None = None  # of the timeout, then of the grace; CLOCK_BOOTTIME
         self.start_error: tuple[int, str] | None = None
+        self.command_cgroup_fd: int | None = None
         self.oom_fd = -1
         self.oom_event = -1
 
     def prepare(self) -> None:
-        """Be a spare: signals, kernel files, and a process that will be the command, in namespaces of its own."""
+        """Be a spare: signals, kernel files, output pipes, and the namespaces that the command will enter."""
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         syscalls.set_name("joblet-init")
         self.wake_read, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -70,27 +72,37 @@ class Init:
             _signal.signal(number, _nothing)
         self.host_pid, self.start_time = host_identity()
         execute(plan_spare(self.template))
-        self.make_command_process()
+        self.null_fd = os.open(f"{self.template}/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self.out_read, self.out_write = output_pipe()
+        self.err_read, self.err_write = output_pipe()
+        self.make_namespaces()
 
-    def make_command_process(self) -> None:
-        """clone3 what will be the command; it prepares itself meanwhile."""
-        self.out_read, self.out_write = os.pipe2(os.O_CLOEXEC)
-        self.err_read, self.err_write = os.pipe2(os.O_CLOEXEC)
-        orders_read, self.orders = os.pipe2(os.O_CLOEXEC)
-        self.errors_fd, errors_write = os.pipe2(os.O_CLOEXEC)
-        null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    def make_namespaces(self) -> None:
+        """The command's namespaces, held by descriptors: a process is born in them, furnishes them, and is gone.
+
+        The command is cloned later, when its cgroup is known, straight into it: to move a process into a cgroup takes the
+        kernel a grace period of RCU, some 10 ms.
+        """
         flags = syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+        names = ["user", "ipc", "uts"]  # the user namespace first: it gives the right to enter the others
         if self.own_network:
             flags |= syscalls.CLONE_NEWNET
-        self.main_pid, pidfd = syscalls.clone3(flags)
-        if self.main_pid == 0:
-            _signal.set_wakeup_fd(-1)
-            for source, target in ((null_fd, 0), (self.out_write, 1), (self.err_write, 2)):
-                os.dup2(source, target)
-            os.close(self.orders)
-            command.become_command(orders_read, errors_write, self.own_network)
-        for fd in (null_fd, orders_read, errors_write, pidfd):
-            os.close(fd)
+            names.append("net")
+        ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
+        pid, pidfd = syscalls.clone3(flags)
+        if pid == 0:
+            command.furnish_namespaces(ready_write, self.own_network)
+        os.close(ready_write)
+        if os.read(ready_read, 1) != command.READY:
+            raise OSError(errno.EIO, "the command's namespaces could not be made")
+        # The mounted /proc of our own pid namespace: in the host's that pid is somebody else.
+        directory = f"{self.template}/proc/{pid}"
+        self.namespace_fds = [os.open(f"{directory}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in names]
+        self.map_fds = [os.open(f"{directory}/{name}", os.O_WRONLY | os.O_CLOEXEC) for name in ("uid_map", "gid_map")]
+        os.kill(pid, _signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(pidfd)
+        os.close(ready_read)
 
     def wait_for_work(self, control: _socket.socket) -> None:
         """Until the launcher sends a launch spec with the attempt's lock and status pipe; ends with it."""
@@ -109,7 +121,7 @@ class Init:
         """All of the attempt. The exit record is written in every case."""
         try:
             self.set_up()
-            self.release_command()
+            self.start_command()
             self.supervise()
             outcome = self.outcome()
         except Exception as error:  # the record must be written, whatever it was
@@ -127,16 +139,10 @@ class Init:
     # --- set-up -------------------------------------------------------------------------------------------------------
 
     def set_up(self) -> None:
-        """Everything that needs the host's tree, then the new root. The command's process reads its orders meanwhile."""
+        """Everything that needs the host's tree, then the new root."""
         spec = self.spec
         if spec["timeout_seconds"] is not None:
             self.deadline = now() + spec["timeout_seconds"]
-        profile = spec["seccomp"]
-        orders = {
-            name: spec[name] for name in ("argv", "env", "workdir", "hostname", "uid", "gid", "capabilities", "rlimits")
-        }
-        orders["seccomp"] = profile["program"] if "program" in profile else self.profiles[profile["name"]]
-        command.send(self.orders, orders)
         self.open_log()
         self.open_cgroup_files()
         plan, root = plan_job(self.template, spec)
@@ -158,8 +164,9 @@ class Init:
         """While the host's tree is there: what the exit record quotes, where the command is put, and the OOM watch."""
         plan = self.spec["cgroup"]
         self.usage_fds = {key: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for key, path in plan["usage"].items()}
-        join = [f"{plan['command_into']}/cgroup.procs", *plan["join"]] if plan["command_into"] else plan["join"]
-        self.join_fds = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in join]
+        self.join_fds = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in plan["join"]]
+        if plan["command_into"]:
+            self.command_cgroup_fd = os.open(plan["command_into"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         oom = plan["oom"] or {}
         if "event_control" in oom:
             # v1 knows no memory.oom.group: wait for the event, and kill the others ourselves.
@@ -200,28 +207,29 @@ class Init:
 
     # --- the command --------------------------------------------------------------------------------------------------
 
-    def release_command(self) -> None:
-        """Map its users, put it into its cgroups, let it go."""
+    def start_command(self) -> None:
+        """Map its users, and clone3 it into its cgroup, with all of our rights; it drops them itself, and so do we."""
         spec = self.spec
-        for read, write in ((self.out_read, self.out_write), (self.err_read, self.err_write)):
-            # The pipes belong to the command's user, which may then open /dev/stdout.
-            os.fchown(write, spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"])
-            os.close(write)
-            enlarge(read)
-            os.set_blocking(read, False)
-        self.streams = {self.out_read: "stdout", self.err_read: "stderr"}
         mapping = b"0 %d %d" % (spec["id_base"], spec["id_count"])
-        for name in ("uid_map", "gid_map"):
-            fd = os.open(f"/proc/{self.main_pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        for fd in self.map_fds:
             os.write(fd, mapping)
-            os.close(fd)
-        for fd in self.join_fds:
-            os.write(fd, b"%d" % self.main_pid)
-            os.close(fd)
+        for fd in (self.out_write, self.err_write):
+            # The pipes belong to the command's user, which may then open /dev/stdout.
+            os.fchown(fd, spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"])
+        self.errors_fd, errors_write = os.pipe2(os.O_CLOEXEC)
+        profile = spec["seccomp"]
+        program = profile["program"] if "program" in profile else self.profiles[profile["name"]]
+        doors = command.Doors(self.join_fds, self.namespace_fds, (self.null_fd, self.out_write, self.err_write))
         self.write_state()
+        self.main_pid, pidfd = syscalls.clone3(0, self.command_cgroup_fd)
+        if self.main_pid == 0:
+            command.become_command(spec, doors, program, errors_write)
         syscalls.capset(KEPT_CAPABILITIES, 0)
-        os.write(self.orders, command.GO)
-        os.close(self.orders)
+        for fd in (pidfd, errors_write, *self.map_fds, *doors.cgroups, *doors.namespaces, *doors.standard):
+            os.close(fd)
+        if self.command_cgroup_fd is not None:
+            os.close(self.command_cgroup_fd)  # it would keep the removed cgroup in the kernel
+        self.streams = {self.out_read: "stdout", self.err_read: "stderr"}
 
     def write_state(self) -> None:
         """From here on the command may have been executed: say who we are, so that we can be adopted."""
@@ -415,12 +423,15 @@ def host_identity() -> tuple[int, int]:
     return int(text.split(b" ", 1)[0]), int(text.rpartition(b")")[2].split()[19])
 
 
-def enlarge(pipe: int) -> None:
-    """A larger buffer: fewer wake-ups for a chatty job."""
+def output_pipe() -> tuple[int, int]:
+    """A pipe for output, with a larger buffer: fewer wake-ups for a chatty job."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(read, False)
     try:
-        fcntl.fcntl(pipe, F_SETPIPE_SZ, PIPE_BYTES)
+        fcntl.fcntl(read, F_SETPIPE_SZ, PIPE_BYTES)
     except PermissionError:
         pass  # over the user's soft limit of pipe pages: the default size does
+    return read, write
 
 
 def _nothing(_: int, __: object) -> None:

@@ -100,6 +100,11 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
+def setns(fd: int, kind: int) -> None:
+    """setns(2). kind: one CLONE_NEW flag, or 0 for whatever namespace it is."""
+    _check(_libc.setns(ctypes.c_int(fd), ctypes.c_int(kind)), "setns")
+
+
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
     """mount(2)."""
     encoded = [os.fsencode(text) if text else None for text in (source, target, kind)]

@@ -32,7 +32,7 @@ def v1() -> V1Hierarchy:
 def test_controllers_mounted_together_are_joined_once() -> None:
     plan = v1().plan("a-b-1", CgroupLimits())
     assert plan["join"] == [
-        f"/cg/{tree}/none.slice/none.service/job-a-b-1/cgroup.procs"
+        f"/cg/{tree}/none.slice/none.service/job-a-b-1/tasks"
         for tree in ("freezer", "memory", "cpu,cpuacct", "pids", "blkio")
     ]
     assert plan["write"] == []
