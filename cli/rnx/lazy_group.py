@@ -15,10 +15,18 @@ import typer.core
 import typer.main
 
 from rnx.catalog import ENTRIES, SECTIONS, Entry
+from rnx.quick_coercion import quick
 
 
 class OutputClosed(Exception):
     """Nobody reads our output any more (a broken pipe)."""
+
+
+class QuickCommand(typer.core.TyperCommand):
+    """A command whose plain values cost no pydantic."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return quick(super().get_params(ctx))
 
 
 class LazyGroup(typer.core.TyperGroup):
@@ -28,6 +36,9 @@ class LazyGroup(typer.core.TyperGroup):
         super().__init__(**attributes)
         # The names are enough for suggestions and listings; get_command() loads.
         self.commands = dict.fromkeys(ENTRIES)  # type: ignore[assignment]
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return quick(super().get_params(ctx))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 (the base class says what is passed)
         entry = ENTRIES.get(cmd_name)
@@ -53,5 +64,12 @@ def load(entry: Entry) -> Any:
     settings = {"allow_interspersed_args": False} if entry.own_arguments else {}
     text, example, lines = inspect.cleandoc(function.__doc__ or "").partition("Example:")
     epilog = f"\b\n{example}{lines}"  # \b: click keeps these lines as they are
-    app.command(entry.name, help=text, short_help=entry.summary, epilog=epilog, context_settings=settings)(function)
+    app.command(
+        entry.name,
+        cls=QuickCommand,
+        help=text,
+        short_help=entry.summary,
+        epilog=epilog,
+        context_settings=settings,
+    )(function)
     return typer.main.get_command(app)

@@ -43,6 +43,18 @@ raise SystemExit(status)
     assert (ended.returncode, ended.stderr) == (0, b"\n")
 
 
+def test_list_imports_neither_pydantic_nor_rich(service: Running, answers: Answers) -> None:
+    answers.jobs["hello"] = make_job("hello", make_run())
+    code = f"""
+import sys
+from rnx.main import run
+status = run(["--config", {str(service.directory / "rnx-config.yml")!r}, "list", "-o", "wide"])
+print(*(name for name in ("pydantic", "rich", "joblet.manifest") if name in sys.modules), file=sys.stderr)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"\n")
+
+
 def test_no_command_needs_anything_of_linux_or_the_daemon() -> None:
     for path in Path(rnx.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
