@@ -42,6 +42,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
+            reporter.ensure_newline()
             reporter.section("left behind by the tests", red=True, bold=True)
             for leak in leaks:
                 reporter.line(leak)
