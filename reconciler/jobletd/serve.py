@@ -19,6 +19,7 @@ from joblet.errors import JobletError
 from joblet.pki import CertificateError, check_certificate, load_certificate
 from jobletd.desired import DesiredState
 from jobletd.executor.local import LocalExecutor, LocalSettings
+from jobletd.host_features import HostFeatures, Place
 from jobletd.logging_setup import set_up_logging
 from jobletd.notify import sd_notify
 from jobletd.reconciler import Reconciler
@@ -26,7 +27,7 @@ from jobletd.registry import Registry
 from jobletd.retention import Retention
 from jobletd.services.access import AccessControl
 from jobletd.services.jobs import JobService
-from jobletd.services.node import NodeFacts, NodeService, limit_features
+from jobletd.services.node import NodeFacts, NodeService
 from jobletd.services.server import ApiServer
 from jobletd.sources.spool import Spool, SpoolSettings
 from jobletd.sources.status_files import StatusFiles
@@ -183,12 +184,16 @@ class Daemon:
             boot_id=executor.epoch,
             started_ns=self._clock.wall_ns(),
             cgroup_mode=executor.cgroup_mode,
-            features=limit_features(executor.controllers),
             max_concurrent_jobs=config.joblet.max_concurrent_jobs,
         )
         access = AccessControl(front.identity)
+        here = Place(config.state.directory, config.server.address, config.server.port, socket_path)
         node = NodeService(
-            facts, registry, self._reconciler, certificate_expires_ns=lambda: self._certificate_expires_ns
+            facts,
+            registry,
+            self._reconciler,
+            certificate_expires_ns=lambda: self._certificate_expires_ns,
+            probe=lambda: HostFeatures.probe(here),
         )
         server = ApiServer(access, JobService(desired), node, socket_path)
         await server.start()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,36 +15,21 @@ import psutil
 
 import joblet
 from joblet.api.v1 import node_pb2, node_pb2_grpc
+from jobletd.host_features import Feature, HostFeatures
 from jobletd.reconciler import Reconciler
 from jobletd.registry import Registry
 from jobletd.services.convert import timestamp
 from jobletd.services.status_codes import answered
 
-LIMITS = {"cpu": "cpu", "cpus": "cpuset", "memory": "memory", "pids": "pids", "io": "io"}
-
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What does not change while the daemon runs. features: (name, available, detail)."""
+    """What does not change while the daemon runs."""
 
     boot_id: str
     started_ns: int
     cgroup_mode: str
-    features: tuple[tuple[str, bool, str], ...]
     max_concurrent_jobs: int
-
-
-def limit_features(controllers: Iterable[str]) -> tuple[tuple[str, bool, str], ...]:
-    """Which of ``spec.limits`` can be enforced, by the kinds of resources that the executor can limit."""
-    able = frozenset(controllers)
-    return tuple(
-        (
-            f"limits.{limit}",
-            kind in able,
-            "" if kind in able else f"no {kind} controller: a job that asks for it is refused unless best-effort",
-        )
-        for limit, kind in LIMITS.items()
-    )
 
 
 class NodeService(node_pb2_grpc.NodeServiceServicer):
@@ -56,11 +42,16 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         reconciler: Reconciler,
         *,
         certificate_expires_ns: Callable[[], int],
+        probe: Callable[[], HostFeatures],
     ) -> None:
+        """probe: what the host can do; asked in a thread, once, when somebody wants to know."""
         self._facts = facts
         self._registry = registry
         self._reconciler = reconciler
         self._certificate_expires_ns = certificate_expires_ns
+        self._probe = probe
+        self._probing = asyncio.Lock()
+        self._features: list[node_pb2.Feature] | None = None
 
     async def GetNode(
         self, request: node_pb2.GetNodeRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -78,13 +69,26 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
                 memory_bytes=memory.total,
                 memory_available_bytes=memory.available,
                 cgroup_mode=self._facts.cgroup_mode,
-                features=[
-                    node_pb2.Feature(name=name, available=available, detail=detail)
-                    for name, available, detail in self._facts.features
-                ],
+                features=await self._host_features(),
                 max_concurrent_jobs=self._facts.max_concurrent_jobs,
                 running_jobs=self._reconciler.running,
                 queued_jobs=len(self._registry.waiting),
                 certificate_expires=timestamp(self._certificate_expires_ns()),
             )
         raise AssertionError("unreachable")
+
+    async def _host_features(self) -> list[node_pb2.Feature]:
+        async with self._probing:
+            if self._features is None:
+                host = await asyncio.to_thread(self._probe)
+                self._features = [
+                    node_pb2.Feature(name=one.name, available=one.available, detail=explained(one))
+                    for one in host.features
+                ]
+            return self._features
+
+
+def explained(feature: Feature) -> str:
+    """What was found; if it is missing, also what that costs and the way out."""
+    said = (feature.detail,) if feature.available else (feature.detail, feature.cost, feature.mend)
+    return "; ".join(part for part in said if part)
