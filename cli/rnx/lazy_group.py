@@ -63,6 +63,7 @@ def load(entry: Entry) -> Any:
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     settings = {"allow_interspersed_args": False} if entry.own_arguments else {}
     text, example, lines = inspect.cleandoc(function.__doc__ or "").partition("Example:")
+    text = text.rstrip().removesuffix("\b").rstrip()  # the mark belongs to the example
     epilog = f"\b\n{example}{lines}"  # \b: click keeps these lines as they are
     app.command(
         entry.name,

@@ -38,3 +38,7 @@ def main() -> None:
 
 def call(command: list[str]) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    main()
