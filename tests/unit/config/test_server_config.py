@@ -1,0 +1,129 @@
+"""The daemon's configuration: strict, with places, and never readable by others."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from joblet.config import ConfigError
+from joblet.config.server import load_server_config
+
+MINIMAL = """\
+version: "3.0"
+security: {serverCert: c, serverKey: k, caCert: a}
+spool: {directory: /x/spool}
+state: {directory: /x/state}
+logs: {directory: /x/log}
+run: {directory: /x/run}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write(tmp_path / "joblet-config.yml", MINIMAL)
+
+
+def write(path: Path, text: str, mode: int = 0o600) -> Path:
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def refusal(path: Path, text: str) -> str:
+    with pytest.raises(ConfigError) as refused:
+        load_server_config(str(write(path, text)), {})
+    return str(refused.value).replace(str(path), "FILE")
+
+
+def test_what_is_left_out_has_defaults(file: Path) -> None:
+    config = load_server_config(str(file), {})
+    assert (config.server.address, config.server.port, config.server.on_shutdown) == ("127.0.0.1", 50051, "stop")
+    assert (config.joblet.max_concurrent_jobs, config.spool.rescan_seconds) == (0, 30.0)
+    assert config.cgroup.base_dir == "/sys/fs/cgroup/joblet.slice/joblet.service"
+
+
+def test_an_unknown_key_is_answered_with_place_and_nearest_key(file: Path) -> None:
+    text = MINIMAL + "joblet:\n  maxConcurentJobs: 3\n"
+    assert refusal(file, text) == "FILE:8:3: joblet.maxConcurentJobs: unknown key (did you mean maxConcurrentJobs?)"
+
+
+def test_an_unknown_key_that_is_near_to_none_is_answered_with_those_known(file: Path) -> None:
+    assert refusal(file, MINIMAL + "logging: {colour: red}\n") == (
+        "FILE:7:11: logging.colour: unknown key (known are level, format)"
+    )
+
+
+def test_all_problems_are_told_at_once_each_with_its_place(file: Path) -> None:
+    text = MINIMAL.replace("/x/run", "run") + "server:\n  port: 70000\n  prot: 1\n"
+    lines = refusal(file, text).splitlines()
+    assert [line.split(": ")[0] for line in lines] == ["FILE:8:3", "FILE:9:3", "FILE:6:7"]
+    assert "server.port: input should be less than or equal to 65535" in lines[0]
+    assert "did you mean port?" in lines[1]
+    assert "run.directory: 'run' is not an absolute path" in lines[2]
+
+
+def test_a_missing_section_is_named(file: Path) -> None:
+    assert refusal(file, MINIMAL.replace("run: {directory: /x/run}\n", "")).startswith("FILE:1:1: run: is missing")
+
+
+def test_a_key_that_stands_twice_is_refused(file: Path) -> None:
+    assert refusal(file, MINIMAL + "spool: {directory: /y}\n") == "FILE:7:1: the key 'spool' stands here a second time"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [1\n", "is not YAML"),
+        ("a: b\x00\n", "is not YAML"),
+        ("a: 2026-99-99\n", "is not YAML"),
+        ("- 1\n", "is not a mapping of keys"),
+        ("", "is not a mapping of keys"),
+        ("[" * 5000, "is not"),
+    ],
+)
+def test_what_is_no_mapping_in_yaml_is_refused_in_one_line(file: Path, text: str, said: str) -> None:
+    assert said in refusal(file, text)
+
+
+def test_a_refusal_never_shows_a_key(file: Path) -> None:
+    text = MINIMAL.replace("serverKey: k", "serverKey: [SECRET]").replace("caCert: a", "caCert: {SECRET: 1}")
+    assert "SECRET" not in refusal(file, text)
+    config = load_server_config(str(write(file, MINIMAL.replace("serverKey: k", "serverKey: SECRET"))), {})
+    assert "SECRET" not in repr(config)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
+def test_a_file_that_others_can_read_is_refused_with_the_command_that_mends_it(file: Path, mode: int) -> None:
+    file.chmod(mode)
+    with pytest.raises(ConfigError, match=f"chmod 600 {file}"):
+        load_server_config(str(file), {})
+
+
+def test_the_environment_wins_over_the_file(file: Path) -> None:
+    env = {"JOBLET_SERVER_ADDRESS": "::1", "JOBLET_LOG_LEVEL": "debug", "JOBLET_LOG_FORMAT": "json"}
+    config = load_server_config(None, {**env, "JOBLET_CONFIG_PATH": str(file)})
+    assert (config.server.address, config.logging.level, config.logging.format) == ("::1", "DEBUG", "json")
+
+
+@pytest.mark.parametrize("name", ["JOBLET_LOG_LEVEL", "JOBLET_LOG_FORMAT"])
+def test_a_level_or_format_that_does_not_exist_is_answered_with_its_variable(file: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name}: 'loud' is not a .* that exists \\(use "):
+        load_server_config(str(file), {name: "loud"})
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("500ms", 0.5), ("30s", 30.0), ("1.5m", 90.0), ("1h", 3600.0)])
+def test_durations_have_units(file: Path, text: str, seconds: float) -> None:
+    write(file, MINIMAL.replace("/x/spool", f"/x/spool, rescanInterval: {text}"))
+    assert load_server_config(str(file), {}).spool.rescan_seconds == seconds
+
+
+@pytest.mark.parametrize("text", ["30", "s", "-1s", "1d", "[]"])
+def test_a_duration_without_unit_is_refused(file: Path, text: str) -> None:
+    assert "is not a duration" in refusal(file, MINIMAL.replace("/x/spool", f"/x/spool, rescanInterval: {text}"))
+
+
+def test_a_missing_file_is_answered_with_the_command_that_makes_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="joblet init"):
+        load_server_config(str(tmp_path / "none.yml"), dict(os.environ))

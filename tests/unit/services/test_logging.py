@@ -1,0 +1,63 @@
+"""The daemon's log: one line an event, no secrets, the same form for what libraries say."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from jobletd.logging_setup import set_up_logging
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    structlog.reset_defaults()
+    logging.root.handlers[:], logging.root.level = handlers, level
+
+
+def fail() -> None:
+    password = "SECRET"  # what a rich traceback would show
+    raise ValueError("broken" + password[:0])
+
+
+@pytest.mark.parametrize("json_lines", [False, True])
+def test_a_traceback_shows_no_local_variables(json_lines: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    set_up_logging(level="INFO", json_lines=json_lines)
+    try:
+        fail()
+    except ValueError as error:
+        structlog.get_logger("x").error("a part broke", exc_info=error)
+        logging.getLogger("library").error("so did I", exc_info=error)
+    said = capfd.readouterr().err
+    assert said.count("ValueError: broken") == 2
+    assert "SECRET" not in said
+
+
+def test_nobody_forges_a_line_with_a_name(capfd: pytest.CaptureFixture[str]) -> None:
+    set_up_logging(level="INFO", json_lines=False)
+    structlog.get_logger("x").warning("refused", client="a\n2026-01-01 [warning] refused peer=192.0.2.1\x1b[2J\u2028b")
+    said = capfd.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert "\\n2026" in said and "\x1b" not in said
+
+
+def test_libraries_log_in_json_too(capfd: pytest.CaptureFixture[str]) -> None:
+    set_up_logging(level="INFO", json_lines=True)
+    logging.getLogger("library").warning("slow: %d", 3)
+    logging.getLogger("library").info("chatter")
+    structlog.get_logger("x").info("ready", address="127.0.0.1:1")
+    first, second = map(json.loads, capfd.readouterr().err.splitlines())
+    assert (first["event"], first["level"]) == ("slow: 3", "warning")
+    assert (second["event"], second["address"]) == ("ready", "127.0.0.1:1")
+    assert second["timestamp"].endswith("Z")
+
+
+def test_what_is_below_the_level_is_not_written(capfd: pytest.CaptureFixture[str]) -> None:
+    set_up_logging(level="ERROR", json_lines=False)
+    structlog.get_logger("x").warning("unheard")
+    assert capfd.readouterr().err == ""
