@@ -47,7 +47,8 @@ def explain_failure(error: grpc.RpcError, node: NodeConfig) -> ClientError:
                 f"the daemon at {node.address} does not know this call", todo="rnx version compares the versions"
             )
     return ClientError(
-        f"the daemon at {node.address} failed: {what or code.name}", todo=todo or "the daemon's log tells more"
+        f"the daemon at {node.address} failed: {what or code.name}",
+        todo=todo or "joblet's log on the host tells more; try again",
     )
 
 

@@ -42,12 +42,18 @@ _CLOSED = NoAnswer(
 _ALERTS = {
     "CERTIFICATE_EXPIRED": ("the daemon says that this client's certificate has expired", "have a new one issued"),
     "CERTIFICATE_REVOKED": ("the daemon says that this client's certificate was revoked", "have a new one issued"),
-    "UNKNOWN_CA": ("the daemon does not accept the certificate: another authority issued it", "get this host's"),
+    "UNKNOWN_CA": (
+        "the daemon does not accept the certificate: another authority issued it",
+        "use one that was issued on that host",
+    ),
     "CERTIFICATE_REQUIRED": ("the daemon wants a client certificate", "put cert and key into the configuration"),
     "BAD_CERTIFICATE": ("the daemon does not accept the certificate", "get one of this host's authority"),
     "CERTIFICATE_UNKNOWN": ("the daemon does not accept the certificate", "get one of this host's authority"),
     "ACCESS_DENIED": ("the daemon does not accept the certificate", "have one issued with the role admin or viewer"),
-    "DECRYPT_ERROR": ("the daemon does not accept the certificate: its signature is wrong", "get this host's"),
+    "DECRYPT_ERROR": (
+        "the daemon does not accept the certificate: its signature is wrong",
+        "use one that was issued on that host",
+    ),
 }
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from rnx.output.terminal import PHASE_STYLES, printable, wants_colour
 
+LEAST_ROOM = 10
+
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under their header. Empty cells show as ``-``."""
@@ -25,16 +27,21 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _print_rich(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """The last column holds what is long, a command or a message: it alone is shortened to the terminal's width."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    *fixed, last = (max(map(len, column)) for column in zip(header, *rows, strict=True))
+    console = Console(no_color=not wants_colour(sys.stdout))
+    room = console.width - sum(fixed) - 2 * len(fixed)
+    if room < min(last, LEAST_ROOM):  # the terminal wraps the lines then: an id must stay whole
+        print("\n".join(aligned([header, *rows])))
+        return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for index, title in enumerate(header):
-        # The last column holds what is long: a command or a message.
-        table.add_column(
-            title, no_wrap=True, overflow="ellipsis", min_width=0 if index == len(header) - 1 else len(title)
-        )
+    for title, width in zip(header[:-1], fixed, strict=True):
+        table.add_column(title, no_wrap=True, min_width=width)
+    table.add_column(header[-1], no_wrap=True, overflow="ellipsis", width=min(last, room))
     for row in rows:
         table.add_row(*(Text(cell, style=PHASE_STYLES.get(cell, "")) for cell in row))
-    Console(no_color=not wants_colour(sys.stdout)).print(table)
+    console.print(table)

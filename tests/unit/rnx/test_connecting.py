@@ -136,7 +136,7 @@ def test_a_daemon_that_is_not_trusted_is_told(rnx: Rnx, service: Running, tmp_pa
             Refusal(grpc.StatusCode.INTERNAL, "internal error 1234"),
             1,
             "rnx: the daemon at {address} failed: internal error 1234",
-            "  the daemon's log tells more",
+            "  joblet's log on the host tells more; try again",
         ),
         (
             Refusal(grpc.StatusCode.UNIMPLEMENTED, "Method not found!"),

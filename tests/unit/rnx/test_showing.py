@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
+from contextlib import suppress
 
+import pytest
 import yaml
 
 from joblet.api.v1 import job_pb2
 from tests.unit.rnx.conftest import Rnx
-from tests.unit.rnx.service import MANIFEST, STARTED, Answers, make_job, make_run
+from tests.unit.rnx.service import MANIFEST, STARTED, Answers, Running, make_job, make_run
 
 
 def limited_run() -> job_pb2.Run:
@@ -168,3 +174,33 @@ def test_control_characters_of_a_job_do_not_reach_the_terminal(rnx: Rnx, answers
     for arguments in (["status", "hello"], ["list"], ["describe", "hello"]):
         assert b"\x1b" not in rnx(*arguments).stdout
     assert r"\x1b[31mred" in rnx("list").out
+
+
+@pytest.mark.parametrize("width", [100, 30])
+def test_on_a_terminal_ids_stay_whole_and_only_the_command_is_shortened(
+    service: Running, answers: Answers, width: int
+) -> None:
+    run = make_run("aaaa1111", phase="RUNNING")
+    run.command[:] = ["sh", "-c", "x" * 300]
+    answers.jobs["hello"] = make_job("hello", run)
+    config = str(service.directory / "rnx-config.yml")
+    ours, theirs = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "rnx", "--config", config, "list"],
+        stdout=theirs,
+        timeout=60,
+        check=True,
+        env=environment | {"COLUMNS": str(width), "TERM": "xterm"},
+    )
+    os.close(theirs)
+    text = b""
+    with suppress(OSError):  # EIO: the other side is closed and all is read
+        while chunk := os.read(ours, 4096):
+            text += chunk
+    os.close(ours)
+    assert ended.returncode == 0
+    line = text.decode().splitlines()[1]
+    colour = "\x1b[36m"
+    assert line.startswith(f"aaaa1111  hello  {colour if width == 100 else ''}RUNNING")
+    assert ("…" in line) == (width == 100)
