@@ -8,23 +8,24 @@ to launch is durable before the launch; what an attempt's end means is decided b
 from __future__ import annotations
 
 import asyncio
-from bisect import insort
 from dataclasses import replace
 
 import structlog
 
 from joblet.errors import JobletError
 from joblet.manifest import Restart
-from jobletd.decisions import SECOND_NS, Finish, after_attempt, deadline_ns
-from jobletd.desired import with_condition
+from jobletd.conditions import with_condition, with_limits_condition
+from jobletd.decisions import SECOND_NS, Finish, after_attempt, deadline_ns, phase_of, wait_ns
 from jobletd.executor import AttemptRequest, Ended, Executor, NeverSubmitted, Observation, Pending, Running
 from jobletd.model import Attempt, AttemptId, End, JobName, JobView, LimitStatus, Phase, Reason, Run, RunId, Unknown
 from jobletd.planning import new_run, open_runs, with_runs
 from jobletd.registry import EventDraft, Registry, Save
+from jobletd.store import StoreError
 from jobletd.work_queue import WorkQueue
 
 WORKERS = 32
 ATTEMPTS_KEPT = 20
+LONGEST_WAIT_SECONDS = 60.0  # then the wall clock is read again: it may have been set, and the host may have slept
 log = structlog.get_logger("reconciler")
 
 
@@ -37,7 +38,9 @@ class Reconciler:
         self._max_concurrent = max_concurrent
         self._queue: WorkQueue[JobName] = WorkQueue()
         self._places: set[RunId] = set()
+        self._all_ended = asyncio.Event()
         self._accepting = True
+        self._cleaning: set[AttemptId] = set()  # ended, and not yet off the host
 
     @property
     def running(self) -> int:
@@ -47,6 +50,10 @@ class Reconciler:
     def nudge(self, name: JobName) -> None:
         """Look at a job soon."""
         self._queue.add(name)
+
+    async def settle(self) -> None:
+        """Wait until no job wants a look now."""
+        await self._queue.join()
 
     async def start(self) -> None:
         """Take up what an earlier daemon left: adopt, settle, and free what belongs to nothing. Before any launch."""
@@ -60,9 +67,17 @@ class Reconciler:
         self._places.update(self._registry_run(attempt_id) for attempt_id in live)
         await self._executor.prune(live)
         for view in list(self._registry.views.values()):
+            self._stand_in_line(view)
             await self._revive(view)
-            if open_runs(view) or view.deleting:
+            if open_runs(view) or view.deleting or view.observed_generation < view.generation:
                 self.nudge(view.name)
+
+    def _stand_in_line(self, view: JobView) -> None:
+        """Before the first place is given away: who was made first comes first, whichever job is looked at first."""
+        run = next(reversed(open_runs(view)), None)
+        if self._max_concurrent and run is not None and run.stop is None and run.id not in self._places:
+            if not wait_ns(run, self._now()):
+                self._registry.waiting.add(run)
 
     def _registry_run(self, attempt_id: AttemptId) -> RunId:
         return RunId(attempt_id.rsplit("-", 2)[1])
@@ -103,7 +118,8 @@ class Reconciler:
                     await self._registry.save(Save(with_runs(current, stopped), runs=stopped))
             self.nudge(view.name)
         while self._places:
-            await asyncio.sleep(0.01)
+            self._all_ended.clear()
+            await self._all_ended.wait()
 
     def close(self) -> None:
         self._queue.close()
@@ -117,11 +133,26 @@ class Reconciler:
                 self._queue.forget_failures(name)
                 if again_seconds is not None:
                     self._queue.add_after(name, again_seconds)
-            except (JobletError, OSError) as error:
-                pause = self._queue.retry(name)
-                log.warning("reconcile failed", job=name, error=str(error), again_seconds=round(pause, 2))
+            except Exception as error:  # one job's trouble, even a defect of ours, must not end the others
+                await self._try_again(name, error)
             finally:
                 self._queue.done(name)
+
+    async def _try_again(self, name: JobName, error: Exception) -> None:
+        """Later, and later each time; people see why."""
+        pause = self._queue.retry(name)
+        expected = isinstance(error, JobletError | OSError)
+        log.warning(
+            "reconcile failed",
+            job=name,
+            error=str(error),
+            again_seconds=round(pause, 2),
+            exc_info=None if expected else error,
+        )
+        try:
+            await self._registry.record(EventDraft(name, "", "Warning", "Delayed", str(error) or repr(error)))
+        except StoreError as unwritable:
+            log.warning("event not recorded", job=name, error=str(unwritable))
 
     # --- one job ------------------------------------------------------------------------------------------------------
 
@@ -136,6 +167,8 @@ class Reconciler:
                 if view.deleting:
                     event = EventDraft(name, "", "Normal", "Deleted", "stopped and removed")
                     await self._registry.save(Save(view, remove=True, events=[event]))
+                elif view.observed_generation < view.generation:  # a generation that asks for no run
+                    await self._registry.save(Save(replace(view, observed_generation=view.generation), job=True))
                 return None
             again = await self._step(view, active[-1])
             if again is not None:
@@ -153,9 +186,9 @@ class Reconciler:
             return await self._finish(
                 view, run, Finish(Phase.FAILED, Reason.TIMED_OUT, "its time was up between attempts")
             )
-        if run.next_attempt_ns is not None and now_ns < run.next_attempt_ns:
-            until = run.next_attempt_ns if deadline is None else min(run.next_attempt_ns, deadline)
-            return max((until - now_ns) / SECOND_NS, 0.001)
+        if wait := wait_ns(run, now_ns):
+            wait = wait if deadline is None else min(wait, deadline - now_ns)
+            return min(max(wait / SECOND_NS, 0.001), LONGEST_WAIT_SECONDS)
         if not self._accepting:
             return 0.0
         if not self._take_place(run):
@@ -178,11 +211,13 @@ class Reconciler:
         )
         kept = (*run.attempts[:1], *run.attempts[1:][-(ATTEMPTS_KEPT - 2) :], attempt)
         dropped = [old for old in run.attempts if old not in kept]
-        started = replace(run, phase=Phase.INITIALIZING, reason=None, message="", next_attempt_ns=None, attempts=kept)
-        view = with_runs(replace(view, observed_generation=max(view.observed_generation, run.generation)), (started,))
-        await self._registry.save(Save(view, runs=[started], attempts=[attempt], dropped=dropped, job=True))
         for old in dropped:
             await self._executor.remove_logs(old.id)
+        started = replace(run, phase=Phase.INITIALIZING, reason=None, message="", next_attempt_ns=None, attempts=kept)
+        observed = max(view.observed_generation, run.generation)
+        changes_job = observed != view.observed_generation
+        view = with_runs(replace(view, observed_generation=observed), (started,))
+        await self._registry.save(Save(view, runs=[started], attempts=[attempt], dropped=dropped, job=changes_job))
         return await self._submit(view, started, attempt)
 
     async def _submit(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
@@ -258,6 +293,17 @@ class Reconciler:
         self, view: JobView, run: Run, attempt: Attempt, end: End, limits: tuple[LimitStatus, ...]
     ) -> float | None:
         """The end is recorded once; what follows from it in the same transaction; only then is the host cleaned."""
+        self._cleaning.add(attempt.id)
+        try:
+            await self._record_end(view, run, attempt, end, limits)
+            await self._executor.forget(attempt.id)
+        finally:
+            self._cleaning.discard(attempt.id)
+        return None
+
+    async def _record_end(
+        self, view: JobView, run: Run, attempt: Attempt, end: End, limits: tuple[LimitStatus, ...]
+    ) -> None:
         attempt = replace(
             attempt,
             phase=phase_of(run, end),
@@ -284,8 +330,6 @@ class Reconciler:
                 Save(changed, runs=[run], attempts=[attempt], events=[event], job=changed.conditions != view.conditions)
             )
             self._give_place(run.id)
-        await self._executor.forget(attempt.id)
-        return None
 
     async def _finish(self, view: JobView, run: Run, finish: Finish, attempt: Attempt | None = None) -> float | None:
         """The run is over, for good."""
@@ -301,10 +345,12 @@ class Reconciler:
         kind = "Warning" if finish.phase is Phase.FAILED else "Normal"
         event = EventDraft(run.job, run.id, kind, finish.phase.capitalize(), f"{finish.reason}: {finish.message}")
         attempts = [attempt] if attempt is not None else []
-        changed = replace(with_runs(view, (run,)), observed_generation=max(view.observed_generation, run.generation))
+        changed = replace(view, observed_generation=max(view.observed_generation, run.generation))
         if attempt is not None:
             changed = with_limits_condition(changed, attempt.limits, self._now())
-        await self._registry.save(Save(changed, runs=[run], attempts=attempts, events=[event], job=changed != view))
+        changes_job = changed is not view and changed != view
+        changed = with_runs(changed, (run,))
+        await self._registry.save(Save(changed, runs=[run], attempts=attempts, events=[event], job=changes_job))
         self._give_place(run.id)
         return None
 
@@ -315,33 +361,22 @@ class Reconciler:
         waiting = self._registry.waiting
         if run.id in self._places:
             return True
-        if not self._max_concurrent:
-            self._places.add(run.id)
-            return True
-        if run.id not in waiting:
-            insort(waiting, run.id, key=self._order_of)
-        if waiting.index(run.id) >= self._max_concurrent - len(self._places):
-            return False
-        waiting.remove(run.id)
+        if self._max_concurrent:
+            waiting.add(run)
+            if waiting.position(run.id) > self._max_concurrent - len(self._places):
+                return False
+            waiting.remove(run.id)
         self._places.add(run.id)
         return True
-
-    def _order_of(self, run_id: RunId) -> tuple[int, str]:
-        name = self._registry.by_run.get(run_id)
-        view = self._registry.views.get(name) if name is not None else None
-        created = next((run.created_ns for run in view.runs if run.id == run_id), 0) if view else 0
-        return created, run_id
 
     def _give_place(self, run_id: RunId) -> None:
         """Whoever waits longest is looked at next."""
         self._places.discard(run_id)
-        waiting = self._registry.waiting
-        if run_id in waiting:
-            waiting.remove(run_id)
-        free = self._max_concurrent - len(self._places)
-        for waiter in waiting[: max(free, 0)]:
-            if (name := self._registry.by_run.get(waiter)) is not None:
-                self.nudge(name)
+        if not self._places:
+            self._all_ended.set()
+        self._registry.waiting.remove(run_id)
+        for name in self._registry.waiting.first(self._max_concurrent - len(self._places)):
+            self.nudge(name)
 
     async def _save_run(self, view: JobView, run: Run) -> None:
         await self._registry.save(Save(with_runs(view, (run,)), runs=[run]))
@@ -352,27 +387,6 @@ class Reconciler:
 
 def job_of(attempt_id: AttemptId) -> JobName:
     return JobName(attempt_id.rsplit("-", 2)[0])
-
-
-def phase_of(run: Run, end: End) -> Phase:
-    """The phase in which an attempt ends."""
-    if run.stop is not None or end.reason is Reason.STOPPED:
-        return Phase.STOPPED
-    return Phase.COMPLETED if end.reason is Reason.COMPLETED else Phase.FAILED
-
-
-def with_limits_condition(view: JobView, limits: tuple[LimitStatus, ...], now_ns: int) -> JobView:
-    """LimitsEnforced: whether each limit that was asked for is in force."""
-    if not limits:
-        return view
-    missing = [
-        f"{limit.name}: {limit.message or f'{limit.effective} instead of {limit.asked}'}"
-        for limit in limits
-        if not limit.enforced
-    ]
-    if missing:
-        return with_condition(view, "LimitsEnforced", "False", "NotEnforced", "; ".join(missing), now_ns)
-    return with_condition(view, "LimitsEnforced", "True", "ReadBack", "", now_ns)
 
 
 def _with_attempt(run: Run, attempt: Attempt) -> Run:
