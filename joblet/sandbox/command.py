@@ -23,6 +23,7 @@ SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
 READY = b"r"
+GO = b"g"
 _LAST_CAPABILITY = last_capability()  # read once, in the launcher
 _DEFAULTS = (*(_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGCHLD, _signal.SIGINT, _signal.SIGTERM, _signal.SIGUSR1),)
 
@@ -60,10 +61,11 @@ def furnish_namespaces(ready: int, own_network: bool) -> None:
         os._exit(1)
 
 
-def become_command(spec: dict[str, Any], doors: Doors, seccomp: bytes, errors: int) -> None:
+def become_command(spec: dict[str, Any], doors: Doors, seccomp: bytes, gate: int, errors: int) -> None:
     """Turn this process, new in its cgroup, into the command. Never returns.
 
-    spec: the launch spec. errors: where one line ``code text`` goes if the command can't be executed; it closes itself on exec.
+    spec: the launch spec. gate: GO comes out of it once the new root stands and the command may run; end of file: never.
+    errors: where one line ``code text`` goes if the command can't be executed; it closes itself on exec.
     """
     what = ""
     command = spec["argv"][0]
@@ -73,16 +75,18 @@ def become_command(spec: dict[str, Any], doors: Doors, seccomp: bytes, errors: i
         syscalls.unshare(syscalls.CLONE_NEWCGROUP)
         syscalls.sethostname(spec["hostname"])
         set_limits(spec["rlimits"])
-        drop_privileges(spec["uid"], spec["gid"], mask_of(spec["capabilities"]))
-        what = f"workdir {spec['workdir']}"
-        os.chdir(spec["workdir"])
-        what = ""
         os.umask(0o022)
         restore_signals()
         syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
+        drop_privileges(spec["uid"], spec["gid"], mask_of(spec["capabilities"]))
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         if seccomp:
             syscalls.set_seccomp_filter(seccomp)
+        if os.read(gate, 1) != GO:
+            os._exit(126)
+        os.chdir("/")
+        what = f"workdir {spec['workdir']}"
+        os.chdir(spec["workdir"])
         what = command
         execute(spec["argv"], spec["env"])
     except OSError as error:

@@ -58,12 +58,14 @@ class Init:
         self.killing = False
         self.deadline: float | None = None  # of the timeout, then of the grace; CLOCK_BOOTTIME
         self.start_error: tuple[int, str] | None = None
-        self.command_cgroup_fd: int | None = None
+        self.main_pid = 0
+        self.gate = -1
         self.oom_fd = -1
         self.oom_event = -1
 
     def prepare(self) -> None:
         """Be a spare: signals, kernel files, output pipes, and the namespaces that the command will enter."""
+        os.chdir("/")  # a working directory outside of the root would outlive pivot_root
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         syscalls.set_name("joblet-init")
         self.wake_read, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -120,8 +122,9 @@ class Init:
     def run(self) -> None:
         """All of the attempt. The exit record is written in every case."""
         try:
+            self.clone_command()
             self.set_up()
-            self.start_command()
+            self.release_command()
             self.supervise()
             outcome = self.outcome()
         except Exception as error:  # the record must be written, whatever it was
@@ -137,6 +140,38 @@ class Init:
         self.record(outcome)
 
     # --- set-up -------------------------------------------------------------------------------------------------------
+
+    def clone_command(self) -> None:
+        """clone3 the command's process into its cgroup, with all of our rights: it drops them, while we set up, and waits."""
+        spec = self.spec
+        cgroup = spec["cgroup"]
+        mapping = b"0 %d %d" % (spec["id_base"], spec["id_count"])
+        for fd in self.map_fds:
+            os.write(fd, mapping)
+            os.close(fd)
+        for fd in (self.out_write, self.err_write):
+            # The pipes belong to the command's user, which may then open /dev/stdout.
+            os.fchown(fd, spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"])
+        self.errors_fd, errors_write = os.pipe2(os.O_CLOEXEC)
+        gate_read, self.gate = os.pipe2(os.O_CLOEXEC)
+        doors = command.Doors(
+            cgroups=[os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in cgroup["join"]],
+            namespaces=self.namespace_fds,
+            standard=(self.null_fd, self.out_write, self.err_write),
+        )
+        into = cgroup["command_into"]
+        cgroup_fd = os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if into else None
+        profile = spec["seccomp"]
+        program = profile["program"] if "program" in profile else self.profiles[profile["name"]]
+        self.main_pid, pidfd = syscalls.clone3(0, cgroup_fd)
+        if self.main_pid == 0:
+            os.close(self.gate)
+            command.become_command(spec, doors, program, gate_read, errors_write)
+        for fd in (pidfd, errors_write, gate_read, *doors.cgroups, *doors.namespaces, *doors.standard):
+            os.close(fd)
+        if cgroup_fd is not None:
+            os.close(cgroup_fd)  # it would keep the removed cgroup in the kernel
+        self.streams = {self.out_read: "stdout", self.err_read: "stderr"}
 
     def set_up(self) -> None:
         """Everything that needs the host's tree, then the new root."""
@@ -161,12 +196,9 @@ class Init:
         self.log = LogWriter(directory_fd, name, self.spec["log_bytes"])
 
     def open_cgroup_files(self) -> None:
-        """While the host's tree is there: what the exit record quotes, where the command is put, and the OOM watch."""
+        """While the host's tree is there: what the exit record quotes, and the OOM watch."""
         plan = self.spec["cgroup"]
         self.usage_fds = {key: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for key, path in plan["usage"].items()}
-        self.join_fds = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in plan["join"]]
-        if plan["command_into"]:
-            self.command_cgroup_fd = os.open(plan["command_into"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         oom = plan["oom"] or {}
         if "event_control" in oom:
             # v1 knows no memory.oom.group: wait for the event, and kill the others ourselves.
@@ -207,29 +239,15 @@ class Init:
 
     # --- the command --------------------------------------------------------------------------------------------------
 
-    def start_command(self) -> None:
-        """Map its users, and clone3 it into its cgroup, with all of our rights; it drops them itself, and so do we."""
-        spec = self.spec
-        mapping = b"0 %d %d" % (spec["id_base"], spec["id_count"])
-        for fd in self.map_fds:
-            os.write(fd, mapping)
-        for fd in (self.out_write, self.err_write):
-            # The pipes belong to the command's user, which may then open /dev/stdout.
-            os.fchown(fd, spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"])
-        self.errors_fd, errors_write = os.pipe2(os.O_CLOEXEC)
-        profile = spec["seccomp"]
-        program = profile["program"] if "program" in profile else self.profiles[profile["name"]]
-        doors = command.Doors(self.join_fds, self.namespace_fds, (self.null_fd, self.out_write, self.err_write))
+    def release_command(self) -> None:
+        """Put on record that it may run, drop our rights, let it go."""
         self.write_state()
-        self.main_pid, pidfd = syscalls.clone3(0, self.command_cgroup_fd)
-        if self.main_pid == 0:
-            command.become_command(spec, doors, program, errors_write)
         syscalls.capset(KEPT_CAPABILITIES, 0)
-        for fd in (pidfd, errors_write, *self.map_fds, *doors.cgroups, *doors.namespaces, *doors.standard):
-            os.close(fd)
-        if self.command_cgroup_fd is not None:
-            os.close(self.command_cgroup_fd)  # it would keep the removed cgroup in the kernel
-        self.streams = {self.out_read: "stdout", self.err_read: "stderr"}
+        try:
+            os.write(self.gate, command.GO)
+        except BrokenPipeError:
+            pass  # it was killed meanwhile, for one by a memory limit that is too low for it: its status will say so
+        os.close(self.gate)
 
     def write_state(self) -> None:
         """From here on the command may have been executed: say who we are, so that we can be adopted."""

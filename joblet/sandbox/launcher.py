@@ -6,8 +6,8 @@ template root goes, the inits' cgroup); then each is a launch spec. The answer i
 and its status pipe attached; or with an error, which is then also on record in the attempt's directory. End of file on the
 socket ends the launcher; the jobs run on.
 
-One init is always kept ready as a spare: its namespaces, kernel files and the command's process are there before a job
-asks. A launch hands it the spec; the next spare is made while the job runs.
+One init is kept ready as a spare: its namespaces, those of the command, and the kernel's files are there before a job asks.
+A launch hands it the spec; the next spare is made when no request has come for a moment.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import fcntl
 import gc
 import marshal
 import os
+import select
 import sys
 import time
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 VERSION = 1
 MESSAGE_BYTES = 4096
 CONTROL_FD = 3
+# Later than a launch takes: the new spare shall not compete with the job for processors.
+SPARE_AFTER_MILLISECONDS = 20
+GONE_WITHIN_MILLISECONDS = 2000
 HELD = (_signal.SIGTERM, _signal.SIGUSR1, _signal.SIGCHLD)
 
 
@@ -67,6 +71,7 @@ class Launcher:
 
     def prepare(self) -> None:
         """A mount namespace of our own with the template root in it; then nothing is left to collect or to change."""
+        os.chdir("/")
         syscalls.unshare(syscalls.CLONE_NEWNS)
         # What the host mounts later is seen here, nothing of ours is seen there.
         syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
@@ -84,10 +89,11 @@ class Launcher:
 
     def serve(self) -> None:
         """Answer until the daemon hangs up."""
+        self.make_spare()
         self.answer({"version": VERSION, "ready": True})
         while True:
-            if self.spare is None:
-                self.spare = self.make_init(own_network=True)
+            if self.spare is None and not self.request_within(SPARE_AFTER_MILLISECONDS):
+                self.make_spare()
             message = self.receive()
             if message is None:
                 return
@@ -95,6 +101,26 @@ class Launcher:
             answer, fds = self.launch(spec, memfd)
             os.close(memfd)
             self.answer(answer, fds)
+
+    def make_spare(self) -> None:
+        try:
+            self.spare = self.make_init(own_network=True)
+        except OSError:
+            self.spare = None  # the next launch tries again, and puts on record why not
+
+    def request_within(self, milliseconds: int) -> bool:
+        poll = select.poll()
+        poll.register(self.socket.fileno(), select.POLLIN)
+        return bool(poll.poll(milliseconds))
+
+    def dismiss_spare(self) -> None:
+        """Let it end, and see it gone: it sits in a cgroup that the daemon may want to remove."""
+        if self.spare is None:
+            return
+        self.spare.control.close()
+        poll = select.poll()
+        poll.register(self.spare.pidfd, select.POLLIN)
+        poll.poll(GONE_WITHIN_MILLISECONDS)
 
     def receive(self) -> tuple[dict[str, Any], int] | None:
         """The next message with its memfd, or None at the end."""
@@ -244,3 +270,4 @@ def main() -> None:
     launcher = Launcher(int(sys.argv[1]))
     launcher.prepare()
     launcher.serve()
+    launcher.dismiss_spare()
