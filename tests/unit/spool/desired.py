@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from jobletd.model import Action, ApplyResult, JobName, Source
-
 from joblet.errors import JobletError
 from joblet.manifest import ChangeKind, JobManifest, compare
+from jobletd.model import Action, ApplyResult, JobName, Source
 
 
 @dataclass

@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from jobletd.model import JobName, Source
-from jobletd.sources.spool import Spool, SpoolSettings
-from jobletd.sources.spool_files import SpoolUnavailable, is_manifest_name
 
 from joblet.clock import SystemClock
 from joblet.manifest import JobManifest
+from jobletd.model import JobName, Source
+from jobletd.sources.spool import Spool, SpoolSettings
+from jobletd.sources.spool_files import SpoolUnavailable, is_manifest_name
 from tests.unit.manifest.samples import manifest_text, raw
 from tests.unit.spool.desired import MemoryDesired
 

@@ -6,6 +6,9 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+from ruamel.yaml import YAML
+
+from joblet.manifest import JobManifest
 from jobletd.model import (
     Attempt,
     AttemptId,
@@ -23,9 +26,6 @@ from jobletd.model import (
     Usage,
 )
 from jobletd.sources.status_files import StatusFiles, status_text
-from ruamel.yaml import YAML
-
-from joblet.manifest import JobManifest
 from tests.unit.manifest.samples import raw
 
 MANIFEST = JobManifest.model_validate(raw())
