@@ -26,7 +26,7 @@ class TlsConnection:
         self._sending = asyncio.Lock()
 
     async def handshake(self) -> None:
-        """Raises ssl.SSLError once the peer was told why, or OSError."""
+        """Raises ssl.SSLError, or OSError; ``close`` then tells the peer why."""
         while True:
             try:
                 self._tls.do_handshake()
@@ -34,9 +34,6 @@ class TlsConnection:
                 await self._flush()
                 if not await self._fill():
                     raise ConnectionResetError("closed during the handshake") from None
-            except ssl.SSLError:
-                await self.close()  # sends the alert
-                raise
             else:
                 return await self._flush()
 
@@ -64,8 +61,10 @@ class TlsConnection:
         await self._flush()
 
     async def close(self) -> None:
-        """Say goodbye, and wait a little for the peer's: what is still unread when a socket is closed resets it, and what
-        we wrote last would be lost with that."""
+        """Say goodbye, or after a failed handshake its alert; then wait a little for the peer's.
+
+        What is still unread when a socket is closed resets it, and what we wrote last would be lost with that.
+        """
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(GOODBYE_SECONDS):
                 with contextlib.suppress(ssl.SSLError):

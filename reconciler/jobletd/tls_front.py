@@ -142,12 +142,13 @@ class TlsFront:
         try:
             async with asyncio.timeout(self._handshake_seconds):
                 await connection.handshake()
+            return connection
         except (ssl.SSLError, OSError) as error:  # TimeoutError is an OSError
             refuse(address, reason_of(error))
-            return None
         finally:
             self._handshakes -= 1
-        return connection
+        await connection.close()
+        return None
 
     async def _pass_on(self, connection: TlsConnection, address: str) -> None:
         """Pass bytes both ways until one side ends, or the certificate does."""
@@ -159,8 +160,9 @@ class TlsFront:
         left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
         path = f"{self._peers_directory}/{secrets.token_hex(PEER_NAME_LENGTH // 2)}"
         self._identities[path] = identity
+        validity = asyncio.timeout(left.total_seconds())
         try:
-            async with asyncio.timeout(left.total_seconds()) as validity:
+            async with validity:
                 with await self._connect(path) as backend:
                     await _exchange(connection, backend)
         except TimeoutError:
@@ -189,25 +191,32 @@ async def _exchange(connection: TlsConnection, backend: socket.socket) -> None:
     back = asyncio.ensure_future(_answers(connection, backend))
     forth = asyncio.ensure_future(_requests(connection, backend))
     try:
-        done, _ = await asyncio.wait((back, forth), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((back, forth), return_when=asyncio.FIRST_COMPLETED)
+        if not back.done() and forth.result() is backend:
+            await asyncio.wait((back,))  # gRPC takes no more; what it said last is still to be passed on
     finally:
         back.cancel()
         forth.cancel()
         await asyncio.gather(back, forth, return_exceptions=True)
-    for task in done:
-        task.result()
-    if back in done:
+    if not back.cancelled():
+        back.result()
         await connection.close()
 
 
 async def _answers(connection: TlsConnection, backend: socket.socket) -> None:
-    while data := await asyncio.get_running_loop().sock_recv(backend, CHUNK_BYTES):
-        await connection.write(data)
+    with contextlib.suppress(ConnectionResetError):  # by gRPC: its way to close with requests unread
+        while data := await asyncio.get_running_loop().sock_recv(backend, CHUNK_BYTES):
+            await connection.write(data)
 
 
-async def _requests(connection: TlsConnection, backend: socket.socket) -> None:
+async def _requests(connection: TlsConnection, backend: socket.socket) -> TlsConnection | socket.socket:
+    """Returns the side that has ended."""
     while data := await connection.read():
-        await asyncio.get_running_loop().sock_sendall(backend, data)
+        try:
+            await asyncio.get_running_loop().sock_sendall(backend, data)
+        except (BrokenPipeError, ConnectionResetError):
+            return backend
+    return connection
 
 
 def _listen(family: int, place: tuple[Any, ...]) -> socket.socket:
