@@ -130,8 +130,10 @@ def test_all_errors_of_a_file_come_at_once_each_at_its_place() -> None:
         "job.yml:10:11: spec.limits.pids: 0 is out of range (1 to 4194304)",
         "job.yml:11:12: spec.timeout: 30 has no unit (use 30s, 5m, 1h30m or 500ms)",
         found[4],
-        ("job.yml:15:2: a: not YAML: did not find expected ',' or ']',"
-        " while parsing a flow sequence that begins in line 14"),
+        (
+            "job.yml:15:2: a: not YAML: did not find expected ',' or ']',"
+            " while parsing a flow sequence that begins in line 14"
+        ),
         "job.yml:18:1: spec: a tab; indent with spaces",
         found[7],
     ]
