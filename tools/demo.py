@@ -7,6 +7,7 @@ and stops the daemon. Nothing is left running or lying about.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 READY_WITHIN_SECONDS = 20.0
+READY = re.compile(r"\bready +address=")
 
 
 def say(text: str) -> None:
@@ -38,7 +40,7 @@ def start_daemon(config: Path, log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as stream:
         daemon = subprocess.Popen([BIN / "joblet", "serve", "--config", config], stdout=stream, stderr=stream)
     deadline = time.monotonic() + READY_WITHIN_SECONDS
-    while "ready" not in log.read_text():
+    while not READY.search(log.read_text()):
         if daemon.poll() is not None or time.monotonic() > deadline:
             daemon.kill()
             raise SystemExit(f"the daemon did not get ready:\n{log.read_text()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -98,7 +99,7 @@ class Host:
             assert self.daemon is not None
             if self.daemon.poll() is not None:
                 raise AssertionError(f"the daemon ended with status {self.daemon.returncode}:\n{text}")
-            return "ready" in text
+            return re.search(r"\bready +address=", text) is not None
 
         eventually(ready, within=20, what="the daemon's ready line")
         self.use_actual_port()
