@@ -31,11 +31,12 @@ class Retry:
 def after_attempt(run: Run, end: End) -> Finish | Retry:
     """What follows the end of the run's last attempt."""
     spec = run.manifest.spec
-    if run.stop is not None:
-        return Finish(Phase.STOPPED, run.stop, end.message)
     succeeded = end.outcome == Exited(0) and end.reason is Reason.COMPLETED
     if succeeded and spec.restart is not Restart.ALWAYS:
+        # Also if its stop had been asked for: it was done before that reached it, and is not to run again.
         return Finish(Phase.COMPLETED, Reason.COMPLETED, end.message)
+    if run.stop is not None:
+        return Finish(Phase.STOPPED, run.stop, end.message)
     failure = Finish(Phase.FAILED, end.reason, end.message)
     if not succeeded and not may_retry(spec, end, retries=run.attempts[-1].number - 1):
         return failure
@@ -47,10 +48,16 @@ def after_attempt(run: Run, end: End) -> Finish | Retry:
 
 
 def may_retry(spec: JobSpec, end: End, *, retries: int) -> bool:
-    """Whether the rules allow another attempt after this failure."""
+    """Whether the rules allow another attempt after this failure.
+
+    Without an exit code (the host was started anew, the attempt was lost) a service goes on; other jobs do unless they named the
+    codes after which they may: then nobody said that it is safe.
+    """
     if end.reason is Reason.LIMIT_NOT_ENFORCEABLE:
         return False
     code = exit_code_of(end.outcome)
+    if code is None and spec.restart is not Restart.NEVER:
+        return True
     if code in spec.retry.never_on_exit_codes:
         return False
     if spec.retry.on_exit_codes and code not in spec.retry.on_exit_codes:
@@ -59,16 +66,37 @@ def may_retry(spec: JobSpec, end: End, *, retries: int) -> bool:
 
 
 def pause_ns(run: Run) -> int:
-    """initial, doubled with each attempt since the last one that was healthy for 10 minutes; at most max."""
+    """initial, doubled with each further attempt, at most max; a service that was healthy for 10 minutes begins anew."""
     retry = run.manifest.spec.retry
-    failures = 0
+    attempts = 0
     for attempt in reversed(run.attempts):
-        end = attempt.end
-        if end is not None and end.started_ns is not None and end.ended_ns - end.started_ns >= HEALTHY_NS:
+        attempts += 1
+        if run.manifest.spec.restart is not Restart.NEVER and _was_healthy(attempt.end):
             break
-        failures += 1
-    seconds = min(retry.initial_seconds * 2 ** min(max(failures - 1, 0), 40), retry.max_seconds)
+    seconds = min(retry.initial_seconds * 2 ** min(max(attempts - 1, 0), 40), retry.max_seconds)
     return int(seconds * SECOND_NS)
+
+
+def _was_healthy(end: End | None) -> bool:
+    return end is not None and end.started_ns is not None and end.ended_ns - end.started_ns >= HEALTHY_NS
+
+
+def wait_ns(run: Run, now_ns: int) -> int:
+    """How long until the next attempt may begin; 0: it may now.
+
+    More than the longest pause there is means that the wall clock was set back since: then it has waited enough.
+    """
+    if run.next_attempt_ns is None or run.next_attempt_ns <= now_ns:
+        return 0
+    wait = run.next_attempt_ns - now_ns
+    return wait if wait <= run.manifest.spec.retry.max_seconds * SECOND_NS else 0
+
+
+def phase_of(run: Run, end: End) -> Phase:
+    """The phase in which an attempt ends."""
+    if end.reason is Reason.COMPLETED:
+        return Phase.COMPLETED
+    return Phase.STOPPED if run.stop is not None or end.reason is Reason.STOPPED else Phase.FAILED
 
 
 def deadline_ns(run: Run) -> int | None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
+import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, TypeVar
 
 from joblet.manifest import JobManifest
-from jobletd.errors import AmbiguousRef, DuplicateName, NoSuchJob, OwnershipConflict, WatcherTooSlow, WrongState
+from jobletd.conditions import with_condition
+from jobletd.errors import DuplicateName, OwnershipConflict, WatcherTooSlow, WrongState
 from jobletd.executor import Executor, LogQuery, Running
+from jobletd.lookup import Lookup
 from jobletd.model import (
     ApplyResult,
     Attempt,
-    Condition,
     Event,
     JobChange,
     JobName,
@@ -21,17 +23,16 @@ from jobletd.model import (
     LogEntry,
     Phase,
     Reason,
-    Run,
     RunId,
     Source,
 )
 from jobletd.planning import new_run, open_runs, plan_apply, plan_stop, with_runs
-from jobletd.registry import EventDraft, Registry, Save, Subscription
+from jobletd.registry import EventDraft, Item, Registry, Save, Subscription
 from jobletd.selectors import LabelSelector
 from jobletd.store import rows
 
-SHORTEST_PREFIX = 4
-HISTORY_SHOWN = 1000
+T = TypeVar("T")
+EVENTS_A_PAGE = 1000
 
 
 class DesiredState:
@@ -41,6 +42,8 @@ class DesiredState:
         self._registry = registry
         self._executor = executor
         self._nudge = nudge
+        self._lookup = Lookup(registry)
+        self._changes: set[asyncio.Task[Any]] = set()
 
     def on_change(self, callback: Callable[[JobName, JobView | None], None]) -> None:
         self._registry.on_change(callback)
@@ -51,11 +54,45 @@ class DesiredState:
         self, manifests: Sequence[JobManifest], source: Source, *, dry_run: bool = False
     ) -> list[ApplyResult]:
         """Make these manifests the desired state, all or none. Raises OwnershipConflict, DuplicateName, StoreError."""
+        return await self._whole(self._apply(manifests, source, dry_run))
+
+    async def transfer(self, name: JobName, old: Source, new: Source) -> None:
+        """Hand a job from one source to another; nothing restarts. Raises NoSuchJob, OwnershipConflict."""
+        await self._whole(self._transfer(name, old, new))
+
+    async def delete(self, name: JobName, *, source: Source | None) -> None:
+        """Stop a job and remove it; its history stays. source: who asks. Raises NoSuchJob, OwnershipConflict."""
+        await self._whole(self._delete(name, source))
+
+    async def stop(self, ref: str, *, force: bool) -> RunId:
+        """Stop what is open of a job, or the run with that id. Raises NoSuchJob, WrongState if nothing is open."""
+        return await self._whole(self._stop(ref, force))
+
+    async def trigger(self, name: JobName) -> RunId:
+        """One more run of a job. Raises NoSuchJob, WrongState."""
+        return await self._whole(self._trigger(name))
+
+    async def set_condition(self, name: JobName, condition_type: str, status: str, reason: str, message: str) -> None:
+        """Set a lasting fact about a job; ``since`` changes only with the status. A job that is gone has none."""
+        await self._whole(self._set_condition(name, condition_type, status, reason, message))
+
+    async def record_event(self, job: str, run_id: str, type: str, reason: str, message: str) -> None:
+        """Record what happened; ``job`` may be empty for the host itself."""
+        await self._registry.record(EventDraft(job, run_id, type, reason, message))
+
+    async def _whole(self, change: Coroutine[Any, Any, T]) -> T:
+        """Make a change to its end even if who asked for it goes away: what is in the store has to be seen in memory too."""
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
+    async def _apply(self, manifests: Sequence[JobManifest], source: Source, dry_run: bool) -> list[ApplyResult]:
         names = [JobName(manifest.metadata.name) for manifest in manifests]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise DuplicateName(f"two manifests have the name {twice!r}", todo="names are unique on a host")
-        async with await self._registry.lock_all(names):
+        async with self._registry.lock_all(names):
             now_ns = self._registry.clock.wall_ns()
             plans = []
             for name, manifest in zip(names, manifests, strict=True):
@@ -70,44 +107,43 @@ class DesiredState:
             self._nudge(name)
         return [plan.result for plan in plans]
 
-    async def transfer(self, name: JobName, old: Source, new: Source) -> None:
-        """Hand a job from one source to another; nothing restarts. Raises NoSuchJob, OwnershipConflict."""
+    async def _transfer(self, name: JobName, old: Source, new: Source) -> None:
         async with self._registry.lock(name):
-            view = self._existing(name)
+            view = self._lookup.job(name)
             if view.source != old:
                 raise OwnershipConflict(name, view.source)
             event = EventDraft(name, "", "Normal", "Transferred", f"from {old} to {new}")
             await self._registry.save(Save(replace(view, source=new), job=True, events=[event]))
 
-    async def delete(self, name: JobName, *, source: Source | None) -> None:
-        """Stop a job and remove it; its history stays. source: who asks. Raises NoSuchJob, OwnershipConflict."""
+    async def _delete(self, name: JobName, source: Source | None) -> None:
         async with self._registry.lock(name):
-            view = self._existing(name)
+            view = self._lookup.job(name)
             if source is not None:
                 check_owner(view, source)
+            if view.deleting:
+                return
             stopped = plan_stop(view, Reason.DELETED, force=False)
             view = with_runs(replace(view, deleting=True, updated_ns=self._registry.clock.wall_ns()), stopped)
             event = EventDraft(name, "", "Normal", "Deleting", f"deleted by {source}" if source else "deleted")
             await self._registry.save(Save(view, runs=stopped, events=[event], job=True))
         self._nudge(name)
 
-    async def stop(self, ref: str, *, force: bool) -> RunId:
-        """Stop the open run that is meant. Raises NoSuchJob, WrongState if there is none."""
-        name, _ = await self._resolve(ref)
+    async def _stop(self, ref: str, force: bool) -> RunId:
+        name, run = await self._lookup.resolve(ref)
         async with self._registry.lock(name):
-            view = self._existing(name)
-            stopped = plan_stop(view, Reason.STOPPED, force=force)
+            view = self._lookup.job(name)
+            stopped = plan_stop(view, Reason.STOPPED, force=force, only=run.id if run else None)
             if not stopped:
-                raise WrongState(f"job {name!r} does not run", todo=f"rnx status {name} shows how it ended")
+                what = f"run {run.id}" if run else f"job {name!r}"
+                raise WrongState(f"{what} does not run", todo=f"rnx status {ref} shows how it ended")
             event = EventDraft(name, stopped[0].id, "Normal", "Stopping", "by force" if force else "with its grace")
             await self._registry.save(Save(with_runs(view, stopped), runs=stopped, events=[event]))
         self._nudge(name)
         return stopped[0].id
 
-    async def trigger(self, name: JobName) -> RunId:
-        """One more run of a job. Raises NoSuchJob, WrongState."""
+    async def _trigger(self, name: JobName) -> RunId:
         async with self._registry.lock(name):
-            view = self._existing(name)
+            view = self._lookup.job(name)
             if view.deleting or view.manifest.spec.suspend:
                 state = "is being deleted" if view.deleting else "is suspended"
                 raise WrongState(f"job {name!r} {state}", todo="apply it with spec.suspend: false")
@@ -122,19 +158,7 @@ class DesiredState:
         self._nudge(name)
         return run.id
 
-    async def record_event(self, job: str, run_id: str, type: str, reason: str, message: str) -> None:
-        """Record what happened; ``job`` may be empty for the host itself."""
-        now_ns = self._registry.clock.wall_ns()
-
-        def write(connection: sqlite3.Connection) -> Event:
-            return rows.put_event(
-                connection, job=job, run_id=run_id, type=type, reason=reason, message=message, now_ns=now_ns
-            )
-
-        self._registry.tell_events([await self._registry.store.write(write)])
-
-    async def set_condition(self, name: JobName, condition_type: str, status: str, reason: str, message: str) -> None:
-        """Set a lasting fact about a job; ``since`` changes only with the status. A job that is gone has none."""
+    async def _set_condition(self, name: JobName, condition_type: str, status: str, reason: str, message: str) -> None:
         async with self._registry.lock(name):
             view = self._registry.views.get(name)
             if view is None:
@@ -152,25 +176,13 @@ class DesiredState:
     async def get(self, ref: str, *, history: bool = False) -> JobView:
         """A job by name, or by the id (or its beginning) of a run, then with that run alone. Raises NoSuchJob, AmbiguousRef."""
         view = self._registry.views.get(JobName(ref))
-        if view is not None:
-            if history:
-                view = replace(view, runs=await self._history(view))
-            return await self._with_usage(self._registry.shown(view))
-        name, run = await self._resolve(ref)
-        assert run is not None
-        view = self._registry.views.get(name)
-        if view is None or view.uid != run.job_uid:
-            # The job is gone; what is left of it is this run.
-            view = JobView(
-                run.job_uid,
-                run.manifest,
-                Source("deleted", ""),
-                run.generation,
-                run.generation,
-                run.created_ns,
-                run.created_ns,
-            )
-        return await self._with_usage(self._registry.shown(replace(view, runs=(run,))))
+        if view is None:
+            name, run = await self._lookup.resolve(ref)
+            assert run is not None
+            view = self._lookup.job_of(name, run)
+        elif history:
+            view = replace(view, runs=await self._lookup.history(view))
+        return await self._with_usage(self._registry.shown(view))
 
     async def list_jobs(
         self, *, selector: LabelSelector, phases: frozenset[Phase], limit: int, after: str
@@ -189,57 +201,79 @@ class DesiredState:
         return found
 
     async def watch(self, ref: str | None, selector: LabelSelector) -> AsyncIterator[JobChange]:
-        """What is (ADDED), SYNCED, then each change. Raises NoSuchJob at once, WatcherTooSlow later."""
-        name = (await self._resolve(ref))[0] if ref else None
-        subscription = self._registry.subscribe_jobs()
+        """What is (ADDED), SYNCED, then each change. Raises NoSuchJob at once, WatcherTooSlow later.
 
-        def wanted(view: JobView) -> bool:
+        A job whose labels no longer match is DELETED for this watcher.
+        """
+        name = (await self._lookup.resolve(ref))[0] if ref else None
+        shown: set[JobName] = set()
+
+        def matches(view: JobView) -> bool:
             return view.name == name if name else selector.matches(view.manifest.metadata.labels)
 
+        def wanted(item: Item) -> bool:
+            if not isinstance(item, JobChange) or item.job is None:
+                return False
+            if matches(item.job):
+                shown.add(item.job.name)
+                return True
+            known = item.job.name in shown
+            shown.discard(item.job.name)
+            return known
+
+        subscription = self._registry.subscribe(wanted)
         try:
-            for view in [view for view in self._registry.views.values() if wanted(view)]:
+            present = [view for view in self._registry.views.values() if matches(view)]
+            shown.update(view.name for view in present)
+            for view in present:
                 yield JobChange("ADDED", self._registry.shown(view))
             yield JobChange("SYNCED", None)
             while True:
                 change = await next_of(subscription)
-                if isinstance(change, JobChange) and change.job is not None and wanted(change.job):
-                    yield JobChange(change.type, self._registry.shown(change.job))
+                assert isinstance(change, JobChange) and change.job is not None
+                kind = change.type if matches(change.job) else "DELETED"
+                yield JobChange(kind, self._registry.shown(change.job))
         finally:
             self._registry.unsubscribe(subscription)
 
     async def events(self, ref: str, *, follow: bool, since_ns: int) -> AsyncIterator[Event]:
-        """Events of a job or run (empty: all), oldest first; with ``follow`` also those to come."""
-        job, run_id = "", ""
-        if ref and JobName(ref) in self._registry.views:
-            job = ref
-        elif ref:
-            name, run = await self._resolve(ref, deleted=True)
-            job, run_id = name, run.id if run else ""
-        subscription = self._registry.subscribe_events()
+        """Events of a job or run (empty: all), oldest first; with ``follow`` also those to come, and repeats counted anew."""
+        job, run_id = await self._lookup.resolve_events(ref) if ref else ("", "")
+        told: dict[int, int] = {}
 
-        def select(connection: sqlite3.Connection) -> list[Event]:
-            query = f"SELECT {rows.EVENT_COLUMNS} FROM events WHERE last_ns >= ?"  # noqa: S608  a constant
-            arguments: list[object] = [since_ns]
-            for column, value in (("job", job), ("run_id", run_id)):
-                if value:
-                    query += f" AND {column} = ?"
-                    arguments.append(value)
-            return [rows.event_of(row) for row in connection.execute(query + " ORDER BY id", arguments)]
+        def wanted(item: Item) -> bool:
+            return isinstance(item, Event) and job in ("", item.job) and run_id in ("", item.run_id)
 
+        subscription = self._registry.subscribe(wanted) if follow else None
         try:
-            for event in await self._registry.store.read(select):
-                yield event
-            while follow:
+            last = 0
+            while page := await self._registry.store.read(_events_after(last, job, run_id, since_ns)):
+                for event in page:
+                    yield event
+                    told[event.id] = event.count
+                last = page[-1].id
+            while subscription is not None:
                 item = await next_of(subscription)
-                if isinstance(item, Event) and job in ("", item.job) and run_id in ("", item.run_id):
+                assert isinstance(item, Event)
+                if item.count > told.get(item.id, 0):  # else it came between our two looks
                     yield item
         finally:
-            self._registry.unsubscribe(subscription)
+            if subscription is not None:
+                self._registry.unsubscribe(subscription)
 
     async def logs(self, ref: str, attempt: int, query: LogQuery) -> AsyncIterator[list[LogEntry]]:
-        """The output of a run: of one attempt (number from 1) or of all (0). With ``follow`` until the run is over."""
-        run = await self._run_of(ref)
-        subscription = self._registry.subscribe_jobs()
+        """The output of a run: of one attempt (number from 1) or of all (0). With ``follow`` until the run is over.
+
+        Raises NoSuchJob, WrongState if there is no such attempt.
+        """
+        run = await self._lookup.run(ref)
+        if attempt and run.phase.is_final and attempt not in (one.number for one in run.attempts):
+            kept = ", ".join(str(one.number) for one in run.attempts) or "none"
+            raise WrongState(f"run {run.id} has no attempt {attempt}", todo=f"its attempts: {kept}")
+        job = run.job
+        changed = self._registry.subscribe(
+            lambda item: isinstance(item, JobChange) and item.job is not None and item.job.name == job, conflating=True
+        )
         done = 0
         try:
             while True:
@@ -253,77 +287,15 @@ class DesiredState:
                             yield batch
                     done = one.number
                 # What was written may have ended with a restart between our look and now: look at the run anew.
-                run = await self._run_of(run.id)
+                run = await self._lookup.run(run.id)
                 left = [one for one in run.attempts if one.number > done and attempt in (0, one.number)]
                 if left and left[0].phase not in (Phase.PENDING, Phase.INITIALIZING):
                     continue
                 if not query.follow or run.phase.is_final or (attempt and attempt <= done):
                     return
-                await next_of(subscription)
+                await next_of(changed)
         finally:
-            self._registry.unsubscribe(subscription)
-
-    # --- finding ------------------------------------------------------------------------------------------------------
-
-    def _existing(self, name: str) -> JobView:
-        view = self._registry.views.get(JobName(name))
-        if view is None:
-            raise NoSuchJob(name, self._nearest(name))
-        return view
-
-    def _nearest(self, ref: str) -> list[str]:
-        return difflib.get_close_matches(ref, list(self._registry.views), n=3, cutoff=0.6)
-
-    async def _resolve(self, ref: str, *, deleted: bool = False) -> tuple[JobName, Run | None]:
-        """The job that a name or a run id means, and the run if it was an id."""
-        if JobName(ref) in self._registry.views:
-            return JobName(ref), None
-        if (name := self._registry.by_run.get(RunId(ref))) is not None:
-            view = self._registry.views[name]
-            return name, next(run for run in view.runs if run.id == ref)
-        if len(ref) >= SHORTEST_PREFIX and ref.isalnum():
-
-            def select(connection: sqlite3.Connection) -> list[Run]:
-                query = f"SELECT {rows.RUN_COLUMNS} FROM runs WHERE id >= ? AND id < ? LIMIT 2"  # noqa: S608  a constant
-                return rows.load_runs(connection, query, (ref, ref + "\x7f"))
-
-            runs = await self._registry.store.read(select)
-            if len(runs) > 1:
-                raise AmbiguousRef(f"several runs begin with {ref!r}", todo="give more of the id")
-            if runs:
-                return runs[0].job, self._cached(runs[0])
-        if deleted:
-
-            def known(connection: sqlite3.Connection) -> bool:
-                return connection.execute("SELECT 1 FROM events WHERE job = ? LIMIT 1", (ref,)).fetchone() is not None
-
-            if await self._registry.store.read(known):
-                return JobName(ref), None
-        raise NoSuchJob(ref, self._nearest(ref))
-
-    def _cached(self, run: Run) -> Run:
-        view = self._registry.views.get(run.job)
-        return next((other for other in view.runs if other.id == run.id), run) if view else run
-
-    async def _run_of(self, ref: str) -> Run:
-        """The run that is meant: the latest of a job, or the one with that id. Raises NoSuchJob, WrongState."""
-        name, run = await self._resolve(ref)
-        if run is not None:
-            return run
-        view = self._existing(name)
-        if not view.runs:
-            raise WrongState(f"job {name!r} has not run yet", todo=f"rnx status {name}")
-        return view.runs[0]
-
-    async def _history(self, view: JobView) -> tuple[Run, ...]:
-        def select(connection: sqlite3.Connection) -> list[Run]:
-            query = (
-                f"SELECT {rows.RUN_COLUMNS} FROM runs WHERE job = ? AND job_uid = ? "  # noqa: S608  a constant
-                "ORDER BY created_ns DESC, rowid DESC LIMIT ?"
-            )
-            return rows.load_runs(connection, query, (view.name, view.uid, HISTORY_SHOWN))
-
-        return tuple(self._cached(run) for run in await self._registry.store.read(select))
+            self._registry.unsubscribe(changed)
 
     async def _with_usage(self, view: JobView) -> JobView:
         """Running attempts with what they use now."""
@@ -349,17 +321,18 @@ def check_owner(view: JobView, source: Source) -> None:
         raise OwnershipConflict(view.name, view.source)
 
 
-def with_condition(view: JobView, kind: str, status: str, reason: str, message: str, now_ns: int) -> JobView:
-    """The view with one condition set; the same view if it says so already."""
-    present = next((condition for condition in view.conditions if condition.type == kind), None)
-    if present is not None and (present.status, present.reason, present.message) == (status, reason, message):
-        return view
-    since_ns = present.since_ns if present is not None and present.status == status else now_ns
-    others = [condition for condition in view.conditions if condition.type != kind]
-    return replace(view, conditions=(*others, Condition(kind, status, reason, message, since_ns)))
+def _events_after(last: int, job: str, run_id: str, since_ns: int) -> Callable[[sqlite3.Connection], list[Event]]:
+    query = f"SELECT {rows.EVENT_COLUMNS} FROM events WHERE id > ? AND last_ns >= ?"  # noqa: S608  a constant
+    arguments: list[object] = [last, since_ns]
+    for column, value in (("job", job), ("run_id", run_id)):
+        if value:
+            query += f" AND {column} = ?"
+            arguments.append(value)
+    query += f" ORDER BY id LIMIT {EVENTS_A_PAGE}"
+    return lambda connection: [rows.event_of(row) for row in connection.execute(query, arguments)]
 
 
-async def next_of(subscription: Subscription) -> JobChange | Event:
+async def next_of(subscription: Subscription) -> Item:
     """The next item. Raises WatcherTooSlow once items had to be dropped."""
     if subscription.overflowed and subscription.queue.empty():
         raise WatcherTooSlow("too many changes were not read in time", todo="watch again")

@@ -6,7 +6,7 @@ import secrets
 import uuid
 from dataclasses import dataclass, replace
 
-from joblet.manifest import ChangeKind, JobManifest, compare
+from joblet.manifest import ChangeKind, Comparison, JobManifest, compare
 from jobletd.model import Action, ApplyResult, JobView, Phase, Reason, Run, RunId, Source
 from jobletd.registry import EventDraft, Save
 
@@ -23,7 +23,7 @@ class Plan:
 
 
 def new_run_id() -> RunId:
-    """36**8 ids: two runs of a host practically never share one, and the store refuses if they do."""
+    """36**8 ids: two runs of a host practically never share one, and the store refuses the second if they do."""
     return RunId("".join(secrets.choice(_ALPHABET) for _ in range(RUN_ID_LENGTH)))
 
 
@@ -60,15 +60,17 @@ def plan_apply(current: JobView | None, manifest: JobManifest, source: Source, n
             consequence = "changes labels or annotations only"
             return _plan(current, view, consequence, events=[("Configured", consequence)])
         case ChangeKind.IN_PLACE:
-            return _plan_in_place(current, manifest, source, now_ns)
+            return _plan_in_place(current, manifest, comparison, source, now_ns)
         case _:
             return _plan_restart(current, manifest, source, now_ns)
 
 
-def plan_stop(view: JobView, reason: Reason, *, force: bool) -> tuple[Run, ...]:
-    """The open runs, marked to end. An earlier reason stays; force may come later."""
+def plan_stop(view: JobView, reason: Reason, *, force: bool, only: RunId | None = None) -> tuple[Run, ...]:
+    """The open runs, or that one alone, marked to end. An earlier reason stays; force may come later."""
     return tuple(
-        replace(run, stop=run.stop or reason, force=run.force or force, next_attempt_ns=None) for run in open_runs(view)
+        replace(run, stop=run.stop or reason, force=run.force or force, next_attempt_ns=None)
+        for run in open_runs(view)
+        if only in (None, run.id)
     )
 
 
@@ -118,21 +120,33 @@ def _plan_unchanged(current: JobView, manifest: JobManifest, source: Source) -> 
     return Plan(result, Save(replace(current, source=source), job=True))
 
 
-def _plan_in_place(current: JobView, manifest: JobManifest, source: Source, now_ns: int) -> Plan:
+def _plan_in_place(
+    current: JobView, manifest: JobManifest, comparison: Comparison, source: Source, now_ns: int
+) -> Plan:
     view = replace(current, manifest=manifest, source=source, generation=current.generation + 1, updated_ns=now_ns)
     latest = current.runs[0] if current.runs else None
     if manifest.spec.suspend:
         stopped = plan_stop(view, Reason.SUSPENDED, force=False)
         consequence = "stops the current run" if stopped else "is kept suspended"
         return _plan(current, with_runs(view, stopped), consequence, runs=stopped, generation=True)
-    if current.manifest.spec.suspend and (latest is None or latest.stop is Reason.SUSPENDED):
+    if current.manifest.spec.suspend and _wants_run(latest, manifest):
         return _plan_added_run(current, view, (), "starts a run", now_ns)
+    limits = any(change.path.startswith("spec.limits.") for change in comparison.changes)
     if latest is not None and not latest.phase.is_final and latest.stop is None:
         run = replace(latest, manifest=manifest, generation=view.generation)
-        return _plan(current, with_runs(view, (run,)), "changes limits in place", runs=(run,), run=run, generation=True)
-    if latest is not None and latest.phase is Phase.FAILED:
+        consequence = "changes limits in place" if limits else "changes nothing that runs"
+        return _plan(current, with_runs(view, (run,)), consequence, runs=(run,), run=run, generation=True)
+    if latest is not None and latest.phase is Phase.FAILED and limits:
         return _plan_added_run(current, view, (), "starts a run, since the last one failed", now_ns)
     return _plan(current, view, "takes effect with the next run", generation=True)
+
+
+def _wants_run(latest: Run | None, manifest: JobManifest) -> bool:
+    """Whether a job that is no longer suspended has something to do: what was cut short, or what never ran in this form."""
+    if latest is None:
+        return True
+    suspended = latest.reason if latest.phase.is_final else latest.stop
+    return suspended is Reason.SUSPENDED or compare(latest.manifest, manifest).kind is ChangeKind.RESTART
 
 
 def _plan_restart(current: JobView, manifest: JobManifest, source: Source, now_ns: int) -> Plan:

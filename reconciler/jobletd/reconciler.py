@@ -75,9 +75,10 @@ class Reconciler:
     def _stand_in_line(self, view: JobView) -> None:
         """Before the first place is given away: who was made first comes first, whichever job is looked at first."""
         run = next(reversed(open_runs(view)), None)
-        if self._max_concurrent and run is not None and run.stop is None and run.id not in self._places:
-            if not wait_ns(run, self._now()):
-                self._registry.waiting.add(run)
+        if run is None or run.stop is not None or run.id in self._places or wait_ns(run, self._now()):
+            return
+        if self._max_concurrent:
+            self._registry.waiting.add(run)
 
     def _registry_run(self, attempt_id: AttemptId) -> RunId:
         return RunId(attempt_id.rsplit("-", 2)[1])
@@ -117,7 +118,7 @@ class Reconciler:
                 if stopped:
                     await self._registry.save(Save(with_runs(current, stopped), runs=stopped))
             self.nudge(view.name)
-        while self._places:
+        while self._places or self._cleaning:
             self._all_ended.clear()
             await self._all_ended.wait()
 
@@ -299,6 +300,8 @@ class Reconciler:
             await self._executor.forget(attempt.id)
         finally:
             self._cleaning.discard(attempt.id)
+            if not self._places and not self._cleaning:
+                self._all_ended.set()
         return None
 
     async def _record_end(

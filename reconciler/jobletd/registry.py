@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
 
 from joblet.clock import Clock
+from jobletd.conditions import progressing
 from jobletd.model import Attempt, Event, JobChange, JobName, JobView, Run, RunId
 from jobletd.store import Store, rows
+from jobletd.waiting_line import WaitingLine
 
 WATCH_QUEUE = 4096
 
@@ -43,20 +46,28 @@ class Save:
     remove: bool = False
 
 
+Item = JobChange | Event
+
+
 class Subscription:
-    """One listener's queue. overflowed: it was too slow, and gets nothing more."""
+    """One listener's queue of what it wants. overflowed: it was too slow, and gets nothing more.
 
-    def __init__(self) -> None:
-        self.queue: asyncio.Queue[JobChange | Event] = asyncio.Queue(WATCH_QUEUE)
+    conflating: it only wants to know that something changed, so one item that it has not read yet is as good as many.
+    """
+
+    def __init__(self, wanted: Callable[[Item], bool], *, conflating: bool = False) -> None:
+        self.queue: asyncio.Queue[Item] = asyncio.Queue(1 if conflating else WATCH_QUEUE)
         self.overflowed = False
+        self._wanted = wanted
+        self._conflating = conflating
 
-    def put(self, item: JobChange | Event) -> None:
-        if self.overflowed:
+    def put(self, item: Item) -> None:
+        if self.overflowed or not self._wanted(item):
             return
         try:
             self.queue.put_nowait(item)
         except asyncio.QueueFull:
-            self.overflowed = True
+            self.overflowed = not self._conflating
 
 
 class Registry:
@@ -67,10 +78,9 @@ class Registry:
         self.clock = clock
         self.views: dict[JobName, JobView] = {}
         self.by_run: dict[RunId, JobName] = {}
-        self.waiting: list[RunId] = []  # for a free place, in order; kept by the reconciler
-        self._locks: dict[JobName, asyncio.Lock] = {}
-        self._job_listeners: set[Subscription] = set()
-        self._event_listeners: set[Subscription] = set()
+        self.waiting = WaitingLine()  # for a free place; kept by the reconciler
+        self._locks: WeakValueDictionary[JobName, asyncio.Lock] = WeakValueDictionary()  # as long as somebody uses them
+        self._listeners: set[Subscription] = set()
         self._callbacks: list[Callable[[JobName, JobView | None], None]] = []
 
     async def load(self) -> None:
@@ -83,14 +93,18 @@ class Registry:
         self._callbacks.append(callback)
 
     def lock(self, name: JobName) -> asyncio.Lock:
-        return self._locks.setdefault(name, asyncio.Lock())
+        lock = self._locks.get(name)
+        if lock is None:
+            lock = self._locks[name] = asyncio.Lock()
+        return lock
 
-    async def lock_all(self, names: Iterable[JobName]) -> AsyncExitStack:
+    @asynccontextmanager
+    async def lock_all(self, names: Iterable[JobName]) -> AsyncIterator[None]:
         """Hold several locks, taken in order of the names so that two callers can't wait for each other."""
-        stack = AsyncExitStack()
-        for name in sorted(set(names)):
-            await stack.enter_async_context(self.lock(name))
-        return stack
+        async with AsyncExitStack() as stack:
+            for name in sorted(set(names)):
+                await stack.enter_async_context(self.lock(name))
+            yield
 
     async def save(self, *saves: Save) -> None:
         """Make the changes durable, all or none, then visible. The caller holds the locks of the jobs."""
@@ -103,31 +117,34 @@ class Registry:
             self._show(save)
         self.tell_events(events)
 
+    async def record(self, draft: EventDraft) -> None:
+        """Make an event durable, then visible."""
+        now_ns = self.clock.wall_ns()
+        self.tell_events([await self.store.write(lambda connection: _write_event(connection, draft, now_ns))])
+
     def tell_events(self, events: Iterable[Event]) -> None:
         for event in events:
-            for listener in self._event_listeners:
-                listener.put(event)
+            self._tell(event)
 
-    def subscribe_jobs(self) -> Subscription:
-        subscription = Subscription()
-        self._job_listeners.add(subscription)
-        return subscription
-
-    def subscribe_events(self) -> Subscription:
-        subscription = Subscription()
-        self._event_listeners.add(subscription)
+    def subscribe(self, wanted: Callable[[Item], bool], *, conflating: bool = False) -> Subscription:
+        """Hear of the changes and events that are wanted, from now on, until ``unsubscribe``."""
+        subscription = Subscription(wanted, conflating=conflating)
+        self._listeners.add(subscription)
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        self._job_listeners.discard(subscription)
-        self._event_listeners.discard(subscription)
+        self._listeners.discard(subscription)
 
     def shown(self, view: JobView) -> JobView:
-        """The view with each waiting run's place in the queue, which changes without the run."""
-        if not self.waiting or all(run.phase.is_final for run in view.runs):
-            return view
-        places = {run_id: place for place, run_id in enumerate(self.waiting, 1)}
-        return replace(view, runs=tuple(replace(run, queue_position=places.get(run.id, 0)) for run in view.runs))
+        """The view with what follows from elsewhere: each waiting run's place in the queue, and whether the job progresses."""
+        runs = view.runs
+        if self.waiting and any(run.id in self.waiting for run in runs):
+            runs = tuple(replace(run, queue_position=self.waiting.position(run.id)) for run in runs)
+        return replace(view, runs=runs, conditions=(*view.conditions, progressing(view)))
+
+    def _tell(self, item: Item) -> None:
+        for listener in self._listeners:
+            listener.put(item)
 
     def _put(self, view: JobView) -> None:
         old = self.views.get(view.name)
@@ -147,10 +164,10 @@ class Registry:
         else:
             self._put(view)
         kind = "DELETED" if save.remove else "MODIFIED" if known else "ADDED"
-        for listener in self._job_listeners:
-            listener.put(JobChange(kind, view))
+        self._tell(JobChange(kind, view))
+        shown = None if save.remove else self.shown(view)
         for callback in self._callbacks:
-            callback(view.name, None if save.remove else view)
+            callback(view.name, shown)
 
 
 def _write(connection: sqlite3.Connection, save: Save, now_ns: int) -> list[Event]:
@@ -166,15 +183,16 @@ def _write(connection: sqlite3.Connection, save: Save, now_ns: int) -> list[Even
         rows.put_attempt(connection, attempt)
     for attempt in save.dropped:
         connection.execute("DELETE FROM attempts WHERE id = ?", (attempt.id,))
-    return [
-        rows.put_event(
-            connection,
-            job=draft.job,
-            run_id=draft.run_id,
-            type=draft.type,
-            reason=draft.reason,
-            message=draft.message,
-            now_ns=now_ns,
-        )
-        for draft in save.events
-    ]
+    return [_write_event(connection, draft, now_ns) for draft in save.events]
+
+
+def _write_event(connection: sqlite3.Connection, draft: EventDraft, now_ns: int) -> Event:
+    return rows.put_event(
+        connection,
+        job=draft.job,
+        run_id=draft.run_id,
+        type=draft.type,
+        reason=draft.reason,
+        message=draft.message,
+        now_ns=now_ns,
+    )

@@ -26,6 +26,8 @@ class WorkQueue(Generic[K]):
         self._failures: dict[K, int] = {}
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._wakeups: deque[asyncio.Future[None]] = deque()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -79,9 +81,16 @@ class WorkQueue(Generic[K]):
         return key
 
     def done(self, key: K) -> None:
+        """The work on a key is over, well or not."""
         self._processing.discard(key)
         if key in self._dirty:
             self._push(key)
+        elif not self._queue and not self._processing:
+            self._idle.set()
+
+    async def join(self) -> None:
+        """Wait until no key waits for its turn or is worked on; those with a timer do not count."""
+        await self._idle.wait()
 
     def close(self) -> None:
         """No more timers."""
@@ -95,6 +104,7 @@ class WorkQueue(Generic[K]):
 
     def _push(self, key: K) -> None:
         self._queue.append(key)
+        self._idle.clear()
         while self._wakeups:
             wakeup = self._wakeups.popleft()
             if not wakeup.done():

@@ -30,6 +30,7 @@ from jobletd.model import (
     Unknown,
     Usage,
 )
+from jobletd.store.migrations import StoreError
 
 _OUTCOMES: dict[str, type[Any]] = {"exited": Exited, "killed": Killed, "not_started": NotStarted, "unknown": Unknown}
 _OUTCOME_NAMES = {kind: name for name, kind in _OUTCOMES.items()}
@@ -114,13 +115,14 @@ def delete_job(connection: sqlite3.Connection, view: JobView) -> None:
 
 
 def put_run(connection: sqlite3.Connection, run: Run) -> None:
-    """Insert or update a run, without its attempts."""
-    connection.execute(
+    """Insert or update a run, without its attempts. Raises StoreError if another run has its id: nothing is overwritten."""
+    cursor = connection.execute(
         f"INSERT INTO runs ({RUN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, phase = excluded.phase, "
         "is_final = excluded.is_final, reason = excluded.reason, message = excluded.message, manifest = excluded.manifest, "
         "started_ns = excluded.started_ns, ended_ns = excluded.ended_ns, outcome = excluded.outcome, "
-        "next_attempt_ns = excluded.next_attempt_ns, stop = excluded.stop, force = excluded.force",
+        "next_attempt_ns = excluded.next_attempt_ns, stop = excluded.stop, force = excluded.force "
+        "WHERE runs.job_uid = excluded.job_uid AND runs.created_ns = excluded.created_ns",
         (
             run.id,
             run.job,
@@ -141,6 +143,8 @@ def put_run(connection: sqlite3.Connection, run: Run) -> None:
             run.force,
         ),
     )
+    if cursor.rowcount != 1:
+        raise StoreError(f"another run has the id {run.id!r} already", where=run.job, todo="try again")
 
 
 def put_attempt(connection: sqlite3.Connection, attempt: Attempt) -> None:

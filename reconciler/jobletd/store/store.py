@@ -7,6 +7,7 @@ has a savepoint of its own: one that fails undoes itself alone.
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import sqlite3
 import threading
@@ -35,6 +36,7 @@ class Store:
         self._connection = connect(path)
         self._operations: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="store", daemon=True)
+        self._closed = False
         self.commits = 0
 
     @classmethod
@@ -45,14 +47,23 @@ class Store:
             check(store._connection, path)
             migrate(store._connection, path)
         except sqlite3.DatabaseError as error:
+            store._connection.close()
             raise StoreError(
                 f"the database is damaged: {error}", where=path, todo="move it away with its -wal and -shm files"
             ) from error
+        except StoreError:
+            store._connection.close()
+            raise
         store._thread.start()
         return store
 
     async def write(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``function`` inside a transaction; its result comes once that is durable. Its own errors are raised here."""
+        """Run ``function`` inside a transaction; its result comes once that is durable. Its own errors are raised here.
+
+        Who is cancelled while waiting does not undo it. Raises StoreError if it cannot be made durable.
+        """
+        if self._closed:
+            raise StoreError("the database is closed", where=self._path)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._operations.put(_Operation(function, future, loop))
@@ -64,6 +75,7 @@ class Store:
 
     def close(self) -> None:
         """Finish what was asked for and close."""
+        self._closed = True
         self._operations.put(None)
         self._thread.join()
         self._connection.close()
@@ -102,7 +114,7 @@ class Store:
             )
             answers = [(operation, None, failure) for operation in batch]
         for operation, result, problem in answers:
-            operation.loop.call_soon_threadsafe(_answer, operation.future, result, problem)
+            _deliver(operation, result, problem)
 
     def _run_one(self, operation: _Operation) -> tuple[Any, BaseException | None]:
         self._connection.execute("SAVEPOINT operation")
@@ -116,6 +128,13 @@ class Store:
         return result, None
 
 
+def _deliver(operation: _Operation, result: Any, problem: BaseException | None) -> None:
+    try:
+        operation.loop.call_soon_threadsafe(_answer, operation.future, result, problem)
+    except RuntimeError:
+        return  # its event loop was closed: nobody waits any more, and this thread serves the others
+
+
 def _answer(future: asyncio.Future[Any], result: Any, problem: BaseException | None) -> None:
     if future.done():
         return
@@ -126,13 +145,16 @@ def _answer(future: asyncio.Future[Any], result: Any, problem: BaseException | N
 
 
 def connect(path: str) -> sqlite3.Connection:
-    """A connection with our settings. Raises StoreError."""
+    """A connection with our settings, to a file that only we can read: environments may hold secrets. Raises StoreError."""
     try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.fchmod(fd, 0o600)  # the -wal and -shm files get the same mode
+        os.close(fd)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, OSError) as error:
         raise StoreError(
             f"cannot be opened as a database: {error}", where=path, todo="check its directory, or move the file away"
         ) from error
