@@ -91,6 +91,7 @@ class Daemon:
         config = self._config
         self._lock(stack)
         self._make_directories()
+        front = self._make_front()
         store = Store.open(f"{config.state.directory}/joblet.db")
         stack.callback(store.close)
         executor = LocalExecutor.on_this_host(
@@ -108,7 +109,7 @@ class Daemon:
         self._background(stack, "retention", Retention(store, executor, self._clock).run())
         stack.push_async_callback(self._shut_down_jobs)
         await self._start_spool(stack, registry, desired)
-        port = await self._start_api(stack, registry, desired, executor)
+        port = await self._start_api(stack, front, registry, desired, executor)
         log.info(
             "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=executor.cgroup_mode
         )
@@ -168,18 +169,31 @@ class Daemon:
         desired.on_change(lambda _, view: spool.nudge() if view is None else None)
         self._background(stack, "spool", spool.run())
 
-    async def _start_api(
-        self, stack: AsyncExitStack, registry: Registry, desired: DesiredState, executor: LocalExecutor
-    ) -> int:
+    def _make_front(self) -> TlsFront:
+        """Raises CertificateError: before anything is made on the host."""
         config = self._config
-        socket_path, peers = f"{config.run.directory}/joblet.sock", f"{config.run.directory}/peers"
         front = TlsFront(
             credentials_of(config),
-            backend=socket_path,
-            peers_directory=peers,
+            backend=self._socket_path,
+            peers_directory=f"{config.run.directory}/peers",
             max_connections=config.server.max_connections,
         )
         self._note_expiry(config)
+        return front
+
+    @property
+    def _socket_path(self) -> str:
+        return f"{self._config.run.directory}/joblet.sock"
+
+    async def _start_api(
+        self,
+        stack: AsyncExitStack,
+        front: TlsFront,
+        registry: Registry,
+        desired: DesiredState,
+        executor: LocalExecutor,
+    ) -> int:
+        config = self._config
         facts = NodeFacts(
             boot_id=executor.epoch,
             started_ns=self._clock.wall_ns(),
@@ -187,7 +201,7 @@ class Daemon:
             max_concurrent_jobs=config.joblet.max_concurrent_jobs,
         )
         access = AccessControl(front.identity)
-        here = Place(config.state.directory, config.server.address, config.server.port, socket_path)
+        here = Place(config.state.directory, config.server.address, config.server.port, self._socket_path)
         node = NodeService(
             facts,
             registry,
@@ -195,16 +209,16 @@ class Daemon:
             certificate_expires_ns=lambda: self._certificate_expires_ns,
             probe=lambda: HostFeatures.probe(here),
         )
-        server = ApiServer(access, JobService(desired), node, socket_path)
+        server = ApiServer(access, JobService(desired), node, self._socket_path)
         await server.start()
         stack.push_async_callback(server.stop)
         try:
             port = await front.start(config.server.address, config.server.port)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             where = f"{config.server.address}:{config.server.port}"
-            raise ServeError(
-                f"cannot listen: {error.strerror}", where=where, todo="choose another server.port, or end what uses it"
-            ) from error
+            why = "is no host name or address" if isinstance(error, UnicodeError) else error.strerror
+            todo = "choose another server.address or server.port, or end what uses it"
+            raise ServeError(f"cannot listen: {why}", where=where, todo=todo) from error
         stack.push_async_callback(front.close)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload, front)
         write_atomic(f"{config.run.directory}/port", f"{port}\n".encode(), durable=False)

@@ -6,11 +6,11 @@ import os
 import ssl
 from dataclasses import dataclass, field
 
-from joblet.errors import JobletError
+from joblet.pki import CertificateError, load_certificate
 
 
-class CredentialsError(JobletError):
-    """Certificate, key or CA cannot be used."""
+class CredentialsError(CertificateError):
+    """Certificate, key and CA cannot be used together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,9 @@ class Credentials:
 
 
 def server_context(credentials: Credentials) -> ssl.SSLContext:
-    """A context for the server's side. Raises CredentialsError."""
+    """A context for the server's side. Raises CertificateError, CredentialsError."""
+    for pem, where in ((credentials.certificate, "security.serverCert"), (credentials.ca, "security.caCert")):
+        load_certificate(pem, where=where)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
@@ -32,15 +34,10 @@ def server_context(credentials: Credentials) -> ssl.SSLContext:
     context.num_tickets = 0
     try:
         context.load_verify_locations(cadata=credentials.ca)
-    except (ssl.SSLError, ValueError) as error:
-        raise CredentialsError("is no certificate", where="security.caCert", todo="embed its PEM text") from error
-    try:
         _load_chain(context, credentials)
     except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            what = "is not the key of security.serverCert"
-        else:
-            what = "cannot be used together with security.serverCert: one of them is not PEM text"
+        mismatch = error.reason == "KEY_VALUES_MISMATCH"
+        what = "is not the key of security.serverCert" if mismatch else "is no private key"
         raise CredentialsError(what, where="security.serverKey", todo="embed both as they were issued") from error
     return context
 

@@ -24,9 +24,9 @@ from cryptography import x509
 
 from joblet.pki import Role, name_of, role_of
 from jobletd.tls_connection import CHUNK_BYTES, TlsConnection
-from jobletd.tls_context import Credentials, CredentialsError, reason_of, server_context
+from jobletd.tls_context import Credentials, reason_of, server_context
 
-__all__ = ["PEER_NAME_LENGTH", "Credentials", "CredentialsError", "Identity", "Resolver", "TlsFront"]
+__all__ = ["PEER_NAME_LENGTH", "Credentials", "Identity", "Resolver", "TlsFront"]
 
 HANDSHAKE_SECONDS = 10.0
 MAX_HANDSHAKES = 256  # at a time: who has not shown a certificate yet takes no place from those who have
@@ -64,7 +64,7 @@ class TlsFront:
     ) -> None:
         """backend: gRPC's Unix socket. peers_directory: private, for our ends of the connections to it.
 
-        Raises CredentialsError.
+        Raises CertificateError.
         """
         self._context = server_context(credentials)
         self._backend = backend
@@ -89,7 +89,7 @@ class TlsFront:
         return port
 
     def reload(self, credentials: Credentials) -> None:
-        """New connections get these; those that stand go on. Raises CredentialsError, and changes nothing then."""
+        """New connections get these; those that stand go on. Raises CertificateError, and changes nothing then."""
         self._context = server_context(credentials)
 
     def identity(self, peer: str) -> Identity | None:

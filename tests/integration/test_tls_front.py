@@ -20,10 +20,10 @@ import pytest
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from joblet.pki import Authority, KeyPair, Role
+from joblet.pki import Authority, CertificateError, KeyPair, Role
 from jobletd.services.access import AccessControl, caller
 from jobletd.tls_connection import CHUNK_BYTES
-from jobletd.tls_context import Credentials, CredentialsError, server_context
+from jobletd.tls_context import Credentials, server_context
 from jobletd.tls_front import TlsFront
 from tests.timing import PATIENCE
 
@@ -337,12 +337,13 @@ def test_a_reload_of_what_cannot_be_used_changes_nothing(tmp_path: Path) -> None
         async with place(tmp_path) as here:
             good, other = credentials_of(here.authority), credentials_of(Authority.create(NOW))
             for bad, said in (
-                (Credentials("x", good.key, good.ca), "cannot be used together"),
+                (Credentials("x", good.key, good.ca), "security.serverCert: is no certificate"),
+                (Credentials(good.certificate, "x", good.ca), "security.serverKey: is no private key"),
                 (Credentials(good.certificate, other.key, good.ca), "is not the key of security.serverCert"),
                 (Credentials(good.certificate, good.key, "x"), "is no certificate"),
-                (Credentials(good.certificate, good.key, ""), "is no certificate"),
+                (Credentials(good.certificate, good.key, ""), "security.caCert: the certificate is missing"),
             ):
-                with pytest.raises(CredentialsError, match=said):
+                with pytest.raises(CertificateError, match=said):
                     here.front.reload(bad)
             await here.check()
 
