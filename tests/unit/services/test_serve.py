@@ -79,3 +79,5 @@ def test_a_hangup_during_the_start_ends_nothing(config: ServerConfig) -> None:
 def test_without_systemd_nobody_is_notified_and_nothing_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     sd_notify("READY=1")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    sd_notify("READY=1")
