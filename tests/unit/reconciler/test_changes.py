@@ -310,6 +310,24 @@ def test_a_client_that_goes_away_in_the_middle_leaves_nothing_half_made(world: W
             assert result.generation == 1
             assert (await world.run(name)).phase is Phase.RUNNING
         assert len(world.host.launches) == 12
+        on_record = await world.store.read(lambda connection: connection.execute("SELECT id FROM runs").fetchall())
+        assert {run_id for (run_id,) in on_record} == set(world.registry.by_run)
+
+    play(scenario, world)
+
+
+def test_changes_of_one_job_at_the_same_time_come_one_after_the_other(world: World) -> None:
+    async def scenario(world: World) -> None:
+        changes = [
+            world.desired.apply(manifests(job(command=f"[sleep, '{n}']")), Source("grpc", "x")) for n in range(20)
+        ]
+        results = [result for (result,) in await asyncio.gather(*changes)]
+        assert [result.generation for result in results] == list(range(1, 21))
+        await world.settle()
+        history = await world.history()
+        assert [run.generation for run in history if run.phase is Phase.RUNNING] == [20]
+        assert len(history) == 20
+        assert (await world.view()).observed_generation == 20
 
     play(scenario, world)
 

@@ -1,0 +1,148 @@
+"""Whatever people, commands and power cuts do, in whatever order: the invariants of the design hold."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobletd.errors import NoSuchJob, WrongState
+from jobletd.model import Action, JobName, JobView, Phase
+from tests.unit.reconciler.world import CLIENT, Fuse, World, job, manifests, run_loop
+
+NAMES = ("a", "b", "c")
+SPECS = (
+    job(),
+    job(command="[sleep, '2']"),
+    job("limits: {memory: 64Mi}"),
+    job("suspend: true"),
+    job("retry: {limit: 2, initial: 1s, max: 2s}"),
+    job("restart: Always, retry: {initial: 1s, max: 2s}"),
+    job("timeout: 3s, retry: {limit: 9, initial: 1s}"),
+)
+names = st.sampled_from(NAMES)
+operations = st.one_of(
+    st.tuples(st.just("apply"), names, st.sampled_from(SPECS)),
+    st.tuples(st.just("delete"), names),
+    st.tuples(st.just("stop"), names, st.booleans()),
+    st.tuples(st.just("trigger"), names),
+    st.tuples(st.just("exit"), names, st.sampled_from((0, 1))),
+    st.tuples(st.just("advance"), st.sampled_from((1, 2, 60))),
+    st.tuples(st.just("stubborn"), st.booleans()),
+    st.tuples(st.just("crash"), st.integers(0, 12)),
+    st.tuples(st.just("reboot")),
+)
+
+
+async def do(world: World, operation: tuple[object, ...]) -> None:
+    match operation:
+        case ("apply", str(name), str(text)):
+            await apply_twice(world, text.replace("name: job", f"name: {name}"))
+        case ("delete", str(name)):
+            await world.desired.delete(JobName(name), source=CLIENT)
+        case ("stop", str(name), bool(force)):
+            await world.desired.stop(name, force=force)
+        case ("trigger", str(name)):
+            await world.desired.trigger(JobName(name))
+        case ("exit", str(name), int(code)):
+            for launched in world.host.live():
+                if launched.request.manifest.metadata.name == name:
+                    world.host.exit(launched.request.attempt_id, code)
+        case ("advance", int(seconds)):
+            await world.advance(seconds)
+        case ("stubborn", bool(ignores)):
+            world.host.ignores_stop = ignores
+        case ("crash", int(steps)):
+            await crash_soon(world, steps)
+        case ("reboot",):
+            await world.crash()
+            world.host.reboot()
+            await world.boot()
+
+
+async def apply_twice(world: World, text: str) -> None:
+    """Invariant 7: the second time changes nothing, and invariant 3's first half: what was answered is on record."""
+    (first,) = await world.desired.apply(manifests(text), CLIENT)
+    (again,) = await world.desired.apply(manifests(text), CLIENT)
+    assert (again.action, again.generation) == (Action.UNCHANGED, first.generation)
+
+
+async def crash_soon(world: World, steps: int) -> None:
+    """Die after so many steps, or when there is nothing left to do."""
+    world.fuse.at = len(world.fuse.steps) + steps
+    for view in list(world.registry.views):
+        world.reconciler.nudge(view)
+    await world.settle()
+    await world.crash()
+    await world.boot(Fuse())
+
+
+def check(world: World) -> None:
+    """Invariant 1: at most one live attempt a run, and of a job."""
+    assert world.host.broken_promises == []
+    live = [launched.request for launched in world.host.live()]
+    assert len({request.run_id for request in live}) == len(live)
+    assert len({request.manifest.metadata.name for request in live}) == len(live)
+    for view in world.registry.views.values():
+        check_job(view)
+
+
+def check_job(view: JobView) -> None:
+    assert view.generation >= view.observed_generation
+    for run in view.runs:
+        assert len([attempt for attempt in run.attempts if attempt.end is None]) <= 1
+        assert not (run.phase.is_final and any(attempt.end is None for attempt in run.attempts))
+
+
+async def check_records(world: World) -> None:
+    """Invariant 2: each launch ends with exactly one outcome on record, and nothing is on record that was not launched or
+    lost before its launch."""
+    attempts = await world.all_attempts()
+    by_id = {attempt.id: attempt for attempt in attempts}
+    for launch in world.host.launches:
+        assert by_id[launch.attempt_id].end is not None
+    assert all(attempt.end is not None for attempt in attempts)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(operations, max_size=25), st.sampled_from((0, 1, 2)))
+def test_the_invariants_hold_after_any_sequence_of_events(sequence: list[tuple[object, ...]], places: int) -> None:
+    async def play() -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            world = World(Path(directory), max_concurrent=places)
+            await world.boot()
+            for operation in sequence:
+                try:
+                    await do(world, operation)
+                except (NoSuchJob, WrongState):
+                    continue  # the sequence is blind
+                await world.settle()
+                check(world)
+                if places:
+                    assert len(world.host.live()) <= places
+            await end_everything(world)
+            await check_records(world)
+            await world.crash()
+
+    run_loop(play())
+
+
+async def end_everything(world: World) -> None:
+    world.host.ignores_stop = False
+    for name in list(await world.desired.owners()):
+        await world.desired.delete(name, source=CLIENT)
+    for launched in world.host.live():  # those that were stubborn when they were asked
+        world.host.exit(launched.request.attempt_id, 1)
+    await world.settle()
+    await world.advance(60)
+    for launched in world.host.live():
+        world.host.exit(launched.request.attempt_id, 1)
+    await world.settle()
+    assert world.registry.views == {}, "a deleted job never went away"
+    assert world.host.attempts == {}, "something of an attempt was left on the host"
+    assert world.reconciler.running == 0
+    assert len(world.registry.waiting) == 0
+    phases = await world.store.read(lambda connection: connection.execute("SELECT DISTINCT phase FROM runs").fetchall())
+    assert all(Phase(phase).is_final for (phase,) in phases)
