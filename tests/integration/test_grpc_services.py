@@ -247,3 +247,28 @@ def test_the_socket_is_its_owners_alone_and_its_path_may_be_odd(tmp_path: Path) 
         await server.stop()
 
     run(test())
+
+
+@pytest.mark.parametrize("floods", [True, False])
+def test_a_watch_that_its_client_cancels_lets_go_at_once(tmp_path: Path, floods: bool) -> None:
+    async def test() -> None:
+        let_go = asyncio.Event()
+
+        class Endless(Desired):
+            async def watch(self, ref: str | None, selector: object) -> AsyncIterator[JobChange]:
+                try:
+                    yield JobChange("ADDED", job())
+                    while floods:
+                        yield JobChange("MODIFIED", job())
+                    await asyncio.Event().wait()
+                finally:
+                    let_go.set()
+
+        async with served(tmp_path, Endless()) as stub:
+            call = stub.Watch(job_pb2.WatchRequest(), timeout=WITHIN)
+            await call.read()
+            await asyncio.sleep(0.2)  # until a flood is held back
+            call.cancel()
+            await asyncio.wait_for(let_go.wait(), 5 * PATIENCE)
+
+    run(test())
