@@ -48,10 +48,12 @@ def plan_apply(current: JobView | None, manifest: JobManifest, source: Source, n
     """The plan for one manifest; ownership was checked before."""
     if current is None:
         return _plan_new(manifest, source, now_ns)
-    comparison = compare(current.manifest, manifest)
     if current.deleting:
         # It comes back before it was quite gone: what still runs of the old one ends first.
         return _plan_restart(current, manifest, source, now_ns)
+    if current.manifest == manifest:  # as nearly always at the daemon's start; much cheaper than to compare
+        return _plan_unchanged(current, manifest, source)
+    comparison = compare(current.manifest, manifest)
     match comparison.kind:
         case ChangeKind.NONE:
             return _plan_unchanged(current, manifest, source)

@@ -172,11 +172,12 @@ class Registry:
 
 def _write(connection: sqlite3.Connection, save: Save, now_ns: int) -> list[Event]:
     if save.remove:
-        rows.delete_job(connection, save.view)
+        rows.delete_job(connection, save.view, now_ns)
     elif save.job:
         rows.put_job(connection, save.view)
     if save.generation:
         rows.put_generation(connection, save.view)
+        rows.put_history(connection, save.view)
     for run in save.runs:
         rows.put_run(connection, run)
     for attempt in save.attempts:

@@ -76,6 +76,14 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX events_of_job ON events (job, id);
     CREATE INDEX events_of_run ON events (run_id) WHERE run_id != '';
     """,
+    # Until when an ended run is kept, so that cleaning up costs what is due. Rows from before get the default.
+    """
+    ALTER TABLE runs ADD COLUMN expires_ns INTEGER;
+    UPDATE runs SET expires_ns = ended_ns + 2592000000000000 WHERE is_final = 1;
+    CREATE INDEX runs_expiring ON runs (expires_ns) WHERE expires_ns IS NOT NULL;
+    CREATE INDEX runs_of_uid ON runs (job_uid, created_ns);
+    CREATE INDEX jobs_updated ON jobs (updated_ns);
+    """,
 )
 
 

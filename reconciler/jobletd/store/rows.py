@@ -41,6 +41,7 @@ RUN_COLUMNS = (
     'id, job, job_uid, generation, "trigger", phase, is_final, reason, message, manifest, created_ns, started_ns, ended_ns, '
     "outcome, next_attempt_ns, stop, force"
 )
+GENERATIONS_KEPT = 100
 ATTEMPT_COLUMNS = 'id, run_id, number, phase, created_ns, epoch, generation, started_ns, limits, "end"'
 EVENT_COLUMNS = "id, job, run_id, type, reason, message, count, first_ns, last_ns"
 
@@ -107,9 +108,25 @@ def put_generation(connection: sqlite3.Connection, view: JobView) -> None:
         "INSERT OR REPLACE INTO generations (job_uid, generation, manifest, created_ns) VALUES (?, ?, ?, ?)",
         (view.uid, view.generation, manifest_to_json(view.manifest), view.updated_ns),
     )
+    connection.execute(
+        "DELETE FROM generations WHERE job_uid = ? AND generation <= ?", (view.uid, view.generation - GENERATIONS_KEPT)
+    )
 
 
-def delete_job(connection: sqlite3.Connection, view: JobView) -> None:
+def history_ns(manifest: JobManifest) -> int:
+    return int(manifest.spec.history.for_seconds * 10**9)
+
+
+def put_history(connection: sqlite3.Connection, view: JobView) -> None:
+    """Let the job's ended runs be kept as long as it says now."""
+    query = "UPDATE runs SET expires_ns = ended_ns + ? WHERE job_uid = ? AND is_final = 1"
+    connection.execute(query, (history_ns(view.manifest), view.uid))
+
+
+def delete_job(connection: sqlite3.Connection, view: JobView, now_ns: int) -> None:
+    """The job goes; its runs stay for ``history.for`` from now on."""
+    query = "UPDATE runs SET expires_ns = ? WHERE job_uid = ? AND is_final = 1"
+    connection.execute(query, (now_ns + history_ns(view.manifest), view.uid))
     connection.execute("DELETE FROM jobs WHERE uid = ?", (view.uid,))
     connection.execute("DELETE FROM generations WHERE job_uid = ?", (view.uid,))
 
@@ -117,11 +134,12 @@ def delete_job(connection: sqlite3.Connection, view: JobView) -> None:
 def put_run(connection: sqlite3.Connection, run: Run) -> None:
     """Insert or update a run, without its attempts. Raises StoreError if another run has its id: nothing is overwritten."""
     cursor = connection.execute(
-        f"INSERT INTO runs ({RUN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        f"INSERT INTO runs ({RUN_COLUMNS}, expires_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, phase = excluded.phase, "
         "is_final = excluded.is_final, reason = excluded.reason, message = excluded.message, manifest = excluded.manifest, "
         "started_ns = excluded.started_ns, ended_ns = excluded.ended_ns, outcome = excluded.outcome, "
-        "next_attempt_ns = excluded.next_attempt_ns, stop = excluded.stop, force = excluded.force "
+        "next_attempt_ns = excluded.next_attempt_ns, stop = excluded.stop, force = excluded.force, "
+        "expires_ns = excluded.expires_ns "
         "WHERE runs.job_uid = excluded.job_uid AND runs.created_ns = excluded.created_ns",
         (
             run.id,
@@ -141,6 +159,7 @@ def put_run(connection: sqlite3.Connection, run: Run) -> None:
             run.next_attempt_ns,
             run.stop,
             run.force,
+            None if run.ended_ns is None else run.ended_ns + history_ns(run.manifest),
         ),
     )
     if cursor.rowcount != 1:
@@ -185,20 +204,22 @@ def put_event(
 def load_jobs(connection: sqlite3.Connection) -> list[JobView]:
     """All jobs with their open runs and their latest one."""
     runs: dict[str, list[Run]] = {}
+    known: dict[str, JobManifest] = {}  # a job and its runs mostly have one manifest
     wanted = (
         f"SELECT {RUN_COLUMNS} FROM runs WHERE is_final = 0 OR rowid IN "
         "(SELECT (SELECT rowid FROM runs WHERE job = jobs.name AND job_uid = jobs.uid "
         "ORDER BY created_ns DESC, rowid DESC LIMIT 1) FROM jobs) ORDER BY created_ns DESC, rowid DESC"
     )
-    for run in load_runs(connection, wanted):
+    for run in load_runs(connection, wanted, known=known):
         runs.setdefault(run.job_uid, []).append(run)
-    return [job_of(row, tuple(runs.get(row[1], ()))) for row in connection.execute(f"SELECT {JOB_COLUMNS} FROM jobs")]
+    query = f"SELECT {JOB_COLUMNS} FROM jobs"
+    return [_job_of(row, tuple(runs.get(row[1], ())), known) for row in connection.execute(query)]
 
 
-def job_of(row: Any, runs: tuple[Run, ...]) -> JobView:
+def _job_of(row: Any, runs: tuple[Run, ...], known: dict[str, JobManifest]) -> JobView:
     return JobView(
         uid=row[1],
-        manifest=manifest_from_json(row[2]),
+        manifest=_manifest_of(row[2], known),
         source=Source.parse(row[3]),
         generation=row[4],
         observed_generation=row[5],
@@ -210,10 +231,24 @@ def job_of(row: Any, runs: tuple[Run, ...]) -> JobView:
     )
 
 
-def load_runs(connection: sqlite3.Connection, query: str, arguments: Iterable[object] = ()) -> list[Run]:
-    """The runs that a query for RUN_COLUMNS gives, with their attempts."""
+def load_runs(
+    connection: sqlite3.Connection,
+    query: str,
+    arguments: Iterable[object] = (),
+    *,
+    known: dict[str, JobManifest] | None = None,
+) -> list[Run]:
+    """The runs that a query for RUN_COLUMNS gives, with their attempts. known: manifests by their text."""
     rows = connection.execute(query, tuple(arguments)).fetchall()
-    return [_run_of(row, load_attempts(connection, row[0])) for row in rows]
+    manifests = {} if known is None else known
+    return [_run_of(row, load_attempts(connection, row[0]), manifests) for row in rows]
+
+
+def _manifest_of(text: str, known: dict[str, JobManifest]) -> JobManifest:
+    manifest = known.get(text)
+    if manifest is None:
+        manifest = known[text] = manifest_from_json(text)
+    return manifest
 
 
 def load_attempts(connection: sqlite3.Connection, run_id: str) -> tuple[Attempt, ...]:
@@ -235,8 +270,7 @@ def load_attempts(connection: sqlite3.Connection, run_id: str) -> tuple[Attempt,
     )
 
 
-def _run_of(row: Any, attempts: tuple[Attempt, ...]) -> Run:
-    manifest: JobManifest = manifest_from_json(row[9])
+def _run_of(row: Any, attempts: tuple[Attempt, ...], known: dict[str, JobManifest]) -> Run:
     return Run(
         id=RunId(row[0]),
         job=JobName(row[1]),
@@ -246,7 +280,7 @@ def _run_of(row: Any, attempts: tuple[Attempt, ...]) -> Run:
         phase=Phase(row[5]),
         reason=None if row[7] is None else Reason(row[7]),
         message=row[8],
-        manifest=manifest,
+        manifest=_manifest_of(row[9], known),
         created_ns=row[10],
         started_ns=row[11],
         ended_ns=row[12],

@@ -1,0 +1,140 @@
+"""What is kept of ended runs, how long, and what cleaning up leaves alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobletd.errors import NoSuchJob
+from jobletd.model import JobName, Phase
+from jobletd.retention import EVENTS_OF_JOB, Retention
+from tests.unit.reconciler.world import World, job, play
+
+DAY = 86_400.0
+
+
+def retention(world: World) -> Retention:
+    return Retention(world.store, world.executor, world.clock)
+
+
+async def run_again(world: World, times: int) -> None:
+    for _ in range(times):
+        await world.advance(1)
+        await world.desired.trigger(JobName("job"))
+        await world.settle()
+        await world.exit(0)
+
+
+def test_the_newest_runs_are_kept_and_the_others_go_with_output_and_events(world: World) -> None:
+    async def scenario(world: World) -> None:
+        sweeper = retention(world)
+        first = await world.apply(job("history: {keep: 3}"))
+        await world.exit(0)
+        await run_again(world, 3)
+        assert first.run_id is not None
+        assert await world.events(first.run_id)
+        assert await sweeper.sweep() == 1
+        assert world.host.removed_logs == [f"job-{first.run_id}-1"]
+        with pytest.raises(NoSuchJob):
+            await world.view(first.run_id)
+        await run_again(world, 2)
+        assert await sweeper.sweep() == 2
+        assert len(await world.history()) == 3
+        assert await sweeper.sweep() == 0
+
+    play(scenario, world)
+
+
+def test_runs_go_by_age_but_not_the_latest(world: World) -> None:
+    async def scenario(world: World) -> None:
+        sweeper = retention(world)
+        await world.apply(job("history: {for: 10d}"))
+        await world.exit(0)
+        await run_again(world, 1)
+        await world.advance(9 * DAY)
+        assert await sweeper.sweep() == 0
+        await world.advance(2 * DAY)
+        assert await sweeper.sweep() == 1
+        (latest,) = await world.history()
+        assert latest.phase is Phase.COMPLETED
+        await run_again(world, 1)
+        assert await sweeper.sweep() == 1, "it was the latest when its time came"
+        (newer,) = await world.history()
+        assert newer.id != latest.id
+
+    play(scenario, world)
+
+
+def test_what_is_open_is_never_removed(world: World) -> None:
+    async def scenario(world: World) -> None:
+        sweeper = retention(world)
+        await world.apply(job("history: {keep: 1, for: 1s}"))
+        await world.advance(100 * DAY)
+        assert await sweeper.sweep() == 0
+        assert (await world.run()).phase is Phase.RUNNING
+
+    play(scenario, world)
+
+
+def test_a_changed_history_holds_for_the_runs_there_are(world: World) -> None:
+    async def scenario(world: World) -> None:
+        sweeper = retention(world)
+        await world.apply(job())
+        await world.exit(0)
+        await run_again(world, 4)
+        await world.advance(3600)
+        assert await sweeper.sweep() == 0
+        await world.apply(job("history: {keep: 4}"))
+        assert await sweeper.sweep() == 1
+        await world.advance(3600)
+        await world.apply(job("history: {for: 10m}"))
+        assert await sweeper.sweep() == 3
+        assert len(world.host.launches) == 5
+
+    play(scenario, world)
+
+
+def test_the_history_of_a_deleted_job_stays_for_its_time_and_then_goes(world: World) -> None:
+    async def scenario(world: World) -> None:
+        sweeper = retention(world)
+        result = await world.apply(job("history: {for: 10d}"))
+        await world.exit(0)
+        await world.advance(20 * DAY)
+        await world.delete()
+        await world.advance(9 * DAY)
+        assert await sweeper.sweep() == 0
+        assert result.run_id is not None
+        assert (await world.run(result.run_id)).phase is Phase.COMPLETED
+        await world.advance(2 * DAY)
+        assert await sweeper.sweep() == 1
+        with pytest.raises(NoSuchJob):
+            await world.run(result.run_id)
+        await world.advance(31 * DAY)
+        await sweeper.sweep()
+        with pytest.raises(NoSuchJob):
+            await world.events()
+
+    play(scenario, world)
+
+
+def test_a_daemon_that_was_away_removes_what_came_of_age_meanwhile(world: World) -> None:
+    async def scenario(world: World) -> None:
+        await world.apply(job("history: {keep: 2}"))
+        await world.exit(0)
+        await run_again(world, 5)
+        await world.restart()
+        assert await retention(world).sweep() == 4
+
+    play(scenario, world)
+
+
+def test_a_service_that_starts_again_and_again_fills_no_disk_with_events(world: World) -> None:
+    async def scenario(world: World) -> None:
+        sweeper = retention(world)
+        await world.apply(job("restart: Always"))
+        for number in range(EVENTS_OF_JOB + 50):
+            await world.desired.record_event("job", "", "Normal", "Something", str(number))
+        await sweeper.sweep()
+        events = await world.events()
+        assert (len(events), events[-1].message) == (EVENTS_OF_JOB, str(EVENTS_OF_JOB + 49))
+
+    play(scenario, world)
