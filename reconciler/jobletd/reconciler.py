@@ -26,6 +26,7 @@ from jobletd.work_queue import WorkQueue
 WORKERS = 32
 ATTEMPTS_KEPT = 20
 LONGEST_WAIT_SECONDS = 60.0  # then the wall clock is read again: it may have been set, and the host may have slept
+TOLD_A_SECOND = 100.0  # of those who wait for a place
 log = structlog.get_logger("reconciler")
 
 
@@ -40,6 +41,7 @@ class Reconciler:
         self._places: set[RunId] = set()
         self._all_ended = asyncio.Event()
         self._accepting = True
+        self._telling: asyncio.TimerHandle | None = None
         self._cleaning: set[AttemptId] = set()  # ended, and not yet off the host
 
     @property
@@ -123,7 +125,10 @@ class Reconciler:
             await self._all_ended.wait()
 
     def close(self) -> None:
+        """No more timers; what runs goes on."""
         self._queue.close()
+        if self._telling is not None:
+            self._telling.cancel()
 
     async def _work(self) -> None:
         while True:
@@ -380,6 +385,15 @@ class Reconciler:
         self._registry.waiting.remove(run_id)
         for name in self._registry.waiting.first(self._max_concurrent - len(self._places)):
             self.nudge(name)
+        if len(self._registry.waiting) and self._telling is None:
+            pause = max(1.0, len(self._registry.waiting) / TOLD_A_SECOND)
+            self._telling = asyncio.get_running_loop().call_later(pause, self._tell_places)
+
+    def _tell_places(self) -> None:
+        """Those who wait have moved up, though nothing of theirs was written: now and then, since there may be many."""
+        self._telling = None
+        waiting = self._registry.waiting
+        self._registry.tell_again(waiting.first(len(waiting)))
 
     async def _save_run(self, view: JobView, run: Run) -> None:
         await self._registry.save(Save(with_runs(view, (run,)), runs=[run]))

@@ -126,6 +126,12 @@ class Registry:
         for event in events:
             self._tell(event)
 
+    def tell_again(self, names: Iterable[JobName]) -> None:
+        """These jobs look different though nothing of them was written."""
+        for name in names:
+            if (view := self.views.get(name)) is not None:
+                self._tell_change("MODIFIED", view)
+
     def subscribe(self, wanted: Callable[[Item], bool], *, conflating: bool = False) -> Subscription:
         """Hear of the changes and events that are wanted, from now on, until ``unsubscribe``."""
         subscription = Subscription(wanted, conflating=conflating)
@@ -164,8 +170,11 @@ class Registry:
         else:
             self._put(view)
         kind = "DELETED" if save.remove else "MODIFIED" if known else "ADDED"
+        self._tell_change(kind, view)
+
+    def _tell_change(self, kind: str, view: JobView) -> None:
         self._tell(JobChange(kind, view))
-        shown = None if save.remove else self.shown(view)
+        shown = None if kind == "DELETED" else self.shown(view)
         for callback in self._callbacks:
             callback(view.name, shown)
 

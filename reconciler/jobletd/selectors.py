@@ -47,9 +47,10 @@ class LabelSelector:
         """Raises InvalidSelector, naming the place."""
         found: list[Requirement] = []
         position = 0
+        ends_with_comma = text.rstrip().endswith(",")
         while position < len(text.rstrip()):
             match = _TERM.match(text, position)
-            if match is None:
+            if match is None or (ends_with_comma and match.end() == len(text)):
                 raise InvalidSelector(
                     f"not a label selector at {text[position:]!r}",
                     where=text,

@@ -105,3 +105,16 @@ def test_the_bound_holds_when_many_jobs_end_at_once(tmp_path: Path) -> None:
         assert await world.desired.trigger(JobName("job-0"))
 
     play(scenario, World(tmp_path, max_concurrent=4))
+
+
+def test_those_who_moved_up_are_told_in_time(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await apply_in_order(world, "a", "b", "c", "d")
+        heard: list[tuple[str, int]] = []
+        world.desired.on_change(lambda name, view: heard.append((name, view.runs[0].queue_position if view else 0)))
+        await world.exit(attempt=attempt_of(world, "a"))
+        assert ("d", 2) not in heard
+        await world.advance(1)
+        assert heard[-2:] == [("c", 1), ("d", 2)]
+
+    play(scenario, World(tmp_path, max_concurrent=1))
