@@ -1,0 +1,82 @@
+"""What an attempt's directory says, whole or torn."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from joblet.cgroup import CgroupLimits, IoLimits
+from joblet.sandbox import exit_record
+from jobletd.executor.local import attempt_files
+from jobletd.executor.local.attempt_files import AttemptNotes, InitState
+
+
+def test_notes_come_back_as_they_were_written(tmp_path: Path) -> None:
+    limits = CgroupLimits(cpu_percent=50, memory_bytes=1 << 20, io=IoLimits("8:0", read_bytes=5))
+    notes = AttemptNotes(7, limits, (("cpus", "0-1", "no cpuset"),), {"memory": "1Mi"}, "16Mi")
+    attempt_files.write_notes(str(tmp_path), notes)
+    assert attempt_files.read_notes(str(tmp_path)) == notes
+
+
+def test_no_state_file_means_that_nothing_was_executed(tmp_path: Path) -> None:
+    assert attempt_files.read_state(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("exec 12 345 boot\n", InitState(12, 345, "boot", None)),
+        ("exec 12 345 boot\nstarted 99\n", InitState(12, 345, "boot", 99)),
+        ("", InitState(0, 0, "", None)),
+        ("exec 12", InitState(0, 0, "", None)),
+    ],
+)
+def test_a_state_file_means_that_it_may_have_been_executed(tmp_path: Path, text: str, state: InitState) -> None:
+    (tmp_path / "state").write_text(text)
+    assert attempt_files.read_state(str(tmp_path)) == state
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"version": 1}', "[]", '{"version":1,"outcome":"x"}'])
+def test_what_a_power_cut_leaves_of_a_record_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "exit.json").write_text(text)
+    assert attempt_files.read_exit(str(tmp_path)) is None
+
+
+def test_a_record_of_another_version_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "exit.json").write_text('{"version": 2, "outcome": {"type": "exited", "code": 0}}')
+    with pytest.raises(ValueError, match="version 2"):
+        attempt_files.read_exit(str(tmp_path))
+
+
+def test_the_record_that_init_writes_is_read_back(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        record = {"outcome": exit_record.not_started(127, 'a "quoted"\n\x01 line \\'), "cause": "", "cpu_seconds": 0.25}
+        exit_record.write(fd, dict(record), durable=True)
+    finally:
+        os.close(fd)
+    assert attempt_files.read_exit(str(tmp_path)) == {"version": 1, **record}
+
+
+def test_the_lock_is_held_as_long_as_its_holder_lives(tmp_path: Path) -> None:
+    assert not attempt_files.lock_is_held(str(tmp_path))
+    read, write = os.pipe()
+    ready, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(write)
+        fd = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        os.write(tell, b"x")
+        os.read(read, 1)
+        os._exit(0)
+    os.read(ready, 1)
+    assert attempt_files.lock_is_held(str(tmp_path))
+    os.close(write)
+    os.waitpid(pid, 0)
+    assert not attempt_files.lock_is_held(str(tmp_path))
+    for fd in (read, ready, tell):
+        os.close(fd)
