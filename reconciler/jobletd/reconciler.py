@@ -18,6 +18,7 @@ from jobletd.conditions import with_condition, with_limits_condition
 from jobletd.decisions import SECOND_NS, Finish, after_attempt, deadline_ns, phase_of, wait_ns
 from jobletd.executor import AttemptRequest, Ended, Executor, NeverSubmitted, Observation, Pending, Running
 from jobletd.model import Attempt, AttemptId, End, JobName, JobView, LimitStatus, Phase, Reason, Run, RunId, Unknown
+from jobletd.places import Places
 from jobletd.planning import new_run, open_runs, with_runs
 from jobletd.registry import EventDraft, Registry, Save
 from jobletd.store import StoreError
@@ -26,7 +27,6 @@ from jobletd.work_queue import WorkQueue
 WORKERS = 32
 ATTEMPTS_KEPT = 20
 LONGEST_WAIT_SECONDS = 60.0  # then the wall clock is read again: it may have been set, and the host may have slept
-TOLD_A_SECOND = 100.0  # of those who wait for a place
 log = structlog.get_logger("reconciler")
 
 
@@ -36,13 +36,12 @@ class Reconciler:
     def __init__(self, registry: Registry, executor: Executor, *, max_concurrent: int = 0) -> None:
         self._registry = registry
         self._executor = executor
-        self._max_concurrent = max_concurrent
         self._queue: WorkQueue[JobName] = WorkQueue()
-        self._places: set[RunId] = set()
+        self._places = Places(registry, max_concurrent, self.nudge)
         self._all_ended = asyncio.Event()
         self._accepting = True
-        self._telling: asyncio.TimerHandle | None = None
         self._cleaning: set[AttemptId] = set()  # ended, and not yet off the host
+        self._leftovers: dict[JobName, set[AttemptId]] = {}  # those that could not be cleaned up at the first try
 
     @property
     def running(self) -> int:
@@ -66,24 +65,17 @@ class Reconciler:
             for run in open_runs(view)
             if run.attempts and run.attempts[-1].end is None
         ]
-        self._places.update(self._registry_run(attempt_id) for attempt_id in live)
+        for attempt_id in live:
+            self._places.adopt(RunId(attempt_id.rsplit("-", 2)[1]))
         await self._executor.prune(live)
         for view in list(self._registry.views.values()):
-            self._stand_in_line(view)
+            run = next(reversed(open_runs(view)), None)
+            if run is not None and run.stop is None and not wait_ns(run, self._now()):
+                self._places.stand_in_line(run)
+        for view in list(self._registry.views.values()):
             await self._revive(view)
             if open_runs(view) or view.deleting or view.observed_generation < view.generation:
                 self.nudge(view.name)
-
-    def _stand_in_line(self, view: JobView) -> None:
-        """Before the first place is given away: who was made first comes first, whichever job is looked at first."""
-        run = next(reversed(open_runs(view)), None)
-        if run is None or run.stop is not None or run.id in self._places or wait_ns(run, self._now()):
-            return
-        if self._max_concurrent:
-            self._registry.waiting.add(run)
-
-    def _registry_run(self, attempt_id: AttemptId) -> RunId:
-        return RunId(attempt_id.rsplit("-", 2)[1])
 
     async def _revive(self, view: JobView) -> None:
         """A service that the daemon's own shutdown had stopped runs again."""
@@ -127,8 +119,7 @@ class Reconciler:
     def close(self) -> None:
         """No more timers; what runs goes on."""
         self._queue.close()
-        if self._telling is not None:
-            self._telling.cancel()
+        self._places.close()
 
     async def _work(self) -> None:
         while True:
@@ -164,6 +155,7 @@ class Reconciler:
 
     async def _reconcile(self, name: JobName) -> float | None:
         """Bring the job in line. Returns in how many seconds to look again, or None: when nudged."""
+        await self._clean_up(name)
         while True:
             view = self._registry.views.get(name)
             if view is None:
@@ -196,8 +188,10 @@ class Reconciler:
             wait = wait if deadline is None else min(wait, deadline - now_ns)
             return min(max(wait / SECOND_NS, 0.001), LONGEST_WAIT_SECONDS)
         if not self._accepting:
+            self._places.give(run.id)  # taken for an attempt that could not be put on record
+            self._note_end()
             return 0.0
-        if not self._take_place(run):
+        if not self._places.take(run):
             if run.reason is not Reason.QUEUED:
                 await self._save_run(view, replace(run, phase=Phase.PENDING, reason=Reason.QUEUED))
             return 0.0
@@ -302,12 +296,23 @@ class Reconciler:
         self._cleaning.add(attempt.id)
         try:
             await self._record_end(view, run, attempt, end, limits)
-            await self._executor.forget(attempt.id)
+            self._leftovers.setdefault(run.job, set()).add(attempt.id)
+            await self._clean_up(run.job)
         finally:
             self._cleaning.discard(attempt.id)
-            if not self._places and not self._cleaning:
-                self._all_ended.set()
+            self._note_end()
         return None
+
+    def _note_end(self) -> None:
+        if not self._places and not self._cleaning:
+            self._all_ended.set()
+
+    async def _clean_up(self, name: JobName) -> None:
+        """Free what the job's ended attempts hold on the host; what fails is tried again with the job's next look."""
+        for attempt_id in list(self._leftovers.get(name, ())):
+            await self._executor.forget(attempt_id)
+            self._leftovers[name].discard(attempt_id)
+        self._leftovers.pop(name, None)
 
     async def _record_end(
         self, view: JobView, run: Run, attempt: Attempt, end: End, limits: tuple[LimitStatus, ...]
@@ -337,7 +342,7 @@ class Reconciler:
             await self._registry.save(
                 Save(changed, runs=[run], attempts=[attempt], events=[event], job=changed.conditions != view.conditions)
             )
-            self._give_place(run.id)
+            self._places.give(run.id)
 
     async def _finish(self, view: JobView, run: Run, finish: Finish, attempt: Attempt | None = None) -> float | None:
         """The run is over, for good."""
@@ -359,41 +364,8 @@ class Reconciler:
         changes_job = changed is not view and changed != view
         changed = with_runs(changed, (run,))
         await self._registry.save(Save(changed, runs=[run], attempts=attempts, events=[event], job=changes_job))
-        self._give_place(run.id)
+        self._places.give(run.id)
         return None
-
-    # --- places -------------------------------------------------------------------------------------------------------
-
-    def _take_place(self, run: Run) -> bool:
-        """Whether the run may have a live attempt now; if not, it waits in the order of creation."""
-        waiting = self._registry.waiting
-        if run.id in self._places:
-            return True
-        if self._max_concurrent:
-            waiting.add(run)
-            if waiting.position(run.id) > self._max_concurrent - len(self._places):
-                return False
-            waiting.remove(run.id)
-        self._places.add(run.id)
-        return True
-
-    def _give_place(self, run_id: RunId) -> None:
-        """Whoever waits longest is looked at next."""
-        self._places.discard(run_id)
-        if not self._places:
-            self._all_ended.set()
-        self._registry.waiting.remove(run_id)
-        for name in self._registry.waiting.first(self._max_concurrent - len(self._places)):
-            self.nudge(name)
-        if len(self._registry.waiting) and self._telling is None:
-            pause = max(1.0, len(self._registry.waiting) / TOLD_A_SECOND)
-            self._telling = asyncio.get_running_loop().call_later(pause, self._tell_places)
-
-    def _tell_places(self) -> None:
-        """Those who wait have moved up, though nothing of theirs was written: now and then, since there may be many."""
-        self._telling = None
-        waiting = self._registry.waiting
-        self._registry.tell_again(waiting.first(len(waiting)))
 
     async def _save_run(self, view: JobView, run: Run) -> None:
         await self._registry.save(Save(with_runs(view, (run,)), runs=[run]))

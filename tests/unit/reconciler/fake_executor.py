@@ -69,6 +69,7 @@ class FakeHost:
         self.ignores_stop = False
         self.submit_error: JobletError | None = None
         self.update_error: JobletError | None = None
+        self.forget_error: JobletError | None = None
         self.on_launch: Callable[[Launched], None] | None = None
         self.nudge: Callable[[AttemptId], None] = lambda _: None
 
@@ -180,6 +181,8 @@ class FakeExecutor:
 
     async def forget(self, attempt: AttemptId) -> None:
         await self._step("before forget")
+        if self.host.forget_error is not None:
+            raise self.host.forget_error
         launched = self.host.attempts.get(attempt)
         if launched is not None and launched.end is None:
             self.host.broken_promises.append(f"{attempt} forgotten while it lives")

@@ -332,6 +332,24 @@ def test_a_defect_in_the_work_on_one_job_does_not_end_the_others(world: World) -
     play(scenario, world)
 
 
+@pytest.mark.parametrize("deleted", [False, True])
+def test_what_could_not_be_cleaned_up_is_tried_again(world: World, deleted: bool) -> None:
+    async def scenario(world: World) -> None:
+        world.host.forget_error = ExecutorUnavailable("the cgroup is busy")
+        await world.apply(job())
+        await world.exit(0)
+        assert (await world.run()).phase is Phase.COMPLETED
+        if deleted:
+            await world.delete()
+        await world.reconciler.stop_all()  # does not wait for it for ever
+        world.host.forget_error = None
+        await world.advance(1)
+        assert world.host.attempts == {}
+        assert len(world.host.forgotten) == 1
+
+    play(scenario, world)
+
+
 def test_a_clock_that_was_set_back_delays_no_retry(world: World) -> None:
     async def scenario(world: World) -> None:
         await world.apply(job("retry: {limit: 1, initial: 10s, max: 10s}"))
