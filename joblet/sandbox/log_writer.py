@@ -5,8 +5,14 @@ finished at the end of a chunk, or is longer than 16 KiB, is written in parts ta
 Kubernetes (design proposal kubelet-cri-logging).
 """
 
+from __future__ import annotations
+
 import os
 import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Piece = bytes | memoryview
 
 CHUNK_BYTES = 65536
 LINE_BYTES = 16384
@@ -31,29 +37,32 @@ class LogWriter:
     def write(self, stream: str, data: bytes) -> None:
         """Append what the job wrote to one stream. A failing disk loses output, counted, and never stops the job."""
         stamp = self._stamp()
-        record = to_cri(data, f"{stamp} {stream} F ".encode(), f"{stamp} {stream} P ".encode())
-        if len(record) > self._segment_bytes and len(data) > 1:
+        pieces = to_cri(data, f"{stamp} {stream} F ".encode(), f"{stamp} {stream} P ".encode())
+        size = sum(map(len, pieces))
+        if size > self._segment_bytes and len(data) > 1:
             # Many short lines: their stamps may fill more than a segment.
             middle = len(data) // 2
             self.write(stream, data[:middle])
             self.write(stream, data[middle:])
             return
         try:
-            if self._size and self._size + len(record) > self._segment_bytes:
+            if self._size and self._size + size > self._segment_bytes:
                 self._rotate()
-            self._append(record)
+            self._append(pieces, size)
         except OSError as error:
             self.dropped_bytes += len(data)
             self.error = str(error)
 
-    def _append(self, record: bytes) -> None:
-        written = os.write(self._fd, record)
+    def _append(self, pieces: list[Piece], size: int) -> None:
+        written = os.writev(self._fd, pieces)
         self._size += written
-        while written < len(record):
-            # A short write: the next one says why.
-            more = os.write(self._fd, record[written:])
-            written += more
-            self._size += more
+        if written < size:
+            record = b"".join(pieces)
+            while written < size:
+                # A short write: the next one says why.
+                more = os.write(self._fd, record[written:])
+                written += more
+                self._size += more
 
     def _stamp(self) -> str:
         now = time.time_ns()
@@ -79,20 +88,28 @@ class LogWriter:
             os.unlink(f"{self._name}.{self._rotated - SEGMENTS + 1:08d}", dir_fd=self._directory_fd)
 
 
-def to_cri(data: bytes, full: bytes, part: bytes) -> bytes:
-    """One chunk as CRI lines. full, part: the prefixes of a finished line and of a part of one."""
+def to_cri(data: bytes, full: bytes, part: bytes) -> list[Piece]:
+    """One chunk as CRI lines, in pieces. full, part: the prefixes of a finished line and of a part of one.
+
+    One pass over the data and no other copy of it: a copy costs twice what the replacement does.
+    """
     if has_long_line(data):
-        return _split_to_cri(data, full, part)
-    body, newline, tail = data.rpartition(b"\n")
-    record = full + body.replace(b"\n", b"\n" + full) + b"\n" if newline else b""
-    return record + part + tail + b"\n" if tail else record
+        return [_split_to_cri(data, full, part)]
+    stamped = data.replace(b"\n", b"\n" + full)
+    tail = data[data.rfind(b"\n") + 1 :]
+    pieces: list[Piece] = []
+    if len(tail) < len(data):
+        # Behind the last end of line stand a prefix too many and the tail.
+        pieces += [full, memoryview(stamped)[: len(stamped) - len(full) - len(tail)]]
+    if tail:
+        pieces += [part, tail, b"\n"]
+    return pieces
 
 
 def has_long_line(data: bytes) -> bool:
-    """Whether a line may be longer than LINE_BYTES: there is a window of that size without an end of line."""
-    return any(
-        data.find(b"\n", start, start + LINE_BYTES) < 0 for start in range(0, len(data) - LINE_BYTES + 1, LINE_BYTES)
-    )
+    """Whether a line may be longer than LINE_BYTES: it would fill a whole window of half that size."""
+    window = LINE_BYTES // 2
+    return any(data.find(b"\n", start, start + window) < 0 for start in range(0, len(data) - window + 1, window))
 
 
 def _split_to_cri(data: bytes, full: bytes, part: bytes) -> bytes:
