@@ -21,6 +21,7 @@ from jobletd.model import LogEntry
 
 BLOCK_BYTES = 1 << 18
 _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{9})Z (stdout|stderr) ([FP]) (.*)", re.DOTALL)
+_NUMBER = re.compile(r"[0-9]{8}")
 
 
 @dataclass(slots=True)
@@ -65,7 +66,7 @@ class LogFiles:
         except FileNotFoundError:
             return []
         numbers = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
-        return sorted(int(number) for number in numbers if number.isdigit())
+        return sorted(int(number) for number in numbers if _NUMBER.fullmatch(number))
 
     def segment(self, number: int) -> str:
         return f"{self.path}.{number:08d}"
@@ -166,7 +167,7 @@ async def read_log(
     watch = None
     try:
         if query.follow:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.makedirs(os.path.dirname(path), 0o750, exist_ok=True)
             watch = ChangeWatch(os.path.dirname(path))
         tail = None if query.tail_lines is None else _Tail(query.tail_lines)
         while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from joblet.sandbox import exit_record
 from jobletd.executor.local.launch_spec import limits_from_json, limits_to_json
 
 ATTEMPT = "attempt.json"
+_STATE = re.compile(r"exec ([0-9]+) ([0-9]+) (\S+)\n(?:started ([0-9]+)\n)?")  # whole lines only
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +75,25 @@ def read_exit(directory: str) -> dict[str, Any] | None:
             record = json.load(file)
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return None
-    if not isinstance(record, dict) or not isinstance(record.get("outcome"), dict):
+    if not isinstance(record, dict) or "version" not in record:
         return None
-    if record.get("version") != exit_record.VERSION:
-        raise ValueError(f"{directory}/{exit_record.EXIT}: version {record.get('version')!r} is not known")
-    return record
+    if record["version"] != exit_record.VERSION:  # before anything else: what else is in it, only that version knows
+        raise ValueError(f"{directory}/{exit_record.EXIT}: version {record['version']!r} is not known")
+    return record if isinstance(record.get("outcome"), dict) else None
 
 
 def read_state(directory: str) -> InitState | None:
     """Init's state file; None if the command was certainly never executed."""
     try:
-        with open(f"{directory}/{exit_record.STATE}") as file:
-            lines = file.read().splitlines()
+        with open(f"{directory}/{exit_record.STATE}", errors="replace") as file:
+            text = file.read()
     except FileNotFoundError:
         return None
-    fields = lines[0].split() if lines else []
-    if len(fields) != 4:
-        # A power cut may leave an empty file: it was about to be executed, by whom is lost.
+    match = _STATE.match(text)
+    if match is None:
+        # A power cut may leave an empty or torn file: it was about to be executed, by whom is lost.
         return InitState(0, 0, "", None)
-    started = next((int(line.split()[1]) for line in lines[1:] if line.startswith("started ")), None)
-    return InitState(int(fields[1]), int(fields[2]), fields[3], started)
+    return InitState(int(match[1]), int(match[2]), match[3], int(match[4]) if match[4] else None)
 
 
 def lock_is_held(directory: str) -> bool:
