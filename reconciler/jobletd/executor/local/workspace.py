@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 from typing import Any
@@ -63,3 +64,33 @@ def remove_workspace(directory: str) -> None:
         shutil.rmtree(directory)
     except FileNotFoundError:
         return
+    except (RecursionError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EMFILE:
+            raise
+        _flatten(directory)  # a job may nest directories deeper than rmtree goes
+        shutil.rmtree(directory)
+
+
+def _flatten(directory: str) -> None:
+    """Move each directory below to the top, so that none is deep."""
+    top = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        waiting = _directories(top)
+        prefix = f".deep-{os.urandom(8).hex()}"  # a name that the job cannot have taken
+        count = 0
+        while waiting:
+            fd = os.open(waiting.pop(), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+            try:
+                for name in _directories(fd):
+                    count += 1
+                    os.rename(name, f"{prefix}-{count}", src_dir_fd=fd, dst_dir_fd=top)
+                    waiting.append(f"{prefix}-{count}")
+            finally:
+                os.close(fd)
+    finally:
+        os.close(top)
+
+
+def _directories(fd: int) -> list[str]:
+    with os.scandir(fd) as entries:
+        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
