@@ -8,7 +8,6 @@ What can be enforced is decided once, by ``prepare``; ``plan`` is pure, so that 
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import signal
@@ -22,7 +21,7 @@ from joblet.cgroup.model import CgroupLimits, CgroupPlan, CgroupUsage, LimitRead
 from joblet.cgroup.readings import parse_cpus
 from joblet.cgroup.readings import readable_percent as readable_percent
 from joblet.cgroup.readings import readable_size as readable_size
-from joblet.cgroup.removal import remove_tree
+from joblet.cgroup.removal import remove_if_empty, remove_tree
 
 ROOT = "/sys/fs/cgroup"
 JOB_PREFIX = "job-"
@@ -233,11 +232,7 @@ class Hierarchy(ABC):
         """Remove the base where it is empty, and those above it that ``prepare`` made. Raises CgroupError."""
         leaves = [f"{base}/{leaf}" for base in self.bases for leaf in (INITS, DAEMON)]
         for directory in (*leaves, *self.bases, *reversed(self._made)):
-            try:
-                os.rmdir(directory)
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.EBUSY, errno.ENOTEMPTY):
-                    raise CgroupError(f"cannot be removed: {error.strerror}", where=directory) from error
+            remove_if_empty(directory)
         self._made = [directory for directory in self._made if os.path.isdir(directory)]
 
     def _make(self, directory: str) -> None:

@@ -11,6 +11,7 @@ from joblet.cgroup import files
 from joblet.cgroup.errors import CgroupError
 
 EMPTY_WITHIN_SECONDS = 10.0
+REAPED_WITHIN_SECONDS = 2.0
 
 
 def remove_tree(directory: str, seconds: float = EMPTY_WITHIN_SECONDS) -> None:
@@ -32,6 +33,17 @@ def remove_tree(directory: str, seconds: float = EMPTY_WITHIN_SECONDS) -> None:
                 where=directory,
                 todo="a process that SIGKILL does not end waits in the kernel, most often for a disk or network file system",
             )
+        wait_for_change(directory, left)
+
+
+def remove_if_empty(directory: str, seconds: float = REAPED_WITHIN_SECONDS) -> None:
+    """Remove a cgroup unless it has processes or cgroups below it. The last process to leave is shown no more some time before
+    the kernel lets go of its cgroup: wait for that. Raises CgroupError."""
+    deadline = time.monotonic() + seconds
+    while not _removed(directory):
+        left = deadline - time.monotonic()
+        if left <= 0 or files.read(f"{directory}/cgroup.procs") or files.directories_below(directory):
+            return
         wait_for_change(directory, left)
 
 

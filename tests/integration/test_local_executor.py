@@ -147,7 +147,8 @@ def test_another_executor_adopts_what_runs_and_stops_it() -> None:
     play(scene)
 
 
-def test_a_launcher_that_is_killed_is_replaced_and_jobs_go_on() -> None:
+@pytest.mark.parametrize("when", ["it is dying", "it is dead"])
+def test_a_launcher_that_is_killed_is_replaced_and_jobs_go_on(when: str) -> None:
     async def scene(place: Place) -> None:
         async with place.executor() as host:
             first = await host.submit(SLEEP)
@@ -155,6 +156,8 @@ def test_a_launcher_that_is_killed_is_replaced_and_jobs_go_on() -> None:
             process = host.executor._launcher._process
             assert process is not None
             os.kill(process.pid, signal.SIGKILL)
+            if when == "it is dead":  # and nobody was told so yet
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
             second = await host.submit("command: ['true']")
             assert (await host.ended(second)).end.outcome == Exited(0)
             assert isinstance(await host.look(first), Running)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -24,7 +25,7 @@ from jobletd.executor.local import attempt_files, limit_status, watching
 from jobletd.executor.local.attempt_files import AttemptNotes
 from jobletd.executor.local.id_ranges import IdRanges
 from jobletd.executor.local.launch_spec import cgroup_limits, launch_spec, limit_words, without
-from jobletd.executor.local.launcher_process import Launched, LauncherDied, LauncherProcess
+from jobletd.executor.local.launcher_process import AlreadyLaunched, Launched, LauncherDied, LauncherProcess
 from jobletd.executor.local.outcome import end_of
 from jobletd.executor.local.settings import LocalSettings
 from jobletd.executor.local.workspace import can_limit_disk, make_workspace, remove_workspace
@@ -33,6 +34,7 @@ from jobletd.model import AttemptId, End, LimitStatus, LogEntry, Reason, Unknown
 
 KILL_AFTER_GRACE_SECONDS = 5.0
 TRIES_TO_LAUNCH = 3
+_ATTEMPT = re.compile(r"[a-z0-9][a-z0-9.-]{0,126}-[0-9]+")
 
 
 class LocalExecutor:
@@ -51,6 +53,7 @@ class LocalExecutor:
         self._ids = IdRanges(base=settings.id_base, count=settings.id_count, slots=settings.id_slots)
         self._nudge: Callable[[AttemptId], None] = _nobody
         self._watched: dict[AttemptId, watching.Watched] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
         self._notes: dict[AttemptId, AttemptNotes] = {}
         self._limits: dict[AttemptId, tuple[LimitStatus, ...]] = {}
         self._ended: dict[AttemptId, Ended] = {}
@@ -92,6 +95,7 @@ class LocalExecutor:
         for watched in self._watched.values():
             watched.close()
         self._watched.clear()
+        await asyncio.gather(*self._leaving)
         self._hierarchy.remove_base()  # where nothing runs on
 
     # --- starting -----------------------------------------------------------------------------------------------------
@@ -148,6 +152,8 @@ class LocalExecutor:
                 continue
             if isinstance(answer, Launched):
                 self._watch(request.attempt_id, watching.Watched(answer.pidfd, answer.status_fd))
+            elif isinstance(answer, AlreadyLaunched) and isinstance(self._look(request.attempt_id), NeverSubmitted):
+                continue  # a look of ours held the lock for an instant
             return
 
     def _enforceable(self, manifest: JobManifest) -> tuple[CgroupLimits, tuple[tuple[str, str, str], ...]]:
@@ -338,14 +344,11 @@ class LocalExecutor:
     def _kill_stuck(self, attempt: AttemptId) -> None:
         """An init that did not finish in time: kill the cgroup, then, if it lingers, the init itself."""
         watched = self._watched.get(attempt)
-        if watched is None or watched.over:
+        if watched is None or watched.over or watched.stuck:
             return
-        if watched.stuck:
-            watched.signal(signal.SIGKILL)
-        else:
-            watched.stuck = True
-            self._hierarchy.kill(attempt)
-            asyncio.get_running_loop().call_later(KILL_AFTER_GRACE_SECONDS, self._kill_stuck, attempt)
+        watched.stuck = True
+        asyncio.get_running_loop().call_later(KILL_AFTER_GRACE_SECONDS, watched.signal, signal.SIGKILL)
+        self._hierarchy.kill(attempt)
 
     async def update_limits(self, attempt: AttemptId, manifest: JobManifest) -> tuple[LimitStatus, ...]:
         limits, left_out = self._enforceable(manifest)
@@ -360,9 +363,12 @@ class LocalExecutor:
         return self._limits_of(attempt)
 
     async def forget(self, attempt: AttemptId) -> None:
-        if watched := self._watched.pop(attempt, None):
-            watched.close()
+        watched = self._watched.pop(attempt, None)
         await asyncio.to_thread(self._free_files, attempt)
+        if watched:
+            leaving = asyncio.create_task(watched.see_off(KILL_AFTER_GRACE_SECONDS))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
         self._ids.free(attempt)
         for kept in (self._ended, self._notes, self._limits):
             kept.pop(attempt, None)
@@ -377,8 +383,12 @@ class LocalExecutor:
         keep = set(live)
         with_cgroup = {AttemptId(name) for name in self._hierarchy.list_attempts()}
         for attempt_id in (set(self._on_record()) | with_cgroup) - keep:
+            self._look(attempt_id)  # to know its init, should it not follow its command
             self._hierarchy.kill(attempt_id)
             await self._wait_for_death(attempt_id)
+            if watched := self._watched.get(attempt_id):
+                watched.signal(signal.SIGKILL)
+                await self._wait_for_death(attempt_id)
             await self.forget(attempt_id)
 
     async def _wait_for_death(self, attempt_id: AttemptId) -> None:
@@ -389,9 +399,10 @@ class LocalExecutor:
             await asyncio.sleep(0.01)
 
     def _on_record(self) -> list[AttemptId]:
-        found = {AttemptId(name) for name in os.listdir(f"{self._settings.state_directory}/attempts")}
-        found |= {AttemptId(name) for name in os.listdir(f"{self._settings.state_directory}/work")}
-        return sorted(found)
+        """Attempts with files here; lost+found and the like are none."""
+        directories = [f"{self._settings.state_directory}/{name}" for name in ("attempts", "work")]
+        names = {name for directory in directories for name in os.listdir(directory)}
+        return sorted(AttemptId(name) for name in names if _ATTEMPT.fullmatch(name))
 
     # --- output -------------------------------------------------------------------------------------------------------
 

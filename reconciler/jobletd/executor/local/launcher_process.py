@@ -85,15 +85,14 @@ class LauncherProcess:
             self._socket = ours
             self._ready = loop.create_future()
             loop.add_reader(ours, self._readable)
-            self._send(
-                {
-                    "version": PROTOCOL_VERSION,
-                    "template": self._template,
-                    "seccomp": self._seccomp,
-                    "init_into": self._inits_cgroup,
-                }
-            )
+            greeting = {
+                "version": PROTOCOL_VERSION,
+                "template": self._template,
+                "seccomp": self._seccomp,
+                "init_into": self._inits_cgroup,
+            }
             try:
+                self._send(greeting)
                 await asyncio.wait_for(self._ready, READY_WITHIN_SECONDS)
             except (TimeoutError, LauncherDied) as error:
                 self.close()
@@ -109,7 +108,7 @@ class LauncherProcess:
         answer: asyncio.Future[Launched | AlreadyLaunched | Refused] = asyncio.get_running_loop().create_future()
         self._waiting[spec["attempt"]] = answer
         try:
-            while not self._send(spec):
+            while not answer.done() and not self._send(spec):
                 await asyncio.sleep(0.001)  # its queue is full: it works on what it has
             return await answer
         finally:
@@ -129,7 +128,7 @@ class LauncherProcess:
             self._process = None
 
     def _send(self, message: Mapping[str, Any]) -> bool:
-        """Send as a memfd: no limit on the size. False: not now."""
+        """Send as a memfd: no limit on the size. False: not now. Who waits for an answer hears of a launcher that has died."""
         if self._socket is None:
             raise LauncherDied("the launcher has ended")
         memfd = os.memfd_create("launch", os.MFD_CLOEXEC)
@@ -141,8 +140,8 @@ class LauncherProcess:
             socket.send_fds(self._socket, [b"request"], [memfd])
         except BlockingIOError:
             return False
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise LauncherDied("the launcher has ended") from error
+        except (BrokenPipeError, ConnectionResetError):
+            self._died()  # at once, so that the next one to launch starts another
         finally:
             os.close(memfd)
         return True

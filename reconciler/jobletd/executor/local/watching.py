@@ -16,7 +16,9 @@ class Watched:
     def __init__(self, pidfd: int, status_fd: int | None) -> None:
         self._pidfd: int | None = pidfd
         self._status_fd = status_fd
+        self._nudge: Callable[[], None] | None = None
         self.ended = asyncio.Event()
+        self.gone = asyncio.Event()
         self.deadline_set = False
         self.stuck = False
 
@@ -27,24 +29,37 @@ class Watched:
     def start(self, nudge: Callable[[], None]) -> None:
         """Call ``nudge`` when the command was executed, and when the init has ended."""
         loop = asyncio.get_running_loop()
-
-        def on_status() -> None:
-            assert self._status_fd is not None
-            if os.read(self._status_fd, STATUS_BYTES):
-                nudge()
-            else:
-                self._close_status()
-
-        def on_end() -> None:
-            assert self._pidfd is not None
-            loop.remove_reader(self._pidfd)
-            self.ended.set()
-            nudge()
-
+        self._nudge = nudge
         if self._status_fd is not None:
-            loop.add_reader(self._status_fd, on_status)
+            loop.add_reader(self._status_fd, self._on_status)
         assert self._pidfd is not None
-        loop.add_reader(self._pidfd, on_end)
+        loop.add_reader(self._pidfd, self._on_end)
+
+    async def see_off(self, seconds: float) -> None:
+        """Nobody asks for the attempt any more: call nobody, and let go of the init once it is gone, or after so long."""
+        self._nudge = None
+        self.ended.set()  # who follows the log need not wait for an init that still makes its record durable
+        try:
+            await asyncio.wait_for(self.gone.wait(), seconds)
+        except TimeoutError:
+            pass  # it hangs in the kernel; its cgroup stays for the next start to remove
+        finally:
+            self.close()
+
+    def _on_status(self) -> None:
+        assert self._status_fd is not None
+        if not os.read(self._status_fd, STATUS_BYTES):
+            self._close_status()
+        elif self._nudge is not None:
+            self._nudge()
+
+    def _on_end(self) -> None:
+        assert self._pidfd is not None
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        self.gone.set()
+        self.ended.set()
+        if self._nudge is not None:
+            self._nudge()
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the init; nothing happens if it is gone, and it cannot hit anybody else."""
