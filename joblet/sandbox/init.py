@@ -115,8 +115,8 @@ class Init:
         # The lock stays open, unused, for as long as this process lives: that is what it is for.
         _, self.status_fd, memfd = (int.from_bytes(packed[at : at + 4], "little") for at in (0, 4, 8))
         control.close()
-        with open(memfd, "rb") as file:
-            self.spec = marshal.loads(file.read())
+        self.spec = marshal.loads(os.pread(memfd, os.fstat(memfd).st_size, 0))
+        os.close(memfd)
         self.attempt_fd = os.open(self.spec["attempt_dir"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def run(self) -> None:
@@ -209,10 +209,11 @@ class Init:
             os.close(control)
 
     def fill_workspace(self, work: str) -> None:
-        """spec.files, owned by the command's user. The workspace is new: nobody can have put a link there."""
+        """spec.files, owned by the command's user. No command has run there: nobody can have put a link in, though an init that
+        was killed over it may have left a part."""
         uid, gid = self.spec["id_base"] + self.spec["uid"], self.spec["id_base"] + self.spec["gid"]
         os.chown(work, uid, gid)
-        if self.spec["workspace"]["type"] == "loop":
+        if self.spec["workspace"]["type"] == "loop" and os.path.isdir(f"{work}/lost+found"):
             os.rmdir(f"{work}/lost+found")
         for file in self.spec["files"]:
             directory = work
@@ -222,7 +223,7 @@ class Init:
                     os.mkdir(directory, 0o755)
                     os.chown(directory, uid, gid)
             path = f"{work}/{file['path']}"
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             write_all(fd, file["content"].encode())
             os.fchown(fd, uid, gid)
             os.fchmod(fd, file["mode"])
@@ -436,8 +437,9 @@ def now() -> float:
 
 def host_identity() -> tuple[int, int]:
     """Our pid on the host and our start time, from the host's /proc: field 1 and 22 of stat, proc_pid_stat(5)."""
-    with open("/proc/self/stat", "rb") as file:
-        text = file.read()
+    fd = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
+    text = os.read(fd, 4096)
+    os.close(fd)
     return int(text.split(b" ", 1)[0]), int(text.rpartition(b")")[2].split()[19])
 
 

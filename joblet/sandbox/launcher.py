@@ -77,6 +77,9 @@ class Launcher:
         syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
         os.makedirs(self.template, 0o700, exist_ok=True)
         execute(plan_template(self.template))
+        for number in _signal.valid_signals():  # whoever started the daemon may ignore some: no job inherits that
+            if _signal.getsignal(number) == _signal.SIG_IGN:
+                _signal.signal(number, _signal.SIG_DFL)
         _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # the kernel reaps; who wants to know holds a pidfd
         _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's to handle
         syscalls.set_name("joblet-launch")

@@ -1,0 +1,58 @@
+"""The mount plan is data: what a job gets, in which order, without root."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from joblet.sandbox import mounts
+from joblet.sandbox.syscalls import MS_NODEV, MS_NOSUID
+
+SPEC: dict[str, Any] = {
+    "rootfs": "host",
+    "script": None,
+    "network": "none",
+    "tmp_bytes": 1024,
+    "workspace": {"type": "directory", "path": "/state/work/a"},
+}
+
+
+def test_the_template_ends_read_only_and_takes_nothing_of_etc_but_what_is_listed() -> None:
+    plan = mounts.plan_template("/t")
+    assert plan[0][:2] == ("tmpfs", "/t") and plan[-1][:2] == ("read-only", "/t")
+    sources = {operation[1] for operation in plan if operation[0] == "copy"}
+    assert sources == {f"/etc/{name}" for name in mounts.ETC_COPIES}
+    assert not {name for name in mounts.ETC_COPIES if name.startswith(("shadow", "passwd", "ssh"))}
+
+
+def test_only_system_directories_of_the_host_are_bound() -> None:
+    bound = {operation[1] for operation in mounts.plan_template("/t") if operation[0] in ("system", "bind")}
+    assert bound == {f"/{name}" for name in mounts.SYSTEM_DIRECTORIES}
+
+
+def test_proc_is_mounted_before_it_is_masked() -> None:
+    names = [operation[0] for operation in mounts.plan_spare("/t")]
+    assert names[0] == "proc"
+    assert {"mask", "protect", "devpts"} <= set(names)
+    masked = {operation[1] for operation in mounts.plan_spare("/t") if operation[0] == "mask"}
+    assert {f"/t/proc/{name}" for name in ("kcore", "keys", "timer_list", "sched_debug", "scsi", "acpi")} <= masked
+    protected = {operation[1] for operation in mounts.plan_spare("/t") if operation[0] == "protect"}
+    assert protected == {f"/t/proc/{name}" for name in ("bus", "fs", "irq", "sys", "sysrq-trigger")}
+
+
+def test_a_job_adds_its_places_to_write_to() -> None:
+    plan, root = mounts.plan_job("/t", SPEC)
+    assert root == "/t"
+    assert [operation[0] for operation in plan] == ["tmpfs", "tmpfs", "workspace"]
+    assert all(operation[3] & MS_NOSUID and operation[3] & MS_NODEV for operation in plan if operation[0] == "tmpfs")
+
+
+def test_a_root_of_its_own_is_an_overlay_that_leaves_the_directory_untouched() -> None:
+    plan, root = mounts.plan_job("/t", {**SPEC, "rootfs": "/images/one"})
+    overlay = next(operation for operation in plan if operation[0] == "overlay")
+    assert overlay[1] == "/images/one" and overlay[-1] == root
+    assert ("proc", f"{root}/proc") in plan
+
+
+def test_the_plan_is_the_same_each_time() -> None:
+    assert mounts.plan_job("/t", SPEC) == mounts.plan_job("/t", SPEC)
+    assert mounts.plan_template("/t") == mounts.plan_template("/t")
