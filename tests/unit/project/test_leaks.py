@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 
@@ -17,12 +18,15 @@ def check(monkeypatch: pytest.MonkeyPatch) -> LeakCheck:
 
 
 def test_a_process_that_a_test_left_is_found(check: LeakCheck) -> None:
-    with subprocess.Popen(["sleep", "60"]) as process:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
         try:
+            os.write(process.stdin.fileno(), b"there?")
+            assert process.stdout.read(6) == b"there?"  # while it is being executed, /proc shows no environment yet
             found = check.leaks(patience=0)
         finally:
             process.kill()
-    process_leak = f"process {process.pid} sleep 60"
+    process_leak = f"process {process.pid} cat"
     assert process_leak in found
     assert process_leak not in check.leaks(patience=0)
 
