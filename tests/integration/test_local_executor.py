@@ -157,7 +157,7 @@ def test_a_launcher_that_is_killed_is_replaced_and_jobs_go_on(when: str) -> None
             assert process is not None
             os.kill(process.pid, signal.SIGKILL)
             if when == "it is dead":  # and nobody was told so yet
-                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+                await asyncio.to_thread(os.waitid, os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
             second = await host.submit("command: ['true']")
             assert (await host.ended(second)).end.outcome == Exited(0)
             assert isinstance(await host.look(first), Running)

@@ -143,7 +143,9 @@ def test_signals_have_their_default_dispositions(box: Sandboxes) -> None:
 
 
 def test_what_the_daemon_was_started_to_ignore_its_jobs_do_not() -> None:
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2)}
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2)
+    }
     try:
         with sandboxes() as box:
             assert status_of(box)["SigIgn"].strip("0") == ""
