@@ -58,8 +58,10 @@ def drop_to_exec_ms(host: Host, number: int) -> float:
     os.rename(scratch, host.spool / f"{name}.yml")
     try:
         for event in stream:
-            if event.job.name == name and event.job.runs and event.job.runs[0].started.ToNanoseconds():
-                return (event.job.runs[0].started.ToNanoseconds() - dropped_ns) / 1e6
+            if event.job.name != name or not event.job.runs:
+                continue
+            if started_ns := int(event.job.runs[0].started.ToNanoseconds()):
+                return (started_ns - dropped_ns) / 1e6
     finally:
         stream.cancel()
     raise RuntimeError(f"{name} did not start")
