@@ -36,6 +36,8 @@ CONTROL_FD = 3
 # Later than a launch takes: the new spare shall not compete with the job for processors.
 SPARE_AFTER_MILLISECONDS = 20
 GONE_WITHIN_MILLISECONDS = 2000
+# SIGKILL and SIGSTOP can't be changed; a write to whom nobody listens shall be an error for us, as Python has it.
+UNCHANGED = (_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGPIPE, _signal.SIGXFSZ)
 HELD = (_signal.SIGTERM, _signal.SIGUSR1, _signal.SIGCHLD)
 
 
@@ -77,9 +79,9 @@ class Launcher:
         syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
         os.makedirs(self.template, 0o700, exist_ok=True)
         execute(plan_template(self.template))
-        for number in _signal.valid_signals():  # whoever started the daemon may ignore some: no job inherits that
-            if _signal.getsignal(number) == _signal.SIG_IGN:
-                _signal.signal(number, _signal.SIG_DFL)
+        for number in range(1, _signal.NSIG):  # whoever started the daemon may ignore some: no job inherits that
+            if number not in UNCHANGED:
+                syscalls.reset_signal(number)
         _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # the kernel reaps; who wants to know holds a pidfd
         _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's to handle
         syscalls.set_name("joblet-launch")

@@ -45,6 +45,7 @@ CLOSE_RANGE_CLOEXEC = 4
 _SYS_CLONE3 = 435
 _SYS_PIDFD_SEND_SIGNAL = 424
 _SYS_CLOSE_RANGE = 436
+_SYS_RT_SIGACTION = {"x86_64": 13, "aarch64": 134}[os.uname().machine]
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}[os.uname().machine]
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
@@ -181,3 +182,10 @@ def close_range(first: int, last: int = 0x7FFFFFFF, flags: int = 0) -> None:
         _libc.syscall(_long(_SYS_CLOSE_RANGE), ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(flags)),
         "close_range",
     )
+
+
+def reset_signal(number: int) -> None:
+    """rt_sigaction(2) to SIG_DFL, also for the signals that the C library keeps for itself (32 and 33) and does not let be set."""
+    default = bytes(4 * ctypes.sizeof(ctypes.c_long))  # struct sigaction as the kernel has it, all of it zero
+    sigset_bytes = ctypes.c_size_t(8)
+    _check(_libc.syscall(_long(_SYS_RT_SIGACTION), ctypes.c_int(number), default, None, sigset_bytes), "rt_sigaction")
