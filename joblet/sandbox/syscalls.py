@@ -185,7 +185,7 @@ def close_range(first: int, last: int = 0x7FFFFFFF, flags: int = 0) -> None:
 
 
 def reset_signal(number: int) -> None:
-    """rt_sigaction(2) to SIG_DFL, also for the signals that the C library keeps for itself (32 and 33) and does not let be set."""
+    """rt_sigaction(2) to SIG_DFL, also for those that the C library keeps for itself (32 and 33)."""
     default = bytes(4 * ctypes.sizeof(ctypes.c_long))  # struct sigaction as the kernel has it, all of it zero
     sigset_bytes = ctypes.c_size_t(8)
     _check(_libc.syscall(_long(_SYS_RT_SIGACTION), ctypes.c_int(number), default, None, sigset_bytes), "rt_sigaction")
