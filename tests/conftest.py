@@ -20,6 +20,10 @@ from tests.timing import PATIENCE
 
 __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport", "pytest_terminal_summary"]
 
+# gRPC's core writes to standard error whenever a connection ends badly, whoever looks at it just then; rnx sets this too, and
+# it counts only before the first import.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 HERE = Path(__file__).parent
 NEED_ROOT = (HERE / "integration", HERE / "guest")
 _leak_check = pytest.StashKey[LeakCheck]()
