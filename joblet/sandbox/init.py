@@ -14,6 +14,7 @@ import fcntl
 import marshal
 import os
 import select
+import sys
 import time
 
 from joblet.sandbox import command, exit_record, syscalls
@@ -30,7 +31,7 @@ DRAIN_BYTES_AT_MOST = 1 << 30
 # What init needs once the sandbox stands: to signal the command (whose user ids differ), nothing else.
 KEPT_CAPABILITIES = mask_of(["KILL"])
 F_SETPIPE_SZ = 1031
-DESCRIPTORS = 3  # that come with the work: lock, status pipe, launch spec
+MOST_DESCRIPTORS = 40  # that may come with a launch spec
 
 
 class Init:
@@ -46,6 +47,7 @@ class Init:
         self.boot_id = boot_id
         self.own_network = own_network
         self.spec: dict[str, Any] = {}
+        self.given: list[int] = []  # descriptors that the spec names by their place here
         self.state_fd = -1
         self.attempt_fd = -1
         self.status_fd = -1
@@ -108,12 +110,12 @@ class Init:
 
     def wait_for_work(self, control: _socket.socket) -> None:
         """Until the launcher sends a launch spec with the attempt's lock and status pipe; ends with it."""
-        data, ancillary, _, _ = control.recvmsg(64, _socket.CMSG_SPACE(4 * DESCRIPTORS), _socket.MSG_CMSG_CLOEXEC)
+        room = _socket.CMSG_SPACE(4 * (3 + MOST_DESCRIPTORS))
+        data, ancillary, _, _ = control.recvmsg(64, room, _socket.MSG_CMSG_CLOEXEC)
         if not data:
             os._exit(0)
-        packed = ancillary[0][2]
         # The lock stays open, unused, for as long as this process lives: that is what it is for.
-        _, self.status_fd, memfd = (int.from_bytes(packed[at : at + 4], "little") for at in (0, 4, 8))
+        _, self.status_fd, memfd, *self.given = unpacked(ancillary[0][2])
         control.close()
         self.spec = marshal.loads(os.pread(memfd, os.fstat(memfd).st_size, 0))
         os.close(memfd)
@@ -185,6 +187,8 @@ class Init:
         self.fill_workspace(f"{root}/work")
         if spec["script"] is not None:
             self.write_script(root)
+        for fd in self.given:
+            os.close(fd)
         os.chdir(root)
         syscalls.pivot_root(".", ".")
         syscalls.umount2(".", syscalls.MNT_DETACH)
@@ -464,6 +468,11 @@ def oom_kills(text: bytes) -> int:
         if line.startswith(b"oom_kill "):
             return int(line.split()[1])
     return 0
+
+
+def unpacked(fds: bytes) -> list[int]:
+    """The descriptors of an SCM_RIGHTS message."""
+    return [int.from_bytes(fds[at : at + 4], sys.byteorder) for at in range(0, len(fds) - len(fds) % 4, 4)]
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -2,9 +2,9 @@
 
 Started by the daemon with one end of a SOCK_SEQPACKET socket pair. Messages are memfds with marshalled data, since both sides
 are the same interpreter and json would weigh on every init. The first is the greeting (version, seccomp programs, where the
-template root goes, the inits' cgroup); then each is a launch spec. The answer is one message: with the init's pid, its pidfd
-and its status pipe attached; or with an error, which is then also on record in the attempt's directory. End of file on the
-socket ends the launcher; the jobs run on.
+template root goes, the inits' cgroup); then each is a launch spec, with the descriptors that it names. The answer is one message:
+with the init's pid, its pidfd and its status pipe attached; or with an error, which is then also on record in the attempt's
+directory. End of file on the socket ends the launcher; the jobs run on.
 
 One init is kept ready as a spare: its namespaces, those of the command, and the kernel's files are there before a job asks.
 A launch hands it the spec; the next spare is made when no request has come for a moment.
@@ -23,7 +23,7 @@ import sys
 import time
 
 from joblet.sandbox import exit_record, syscalls
-from joblet.sandbox.init import Init
+from joblet.sandbox.init import MOST_DESCRIPTORS, Init, unpacked
 from joblet.sandbox.mounts import execute, plan_template
 
 TYPE_CHECKING = False
@@ -49,9 +49,9 @@ class Spare:
         self.pidfd = pidfd
         self.control = control
 
-    def give_work(self, lock_fd: int, status_fd: int, memfd: int) -> None:
-        """Hand it the attempt. Raises OSError if it is gone."""
-        packed = b"".join(fd.to_bytes(4, "little") for fd in (lock_fd, status_fd, memfd))
+    def give_work(self, lock_fd: int, status_fd: int, given: list[int]) -> None:
+        """Hand it the attempt. given: the launch spec's memfd, and what came with it. Raises OSError if it is gone."""
+        packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (lock_fd, status_fd, *given))
         self.control.sendmsg([b"work"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
         self.control.close()
 
@@ -64,7 +64,7 @@ class Launcher:
         greeting = self.receive()
         if greeting is None or greeting[0].get("version") != VERSION:
             raise SystemExit(f"launcher: not a greeting of protocol version {VERSION}")
-        os.close(greeting[1])
+        os.close(greeting[1][0])
         self.profiles: dict[str, bytes] = greeting[0]["seccomp"]
         self.template: str = greeting[0]["template"]
         self.inits_cgroup: str | None = greeting[0]["init_into"]
@@ -102,9 +102,10 @@ class Launcher:
             message = self.receive()
             if message is None:
                 return
-            spec, memfd = message
-            answer, fds = self.launch(spec, memfd)
-            os.close(memfd)
+            spec, given = message
+            answer, fds = self.launch(spec, given)
+            for fd in given:
+                os.close(fd)
             self.answer(answer, fds)
 
     def make_spare(self) -> None:
@@ -127,14 +128,15 @@ class Launcher:
         poll.register(self.spare.pidfd, select.POLLIN)
         poll.poll(GONE_WITHIN_MILLISECONDS)
 
-    def receive(self) -> tuple[dict[str, Any], int] | None:
-        """The next message with its memfd, or None at the end."""
-        data, ancillary, _, _ = self.socket.recvmsg(MESSAGE_BYTES, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+    def receive(self) -> tuple[dict[str, Any], list[int]] | None:
+        """The next message with its descriptors, the first of which is its memfd; or None at the end."""
+        room = _socket.CMSG_SPACE(4 * (1 + MOST_DESCRIPTORS))
+        data, ancillary, _, _ = self.socket.recvmsg(MESSAGE_BYTES, room, _socket.MSG_CMSG_CLOEXEC)
         if not data:
             return None
-        memfd = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
-        content: dict[str, Any] = marshal.loads(os.pread(memfd, os.fstat(memfd).st_size, 0))
-        return content, memfd
+        fds = unpacked(ancillary[0][2])
+        content: dict[str, Any] = marshal.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
+        return content, fds
 
     def answer(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
@@ -143,7 +145,7 @@ class Launcher:
         for fd in fds:
             os.close(fd)
 
-    def launch(self, spec: dict[str, Any], memfd: int) -> tuple[dict[str, Any], tuple[int, ...]]:
+    def launch(self, spec: dict[str, Any], given: list[int]) -> tuple[dict[str, Any], tuple[int, ...]]:
         """Give an init its work, or put on record why not. Idempotent: an attempt that was launched is not launched again."""
         answer = {"attempt": spec["attempt"]}
         directory = spec["attempt_dir"]
@@ -158,7 +160,7 @@ class Launcher:
             made: list[str] = []
             try:
                 make_cgroups(spec["cgroup"], made)
-                pid, pidfd, status_fd = self.give_to_init(spec, lock_fd, memfd)
+                pid, pidfd, status_fd = self.give_to_init(spec, lock_fd, given)
             except OSError as error:
                 message = f"{error.strerror}: {error.filename}" if error.filename else str(error)
                 self.record_failure(spec, message)
@@ -169,7 +171,7 @@ class Launcher:
         finally:
             os.close(lock_fd)
 
-    def give_to_init(self, spec: dict[str, Any], lock_fd: int, memfd: int) -> tuple[int, int, int]:
+    def give_to_init(self, spec: dict[str, Any], lock_fd: int, given: list[int]) -> tuple[int, int, int]:
         """The spare if there is one of the kind, else a new init. Returns pid, pidfd, the status pipe's read end."""
         status_read, status_write = os.pipe2(os.O_CLOEXEC)
         try:
@@ -179,7 +181,7 @@ class Launcher:
             elif init is not None:
                 self.spare = None
                 try:
-                    init.give_work(lock_fd, status_write, memfd)
+                    init.give_work(lock_fd, status_write, given)
                 except OSError:  # it died while it waited
                     os.close(init.pidfd)
                     init = None
@@ -187,7 +189,7 @@ class Launcher:
                     return init.pid, init.pidfd, status_read
             if init is None:
                 init = self.make_init(own_network=True)
-            init.give_work(lock_fd, status_write, memfd)
+            init.give_work(lock_fd, status_write, given)
             return init.pid, init.pidfd, status_read
         except OSError:
             os.close(status_read)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NewType, Protocol
 
-from joblet.manifest import JobManifest
+from joblet.manifest import JobManifest, ResourceManifest
 from jobletd.model import AttemptId, End, LimitStatus, LogEntry, Usage
 
 Handle = NewType("Handle", str)
@@ -18,7 +18,8 @@ class AttemptRequest:
     """All that an executor needs to start an attempt.
 
     attempt_id: unique for ever, ``<run id>-<number>``. number: from 1. deadline_seconds: time left of the run's
-    ``timeout`` at submission (None: no limit); the attempt's own ``attemptTimeout`` is in the manifest.
+    ``timeout`` at submission (None: no limit); the attempt's own ``attemptTimeout`` is in the manifest. resources: all that
+    the manifest refers to.
     """
 
     attempt_id: AttemptId
@@ -26,6 +27,7 @@ class AttemptRequest:
     number: int
     manifest: JobManifest
     deadline_seconds: float | None
+    resources: tuple[ResourceManifest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ import os
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from joblet.cgroup import CgroupError, CgroupLimits, Hierarchy, device_of, open_hierarchy
 from joblet.cgroup.hierarchy import readable_size
@@ -27,6 +28,7 @@ from jobletd.executor.local.id_ranges import IdRanges
 from jobletd.executor.local.launch_spec import cgroup_limits, launch_spec, limit_words, without
 from jobletd.executor.local.launcher_process import AlreadyLaunched, Launched, LauncherDied, LauncherProcess
 from jobletd.executor.local.outcome import end_of
+from jobletd.executor.local.provider import Provider
 from jobletd.executor.local.settings import LocalSettings
 from jobletd.executor.local.workspace import can_limit_disk, make_workspace, remove_workspace
 from jobletd.log_reader import LogFiles, read_log
@@ -40,8 +42,11 @@ _ATTEMPT = re.compile(r"[a-z0-9][a-z0-9.-]{0,126}-[0-9]+")
 class LocalExecutor:
     """The executor of one host. See ``jobletd.executor.Executor`` for what each method promises."""
 
-    def __init__(self, settings: LocalSettings, hierarchy: Hierarchy, clock: Clock) -> None:
+    def __init__(
+        self, settings: LocalSettings, hierarchy: Hierarchy, clock: Clock, providers: Sequence[Provider] = ()
+    ) -> None:
         self._settings = settings
+        self._providers = providers
         self._hierarchy = hierarchy
         self._clock = clock
         self._boot_id = exit_record.boot_id()
@@ -59,9 +64,11 @@ class LocalExecutor:
         self._ended: dict[AttemptId, Ended] = {}
 
     @classmethod
-    def on_this_host(cls, settings: LocalSettings, *, cgroup_base: str, clock: Clock) -> LocalExecutor:
+    def on_this_host(
+        cls, settings: LocalSettings, *, cgroup_base: str, clock: Clock, providers: Sequence[Provider] = ()
+    ) -> LocalExecutor:
         """With the cgroups of this host below ``cgroup_base``. Raises CgroupError, SeccompUnavailable."""
-        return cls(settings, open_hierarchy(cgroup_base), clock)
+        return cls(settings, open_hierarchy(cgroup_base), clock, providers)
 
     @property
     def epoch(self) -> str:
@@ -105,7 +112,7 @@ class LocalExecutor:
         if not isinstance(self._look(request.attempt_id), NeverSubmitted):
             return handle
         directory = self._settings.attempt_directory(request.attempt_id)
-        self._free_leftovers(request.attempt_id)
+        await self._free_leftovers(request.attempt_id)
         os.mkdir(directory, 0o700)
         try:
             await self._launch(request, directory)
@@ -140,19 +147,29 @@ class LocalExecutor:
             stop_signal=signal.Signals[request.manifest.spec.stop.signal],
             cgroup=self._hierarchy.plan(request.attempt_id, limits),
         )
+        descriptors: list[int] = []
+        try:
+            for provider in self._providers:
+                spec |= await provider.attach(request, id_base, descriptors)
+            await self._hand_over(request.attempt_id, spec, descriptors)
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+
+    async def _hand_over(self, attempt_id: AttemptId, spec: dict[str, Any], descriptors: list[int]) -> None:
         for left in reversed(range(TRIES_TO_LAUNCH)):
             try:
-                answer = await self._launcher.launch(spec)
+                answer = await self._launcher.launch(spec, descriptors)
             except LauncherDied:
-                if not isinstance(self._look(request.attempt_id), NeverSubmitted):
+                if not isinstance(self._look(attempt_id), NeverSubmitted):
                     return
-                self._hierarchy.remove(request.attempt_id)
+                self._hierarchy.remove(attempt_id)
                 if not left:
                     raise
                 continue
             if isinstance(answer, Launched):
-                self._watch(request.attempt_id, watching.Watched(answer.pidfd, answer.status_fd))
-            elif isinstance(answer, AlreadyLaunched) and isinstance(self._look(request.attempt_id), NeverSubmitted):
+                self._watch(attempt_id, watching.Watched(answer.pidfd, answer.status_fd))
+            elif isinstance(answer, AlreadyLaunched) and isinstance(self._look(attempt_id), NeverSubmitted):
                 continue  # a look of ours held the lock for an instant
             return
 
@@ -204,8 +221,10 @@ class LocalExecutor:
         finally:
             os.close(fd)
 
-    def _free_leftovers(self, attempt_id: AttemptId) -> None:
+    async def _free_leftovers(self, attempt_id: AttemptId) -> None:
         """What a launch that broke off before the command left behind."""
+        for provider in self._providers:
+            await provider.detach(attempt_id)
         self._hierarchy.remove(attempt_id)
         remove_workspace(self._settings.work_directory(attempt_id))
         remove_workspace(self._settings.attempt_directory(attempt_id))
@@ -364,6 +383,8 @@ class LocalExecutor:
 
     async def forget(self, attempt: AttemptId) -> None:
         watched = self._watched.pop(attempt, None)
+        for provider in self._providers:
+            await provider.detach(attempt)
         await asyncio.to_thread(self._free_files, attempt)
         if watched:
             leaving = asyncio.create_task(watched.see_off(KILL_AFTER_GRACE_SECONDS))
@@ -390,6 +411,8 @@ class LocalExecutor:
                 watched.signal(signal.SIGKILL)
                 await self._wait_for_death(attempt_id)
             await self.forget(attempt_id)
+        for provider in self._providers:
+            await provider.keep_only(frozenset(keep))
 
     async def _wait_for_death(self, attempt_id: AttemptId) -> None:
         """Its command was killed: its init follows at once, once it has written its record."""

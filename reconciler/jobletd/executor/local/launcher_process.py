@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,13 +102,15 @@ class LauncherProcess:
                     todo="see the lines above it in the log; joblet doctor",
                 ) from error
 
-    async def launch(self, spec: Mapping[str, Any]) -> Launched | AlreadyLaunched | Refused:
-        """Launch one attempt. Raises LauncherDied or LauncherFailed."""
+    async def launch(
+        self, spec: Mapping[str, Any], descriptors: Sequence[int] = ()
+    ) -> Launched | AlreadyLaunched | Refused:
+        """Launch one attempt. descriptors: what its init needs, by index. Raises LauncherDied or LauncherFailed."""
         await self.start()
         answer: asyncio.Future[Launched | AlreadyLaunched | Refused] = asyncio.get_running_loop().create_future()
         self._waiting[spec["attempt"]] = answer
         try:
-            while not answer.done() and not self._send(spec):
+            while not answer.done() and not self._send(spec, descriptors):
                 await asyncio.sleep(0.001)  # its queue is full: it works on what it has
             return await answer
         finally:
@@ -127,7 +129,7 @@ class LauncherProcess:
             self._process.wait()
             self._process = None
 
-    def _send(self, message: Mapping[str, Any]) -> bool:
+    def _send(self, message: Mapping[str, Any], descriptors: Sequence[int] = ()) -> bool:
         """Send as a memfd: no limit on the size. False: not now. Who waits for an answer hears of a launcher that has died."""
         if self._socket is None:
             raise LauncherDied("the launcher has ended")
@@ -137,7 +139,7 @@ class LauncherProcess:
             while data:
                 data = data[os.write(memfd, data) :]
             os.lseek(memfd, 0, os.SEEK_SET)
-            socket.send_fds(self._socket, [b"request"], [memfd])
+            socket.send_fds(self._socket, [b"request"], [memfd, *descriptors])
         except BlockingIOError:
             return False
         except (BrokenPipeError, ConnectionResetError):
