@@ -1,4 +1,4 @@
-"""Write schemas/job.v1.schema.json from the manifest's models; with --check only say whether it is current."""
+"""Write schemas/<kind>.v1.schema.json from the manifests' models; with --check only say whether they are current."""
 
 from __future__ import annotations
 
@@ -6,22 +6,28 @@ import argparse
 import sys
 from pathlib import Path
 
+from joblet.manifest.kinds import MODELS
 from joblet.manifest.schema import schema_text
 
-SCHEMA = Path(__file__).resolve().parent.parent / "schemas" / "job.v1.schema.json"
+SCHEMAS = Path(__file__).resolve().parent.parent / "schemas"
 
 
 def main() -> int:
-    """Exit 0 if the file is, or now is, current; 1 if --check finds that it is not."""
+    """Exit 0 if all files are, or now are, current; 1 if --check finds one that is not."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the file is out of date")
-    text = schema_text()
-    if parser.parse_args().check:
-        if SCHEMA.is_file() and SCHEMA.read_text(encoding="utf-8") == text:
-            return 0
-        print(f"{SCHEMA.name} is out of date: run python tools/generate_schema.py", file=sys.stderr)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file is out of date")
+    check = parser.parse_args().check
+    outdated = []
+    for kind in MODELS:
+        path, text = SCHEMAS / f"{kind.lower()}.v1.schema.json", schema_text(kind)
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        outdated.append(path.name)
+        if not check:
+            path.write_text(text, encoding="utf-8")
+    if check and outdated:
+        print(f"{', '.join(outdated)}: out of date: run python tools/generate_schema.py", file=sys.stderr)
         return 1
-    SCHEMA.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -4,7 +4,20 @@ from joblet.manifest.canonical import canonical_json, manifest_from_json, manife
 from joblet.manifest.comparison import Change, ChangeKind, Comparison, compare
 from joblet.manifest.errors import ManifestError, ManifestErrors
 from joblet.manifest.explanation import FieldHelp, UnknownField, explain
-from joblet.manifest.fields import Enforcement, Network, Restart, Seccomp
+from joblet.manifest.fields import Enforcement, Network, Restart, Seccomp, VolumeType
+from joblet.manifest.kinds import (
+    MODELS,
+    RESOURCE_KINDS,
+    Manifest,
+    ResourceManifest,
+    VolumeManifest,
+    VolumeSpec,
+    jobs_of,
+    key,
+    key_of,
+    references,
+    resource_from_json,
+)
 from joblet.manifest.models import (
     FileSpec,
     History,
@@ -16,13 +29,16 @@ from joblet.manifest.models import (
     Metadata,
     Retry,
     Stop,
+    VolumeMount,
 )
 from joblet.manifest.nearest import nearest
 from joblet.manifest.reader import read_manifests
-from joblet.manifest.schema import job_schema
+from joblet.manifest.schema import schema_of
 from joblet.manifest.yaml_writer import to_yaml
 
 __all__ = [
+    "MODELS",
+    "RESOURCE_KINDS",
     "Change",
     "ChangeKind",
     "Comparison",
@@ -35,23 +51,34 @@ __all__ = [
     "JobManifest",
     "JobSpec",
     "Limits",
+    "Manifest",
     "ManifestError",
     "ManifestErrors",
     "Metadata",
     "Network",
+    "ResourceManifest",
     "Restart",
     "Retry",
     "Seccomp",
     "Stop",
     "UnknownField",
+    "VolumeManifest",
+    "VolumeMount",
+    "VolumeSpec",
+    "VolumeType",
     "canonical_json",
     "compare",
     "explain",
-    "job_schema",
+    "jobs_of",
+    "key",
+    "key_of",
     "manifest_from_json",
     "manifest_to_json",
     "nearest",
     "read_manifests",
+    "references",
+    "resource_from_json",
+    "schema_of",
     "spec_hash",
     "to_yaml",
 ]

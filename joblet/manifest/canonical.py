@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Any
 
-from joblet.manifest.models import JobManifest, JobSpec, ManifestModel
+from joblet.manifest.models import JobManifest, ManifestModel
 
 
 def plain(model: ManifestModel) -> dict[str, Any]:
@@ -24,12 +24,12 @@ def canonical_json(model: ManifestModel) -> str:
     return json.dumps(plain(model), sort_keys=True, separators=(",", ":"))
 
 
-def spec_hash(spec: JobSpec) -> str:
+def spec_hash(spec: ManifestModel) -> str:
     """SHA-256 of the canonical form, in hex."""
     return hashlib.sha256(canonical_json(spec).encode()).hexdigest()
 
 
-def manifest_to_json(manifest: JobManifest) -> str:
+def manifest_to_json(manifest: ManifestModel) -> str:
     """The text that the store keeps; ``manifest_from_json`` reads it back to an equal manifest."""
     return canonical_json(manifest)
 

@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from joblet.errors import JobletError
 from joblet.manifest.fields import Leaf
+from joblet.manifest.kinds import MODELS
 from joblet.manifest.models import JobManifest
 from joblet.manifest.nearest import nearest
 from joblet.manifest.reader import model_in
@@ -43,14 +44,18 @@ class UnknownField(JobletError):
 
 
 def explain(path: str = "") -> FieldHelp:
-    """Help on a field: ``spec.limits.memory``, ``spec.files.path``; ``job`` or nothing is the whole manifest.
+    """Help on a field: ``spec.limits.memory``, ``spec.files.path``; ``job`` or nothing is a job's whole manifest, and
+    ``volume.spec.size`` is of another kind.
 
     Raises UnknownField.
     """
     steps = [step.partition("[")[0] for step in path.strip(".").split(".") if step]
-    if steps and steps[0].lower() == "job":
-        steps = steps[1:]
-    model: type[BaseModel] | None = JobManifest
+    root: type[BaseModel] = JobManifest
+    prefix = ""
+    if steps and (kind := next((kind for kind in MODELS if kind.lower() == steps[0].lower()), None)):
+        root, steps = MODELS[kind], steps[1:]
+        prefix = "" if kind == "Job" else kind.lower()
+    model: type[BaseModel] | None = root
     info: FieldInfo | None = None
     for depth, step in enumerate(steps):
         keys = fields_of(model) if model else {}
@@ -60,10 +65,10 @@ def explain(path: str = "") -> FieldHelp:
             raise UnknownField(path, best if best is None or "." in best else _joined(before, best), tuple(keys))
         info = keys[step]
         model = model_in(info.annotation)
-    here = ".".join(steps)
+    here = ".".join([prefix, *steps] if prefix else steps)
     children = tuple(_help(_joined(here, key), child) for key, child in fields_of(model).items()) if model else ()
     if info is None:
-        return FieldHelp("", "mapping", "", True, str(JobManifest.__doc__), children)
+        return FieldHelp(prefix, "mapping", "", True, str(root.__doc__), children)
     alone = _help(here, info)
     return FieldHelp(here, alone.type, alone.default, alone.required, alone.description, children)
 

@@ -18,6 +18,8 @@ from joblet.manifest import names, quantities
 from joblet.manifest.nearest import nearest
 from joblet.manifest.quantities import shown
 
+KINDS = ("Job", "Volume")
+
 
 @dataclass(frozen=True)
 class Leaf:
@@ -99,6 +101,19 @@ def _exactly(word: str) -> Leaf:
     return Leaf(parse, {"type": "string", "const": word}, kind="choice")
 
 
+def _kind(word: str) -> Leaf:
+    """The kind of one model; what is none of KINDS is told all of them."""
+
+    def parse(value: object) -> str:
+        if value == word and isinstance(value, str):
+            return value
+        best = nearest(value, KINDS) if isinstance(value, str) else None
+        hint = f"; did you mean {best}?" if best else ""
+        raise ValueError(f"{shown(value)} is not a kind{hint} (use {', '.join(KINDS)})")
+
+    return Leaf(parse, {"type": "string", "const": word}, kind="choice")
+
+
 def _boolean(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{shown(value)} is not true or false")
@@ -130,6 +145,13 @@ def _rootfs(value: object) -> str:
     return "host" if value == "host" else names.check_absolute_path(value)
 
 
+class VolumeType(StrEnum):
+    """Where a volume's data lie."""
+
+    FILESYSTEM = "filesystem"
+    MEMORY = "memory"
+
+
 class Enforcement(StrEnum):
     """What happens when a limit cannot be enforced on this host."""
 
@@ -159,6 +181,7 @@ class Seccomp(StrEnum):
 
 
 PathText = Annotated[str, _text(names.check_absolute_path, pattern=names.ABSOLUTE_PATH_PATTERN)]
+MountPath = Annotated[str, _text(names.check_mount_path, pattern=names.MOUNT_PATH_PATTERN)]
 Name = Annotated[str, _text(names.check_name, pattern=names.NAME_PATTERN)]
 LabelKey = Annotated[str, _text(names.check_label_key, pattern=names.LABEL_KEY_PATTERN)]
 LabelValue = Annotated[str, _text(names.check_label_value, pattern=names.LABEL_VALUE_PATTERN)]
@@ -215,7 +238,11 @@ NetworkChoice = Annotated[Network, _choice(Network)]
 SeccompChoice = Annotated[Seccomp, _choice(Seccomp)]
 Flag = Annotated[bool, Leaf(_boolean, {"type": "boolean"}, kind="flag")]
 ApiVersion = Annotated[str, _exactly("joblet/v1")]
-Kind = Annotated[str, _exactly("Job")]
+Kind = Annotated[str, _kind("Job")]
+
+VolumeKind = Annotated[str, _kind("Volume")]
+VolumeTypeChoice = Annotated[VolumeType, _choice(VolumeType)]
+VolumeSize = Annotated[int, _size(1 << 20)]
 
 ListInput = BeforeValidator(_list)
 MappingInput = BeforeValidator(_mapping)

@@ -31,9 +31,9 @@ class ManifestModel(BaseModel):
 
 
 class Metadata(ManifestModel):
-    """Who the job is. Changing labels or annotations restarts nothing."""
+    """What it is called. Changing labels or annotations restarts nothing."""
 
-    name: f.Name = Field(description="The job's name, unique on the host: an RFC 1123 label.")
+    name: f.Name = Field(description="The name, unique among all of its kind on the host: an RFC 1123 label.")
     labels: dict[f.LabelKey, f.LabelValue] = Field(
         default={}, description="Short words to select jobs by, as in `rnx list -l team=data`."
     )
@@ -46,6 +46,14 @@ class FileSpec(ManifestModel):
     path: f.FilePath = Field(description="Where, relative to /work. Directories on the way are made.")
     mode: f.FileMode = Field(default=0o644, description="Permissions, in octal and in quotes.")
     content: f.Text = Field(description="What stands in it.")
+
+
+class VolumeMount(ManifestModel):
+    """A volume that the job uses, and where it sees it."""
+
+    name: f.Name = Field(description="The volume's name, as in its own manifest.")
+    path: f.MountPath = Field(description="Where the job sees it.")
+    read_only: f.Flag = Field(default=False, alias="readOnly", description="true: the job cannot write to it.")
 
 
 class IoLimits(ManifestModel):
@@ -182,6 +190,9 @@ class JobSpec(ManifestModel):
         description="Never: the command runs once; OnFailure: it is started again when it fails; Always: a service.",
     )
     isolation: Isolation = Field(default=Isolation(), description=str(Isolation.__doc__))
+    volumes: Annotated[tuple[VolumeMount, ...], ListInput] = Field(
+        default=(), description="Volumes it uses; each is declared by a manifest of kind Volume.", max_length=16
+    )
     history: History = Field(default=History(), description=str(History.__doc__))
     suspend: f.Flag = Field(default=False, description="true: the job is kept but does not run; what runs is stopped.")
 
@@ -189,6 +200,11 @@ class JobSpec(ManifestModel):
     @classmethod
     def _sorted_files(cls, files: tuple[FileSpec, ...]) -> tuple[FileSpec, ...]:
         return tuple(sorted(files, key=lambda file: file.path))
+
+    @field_validator("volumes", mode="after")
+    @classmethod
+    def _sorted_volumes(cls, volumes: tuple[VolumeMount, ...]) -> tuple[VolumeMount, ...]:
+        return tuple(sorted(volumes, key=lambda volume: volume.path))
 
     @model_validator(mode="wrap")
     @classmethod

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from joblet.manifest.document import Document, Fault, Path, Place, path_text
 from joblet.manifest.errors import ManifestError, ManifestErrors
 from joblet.manifest.json_reader import read_json
+from joblet.manifest.kinds import Manifest, key_of, model_of
 from joblet.manifest.models import JobManifest
 from joblet.manifest.nearest import nearest
 from joblet.manifest.quantities import shown
@@ -27,7 +28,7 @@ _UNPRINTABLE = re.compile(
 )
 
 
-def read_manifests(data: bytes, *, filename: str) -> tuple[JobManifest, ...]:
+def read_manifests(data: bytes, *, filename: str) -> tuple[Manifest, ...]:
     """All manifests of a file, in its order.
 
     data: YAML, or JSON where the name ends in ``.json`` or the text is JSON. Raises ManifestErrors with every error of
@@ -38,15 +39,15 @@ def read_manifests(data: bytes, *, filename: str) -> tuple[JobManifest, ...]:
     if fault is not None:
         raise ManifestErrors([_error(filename, 0, fault)])
     errors: list[ManifestError] = []
-    manifests: list[JobManifest] = []
+    manifests: list[Manifest] = []
     names: dict[str, Place] = {}
     for document in _documents(text, filename):
         manifest, faults = _manifest(document)
         if manifest is not None:
             place = document.entry(("metadata", "name")).value
-            first = names.setdefault(manifest.metadata.name, place)
+            first = names.setdefault(key_of(manifest), place)
             if first is not place:
-                message = f"the job {manifest.metadata.name} is declared twice (first in line {first.line})"
+                message = f"the {manifest.kind.lower()} {manifest.metadata.name} is declared twice (first in line {first.line})"
                 faults = [Fault(place, ("metadata", "name"), message)]
             manifests.append(manifest)
         errors.extend(_error(filename, document.number, fault) for fault in faults[: MAX_ERRORS - len(errors)])
@@ -94,7 +95,7 @@ def _error(filename: str, number: int, fault: Fault) -> ManifestError:
     return ManifestError(filename, fault.place.line, fault.place.column, number, path_text(fault.path), fault.message)
 
 
-def _manifest(document: Document) -> tuple[JobManifest | None, list[Fault]]:
+def _manifest(document: Document) -> tuple[Manifest | None, list[Fault]]:
     """Validate one document. The manifest is None if there are faults."""
     value = document.value
     faults = list(document.faults)
@@ -106,7 +107,7 @@ def _manifest(document: Document) -> tuple[JobManifest | None, list[Fault]]:
             Fault(document.start, (), f"{shown(value)} is not a manifest; it begins with apiVersion: joblet/v1"),
         ]
     try:
-        manifest = JobManifest.model_validate(value)
+        manifest = model_of(value).model_validate(value)
     except ValidationError as error:
         faults.extend(_faults(document, error))
         return None, faults
@@ -120,7 +121,7 @@ def _faults(document: Document, error: ValidationError) -> Iterator[Fault]:
         seen.add((fault.path, fault.message))
         yield fault
     value = document.value
-    spec = value.get("spec") if isinstance(value, dict) else None
+    spec = value.get("spec") if isinstance(value, dict) and model_of(value) is JobManifest else None
     for problem in cross_field_problems(spec) if isinstance(spec, dict) else ():
         path: Path = ("spec", *problem.path)
         if (path, problem.message) not in seen:
@@ -138,7 +139,7 @@ def _fault(document: Document, kind: str, loc: Path, context: Mapping[str, Any])
         path = loc[:-1]
         return Fault(document.entry(path).key, path, str(context["error"]))
     if kind == "extra_forbidden":
-        return Fault(document.entry(loc).key, loc, _unknown_key(loc))
+        return Fault(document.entry(loc).key, loc, _unknown_key(model_of(document.value), loc))
     if kind == "missing":
         return Fault(document.entry(loc[:-1]).key, loc, "is missing")
     if kind == "rule":
@@ -167,17 +168,17 @@ def _value_at(value: object, path: Path) -> object:
     return value
 
 
-def _unknown_key(path: Path) -> str:
-    allowed = keys_at(path[:-1])
+def _unknown_key(root: type[BaseModel], path: Path) -> str:
+    allowed = keys_at(root, path[:-1])
     key = str(path[-1])
     best = nearest(key, allowed)
     hint = f"; did you mean {best}?" if best else ""
     return f"unknown key {shown(key)}{hint} (allowed: {', '.join(allowed)})"
 
 
-def keys_at(path: Path) -> tuple[str, ...]:
+def keys_at(root: type[BaseModel], path: Path) -> tuple[str, ...]:
     """The keys that the model at a path allows, in the models' order; none if there is no model."""
-    model: type[BaseModel] | None = JobManifest
+    model: type[BaseModel] | None = root
     for step in path:
         if model is None or isinstance(step, int):
             continue

@@ -15,10 +15,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from joblet.manifest.fields import Leaf
-from joblet.manifest.models import JobManifest, JobSpec, Retry
+from joblet.manifest.kinds import MODELS
+from joblet.manifest.models import JobSpec, Retry
 from joblet.manifest.reader import model_in
-
-SCHEMA_ID = "urn:joblet:schema:job:v1"
 
 # Rules across fields, as far as JSON Schema can say them; joblet.manifest.rules has them all.
 _RULES: dict[type[BaseModel], dict[str, Any]] = {
@@ -34,22 +33,22 @@ _RULES: dict[type[BaseModel], dict[str, Any]] = {
 }
 
 
-def job_schema() -> dict[str, Any]:
-    """The JSON Schema of one ``Job`` document. It says all that a schema can; the reader also checks what it cannot."""
+def schema_of(kind: str) -> dict[str, Any]:
+    """The JSON Schema of one document of that kind. It says all that a schema can; the reader also checks what it cannot."""
     definitions: dict[str, Any] = {}
-    root = _model_schema(JobManifest, definitions)
+    root = _model_schema(MODELS[kind], definitions)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": SCHEMA_ID,
-        "title": "Joblet job, version 1",
+        "$id": f"urn:joblet:schema:{kind.lower()}:v1",
+        "title": f"Joblet {kind.lower()}, version 1",
         **root,
         "$defs": dict(sorted(definitions.items())),
     }
 
 
-def schema_text() -> str:
+def schema_text(kind: str) -> str:
     """The schema as the published file holds it."""
-    return json.dumps(job_schema(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(schema_of(kind), indent=2, ensure_ascii=False) + "\n"
 
 
 def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from joblet.manifest.canonical import plain
-from joblet.manifest.models import JobManifest
+from joblet.manifest.models import ManifestModel
 
 _WIDTH = 100
 # Text that needs no quotes in any YAML version: no indicator, nothing that some version reads as something else.
@@ -27,7 +27,7 @@ _NOT_LITERAL = re.compile("[^\n\t\\x20-\\x7e\u00a0-\u2027\u202a-\ud7ff\ue000-\uf
 _ESCAPE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
-def to_yaml(manifest: JobManifest) -> str:
+def to_yaml(manifest: ManifestModel) -> str:
     """One YAML document, ending in a newline. Reading it back gives an equal manifest."""
     return yaml_text(plain(manifest))
 

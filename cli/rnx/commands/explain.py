@@ -16,6 +16,7 @@ def explain(
     Example:
       rnx explain spec.limits
       rnx explain spec.limits.memory
+      rnx explain volume.spec
     """
     from joblet.manifest import explain as explain_field
     from rnx.output.status import line
@@ -44,16 +45,20 @@ def explain(
             print(f"  {text}")
 
 
-def schema() -> None:
-    """Print the JSON Schema of manifests.
+def schema(
+    kind: Annotated[str, typer.Argument(metavar="[KIND]", help="job, volume ...")] = "job",
+) -> None:
+    """Print the JSON Schema of one kind of manifest.
 
     Editors that know YAML check and complete manifests with it.
 
     \b
     Example:
       rnx schema > job.schema.json
+      rnx schema volume
     """
-    from joblet.manifest import job_schema
+    from joblet.manifest import schema_of
+    from rnx.kinds import kind_of
     from rnx.output.documents import print_json
 
-    print_json(job_schema())
+    print_json(schema_of(kind_of(kind)))

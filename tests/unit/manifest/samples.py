@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from joblet.manifest import JobManifest, ManifestError, ManifestErrors, read_manifests
+from joblet.manifest import JobManifest, ManifestError, ManifestErrors, jobs_of, read_manifests
 
 FULL = """\
 apiVersion: joblet/v1
@@ -59,7 +59,7 @@ def raw(**spec: Any) -> dict[str, Any]:
 
 
 def read(text: str | bytes, filename: str = "job.yml") -> tuple[JobManifest, ...]:
-    return read_manifests(text.encode() if isinstance(text, str) else text, filename=filename)
+    return jobs_of(read_manifests(text.encode() if isinstance(text, str) else text, filename=filename))
 
 
 def errors(text: str | bytes, filename: str = "job.yml") -> tuple[ManifestError, ...]:

@@ -8,10 +8,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from joblet.manifest import job_schema
+from joblet.manifest import schema_of
 from tests.unit.manifest.samples import errors, raw
 
-SCHEMA = jsonschema.Draft202012Validator(job_schema())
+SCHEMA = jsonschema.Draft202012Validator(schema_of("Job"))
 
 
 def faults(document: dict[str, Any]) -> list[str]:
@@ -29,7 +29,7 @@ def spec(**fields: Any) -> dict[str, Any]:
 # A document, its fault, and whether a JSON Schema can say so too.
 REFUSED: list[tuple[dict[str, Any], str, bool]] = [
     ({**raw(), "apiVersion": "joblet/v2"}, 'apiVersion: "joblet/v2" is not allowed here (use joblet/v1)', True),
-    ({**raw(), "kind": "job"}, 'kind: "job" is not allowed here (use Job)', True),
+    ({**raw(), "kind": "job"}, 'kind: "job" is not a kind; did you mean Job? (use Job, Volume)', True),
     ({**raw(), "specs": {}}, 'specs: unknown key "specs"; did you mean spec?', True),
     ({**raw(), "spec": None}, "spec: null is not a mapping", True),
     ({**raw(), "metadata": []}, "metadata: a list is not a mapping", True),
