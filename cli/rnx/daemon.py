@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 import grpc
 
 from joblet.api.channel import open_channel
-from joblet.api.v1 import job_pb2, job_pb2_grpc, node_pb2, node_pb2_grpc
+from joblet.api.v1 import job_pb2, job_pb2_grpc, node_pb2, node_pb2_grpc, resource_pb2, resource_pb2_grpc
 from joblet.config import NodeConfig
 from rnx.call_errors import explain_failure
 
@@ -25,6 +25,7 @@ class Daemon:
         self._seconds = answer_seconds
         self._channel = open_channel(node)
         self._jobs: Any = cast(Any, job_pb2_grpc.JobServiceStub)(self._channel)
+        self._resources: Any = cast(Any, resource_pb2_grpc.ResourceServiceStub)(self._channel)
         self._nodes: Any = cast(Any, node_pb2_grpc.NodeServiceStub)(self._channel)
 
     def close(self) -> None:
@@ -57,6 +58,20 @@ class Daemon:
 
     def delete(self, name: str) -> None:
         self._call(self._jobs.Delete, job_pb2.DeleteRequest(name=name))
+
+    def resource(self, kind: str, name: str) -> resource_pb2.Resource:
+        request = resource_pb2.GetResourceRequest(kind=kind, name=name)
+        resource: resource_pb2.Resource = self._call(self._resources.GetResource, request)
+        return resource
+
+    def list_resources(self, kind: str) -> list[resource_pb2.Resource]:
+        """All of one kind, by name."""
+        request = resource_pb2.ListResourcesRequest(kind=kind)
+        answer: resource_pb2.ListResourcesResponse = self._call(self._resources.ListResources, request)
+        return list(answer.resources)
+
+    def delete_resource(self, kind: str, name: str) -> None:
+        self._call(self._resources.DeleteResource, resource_pb2.DeleteResourceRequest(kind=kind, name=name))
 
     def stop(self, ref: str, *, force: bool) -> str:
         """Stop the current run. Returns its id."""

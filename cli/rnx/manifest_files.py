@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rnx.failures import InvalidRequest
 
 if TYPE_CHECKING:
-    from joblet.manifest import JobManifest
+    from joblet.manifest import Manifest
 
 SUFFIXES = (".yml", ".yaml", ".json")
 STDIN = "-"
@@ -24,7 +24,7 @@ class ManifestFile:
 
     name: str
     data: bytes
-    manifests: tuple[JobManifest, ...]
+    manifests: tuple[Manifest, ...]
 
 
 class ManifestFileErrors(InvalidRequest):
@@ -83,9 +83,12 @@ def _in_directory(path: str, recursive: bool) -> Iterator[str]:
 
 def _declared_twice(files: Sequence[ManifestFile]) -> Iterator[str]:
     """A name may stand in one file only; within one the reader has looked already."""
+    from joblet.manifest import key_of
+
     first: dict[str, str] = {}
     for file in files:
         for manifest in file.manifests:
-            name = manifest.metadata.name
-            if first.setdefault(name, file.name) != file.name:
-                yield f"{file.name}: the job {name} is declared in {first[name]} too"
+            key = key_of(manifest)
+            if first.setdefault(key, file.name) != file.name:
+                what = f"{manifest.kind.lower()} {manifest.metadata.name}"
+                yield f"{file.name}: the {what} is declared in {first[key]} too"

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
-from jobletd.model import Condition, JobView, LimitStatus, Phase, Run
+from jobletd.model import Condition, JobView, LimitStatus, Phase, ResourceView, Run
 
 _WAITS_FOR = {
     Phase.SCHEDULED: "BackOff",
-    Phase.PENDING: "Queued",
+    Phase.PENDING: "Queued",  # or what its reason says
     Phase.INITIALIZING: "Starting",
     Phase.RUNNING: "Running",
 }
 
 
-def with_condition(view: JobView, kind: str, status: str, reason: str, message: str, now_ns: int) -> JobView:
+View = TypeVar("View", JobView, ResourceView)
+
+
+def with_condition(view: View, kind: str, status: str, reason: str, message: str, now_ns: int) -> View:
     """The view with one condition set; the same view if it says so already."""
     present = next((condition for condition in view.conditions if condition.type == kind), None)
     if present is not None and (present.status, present.reason, present.message) == (status, reason, message):
         return view
     since_ns = present.since_ns if present is not None and present.status == status else now_ns
-    others = [condition for condition in view.conditions if condition.type != kind]
+    others: tuple[Condition, ...] = tuple(condition for condition in view.conditions if condition.type != kind)
     return replace(view, conditions=(*others, Condition(kind, status, reason, message, since_ns)))
 
 
@@ -48,7 +52,8 @@ def progressing(view: JobView) -> Condition:
         return Condition("Progressing", "False", run.reason or run.phase, run.message, run.ended_ns or run.created_ns)
     if run.stop is not None:
         return Condition("Progressing", "True", "Stopping", run.stop, _since_ns(run))
-    return Condition("Progressing", "True", _WAITS_FOR[run.phase], run.message, _since_ns(run))
+    reason = run.reason if run.phase is Phase.PENDING and run.reason else _WAITS_FOR[run.phase]
+    return Condition("Progressing", "True", reason, run.message, _since_ns(run))
 
 
 def _since_ns(run: Run) -> int:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from joblet.manifest import JobManifest
+from joblet.manifest import JobManifest, Manifest, ResourceManifest, key_of
 from jobletd.conditions import with_condition
 from jobletd.errors import DuplicateName, OwnershipConflict, WatcherTooSlow, WrongState
 from jobletd.executor import Executor, LogQuery, Running
@@ -23,11 +23,15 @@ from jobletd.model import (
     LogEntry,
     Phase,
     Reason,
+    ResourceView,
     RunId,
+    ShownResource,
     Source,
 )
 from jobletd.planning import new_run, open_runs, plan_apply, plan_stop, with_runs
-from jobletd.registry import EventDraft, Item, Registry, Save, Subscription
+from jobletd.registry import EventDraft, Item, Registry, Save, SaveResource, Subscription
+from jobletd.resource_planning import plan_resource
+from jobletd.resources import Resources
 from jobletd.selectors import LabelSelector
 from jobletd.store import rows
 
@@ -38,8 +42,11 @@ EVENTS_A_PAGE = 1000
 class DesiredState:
     """What the host is asked to run. nudge: tells the reconciler that a job wants a look."""
 
-    def __init__(self, registry: Registry, executor: Executor, nudge: Callable[[JobName], None]) -> None:
+    def __init__(
+        self, registry: Registry, executor: Executor, nudge: Callable[[JobName], None], resources: Resources
+    ) -> None:
         self._registry = registry
+        self._resources = resources
         self._executor = executor
         self._nudge = nudge
         self._lookup = Lookup(registry)
@@ -50,9 +57,7 @@ class DesiredState:
 
     # --- changing -----------------------------------------------------------------------------------------------------
 
-    async def apply(
-        self, manifests: Sequence[JobManifest], source: Source, *, dry_run: bool = False
-    ) -> list[ApplyResult]:
+    async def apply(self, manifests: Sequence[Manifest], source: Source, *, dry_run: bool = False) -> list[ApplyResult]:
         """Make these manifests the desired state, all or none. Raises OwnershipConflict, DuplicateName, StoreError."""
         return await self._whole(self._apply(manifests, source, dry_run))
 
@@ -61,8 +66,11 @@ class DesiredState:
         await self._whole(self._transfer(name, old, new))
 
     async def delete(self, name: JobName, *, source: Source | None) -> None:
-        """Stop a job and remove it; its history stays. source: who asks. Raises NoSuchJob, OwnershipConflict."""
-        await self._whole(self._delete(name, source))
+        """Stop a job and remove it; its history stays. source: who asks. Raises NoSuchJob, OwnershipConflict.
+
+        Anything else is removed unless a run uses it: raises WrongState then.
+        """
+        await self._whole(self._delete_resource(name, source) if "/" in name else self._delete(name, source))
 
     async def stop(self, ref: str, *, force: bool) -> RunId:
         """Stop what is open of a job, or the run with that id. Raises NoSuchJob, WrongState if nothing is open."""
@@ -87,33 +95,69 @@ class DesiredState:
         task.add_done_callback(self._changes.discard)
         return await asyncio.shield(task)
 
-    async def _apply(self, manifests: Sequence[JobManifest], source: Source, dry_run: bool) -> list[ApplyResult]:
-        names = [JobName(manifest.metadata.name) for manifest in manifests]
+    async def _apply(self, manifests: Sequence[Manifest], source: Source, dry_run: bool) -> list[ApplyResult]:
+        names = [JobName(key_of(manifest)) for manifest in manifests]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise DuplicateName(f"two manifests have the name {twice!r}", todo="names are unique on a host")
         async with self._registry.lock_all(names):
             now_ns = self._registry.clock.wall_ns()
-            plans = []
+            results: list[ApplyResult] = []
+            saves: list[Save | SaveResource] = []
             for name, manifest in zip(names, manifests, strict=True):
-                current = self._registry.views.get(name)
-                if current is not None and not current.deleting:
-                    check_owner(current, source)
-                plans.append(plan_apply(current, manifest, source, now_ns))
-            saves = [plan.save for plan in plans if plan.save is not None]
+                result, save = self._plan(name, manifest, manifests, source, now_ns)
+                results.append(result)
+                if save is not None:
+                    saves.append(save)
             if saves and not dry_run:
                 await self._registry.save(*saves)
         for name in [] if dry_run else names:
+            self._look_at(name)
+        return results
+
+    def _plan(
+        self, name: JobName, manifest: Manifest, together: Sequence[Manifest], source: Source, now_ns: int
+    ) -> tuple[ApplyResult, Save | SaveResource | None]:
+        """The plan for one of the manifests that are applied together. Raises OwnershipConflict, or what its kind refuses."""
+        if isinstance(manifest, JobManifest):
+            current = self._registry.views.get(name)
+            if current is not None and not current.deleting:
+                check_owner(current, source)
+            plan = plan_apply(current, manifest, source, now_ns)
+            return plan.result, plan.save
+        present = self._registry.resources.get(name)
+        if present is not None and not present.deleting:
+            check_owner(present, source)
+        others = {
+            key: view.manifest for key, view in self._registry.resources.items() if view.manifest.kind == manifest.kind
+        }
+        others |= {
+            JobName(key_of(other)): other
+            for other in together
+            if isinstance(other, ResourceManifest) and other.kind == manifest.kind
+        }
+        others.pop(name, None)
+        self._resources.controllers[manifest.kind].check(
+            present.manifest if present else None, manifest, others.values()
+        )
+        return plan_resource(present, manifest, source, now_ns)
+
+    def _look_at(self, name: JobName) -> None:
+        if "/" in name:
+            self._resources.look_at(name)
+        else:
             self._nudge(name)
-        return [plan.result for plan in plans]
 
     async def _transfer(self, name: JobName, old: Source, new: Source) -> None:
         async with self._registry.lock(name):
-            view = self._lookup.job(name)
+            view = self._lookup.resource(name) if "/" in name else self._lookup.job(name)
             if view.source != old:
                 raise OwnershipConflict(name, view.source)
             event = EventDraft(name, "", "Normal", "Transferred", f"from {old} to {new}")
-            await self._registry.save(Save(replace(view, source=new), job=True, events=[event]))
+            if isinstance(view, ResourceView):
+                await self._registry.save(SaveResource(replace(view, source=new), [event]))
+            else:
+                await self._registry.save(Save(replace(view, source=new), job=True, events=[event]))
 
     async def _delete(self, name: JobName, source: Source | None) -> None:
         async with self._registry.lock(name):
@@ -127,6 +171,20 @@ class DesiredState:
             event = EventDraft(name, "", "Normal", "Deleting", f"deleted by {source}" if source else "deleted")
             await self._registry.save(Save(view, runs=stopped, events=[event], job=True))
         self._nudge(name)
+
+    async def _delete_resource(self, name: JobName, source: Source | None) -> None:
+        async with self._registry.lock(name):
+            view = self._lookup.resource(name)
+            if source is not None:
+                check_owner(view, source)
+            if users := self._resources.users(name):
+                raise WrongState(f"{name} is used by {', '.join(users[:5])}", todo=f"rnx stop {users[0]}, then again")
+            if view.deleting:
+                return
+            view = replace(view, deleting=True, updated_ns=self._registry.clock.wall_ns())
+            event = EventDraft(name, "", "Normal", "Deleting", f"deleted by {source}" if source else "deleted")
+            await self._registry.save(SaveResource(view, [event]))
+        self._resources.look_at(name)
 
     async def _stop(self, ref: str, force: bool) -> RunId:
         name, run = await self._lookup.resolve(ref)
@@ -159,19 +217,37 @@ class DesiredState:
         return run.id
 
     async def _set_condition(self, name: JobName, condition_type: str, status: str, reason: str, message: str) -> None:
+        now_ns = self._registry.clock.wall_ns()
         async with self._registry.lock(name):
             view = self._registry.views.get(name)
-            if view is None:
-                return
-            changed = with_condition(view, condition_type, status, reason, message, self._registry.clock.wall_ns())
-            if changed is not view:
-                await self._registry.save(Save(changed, job=True))
+            if view is not None:
+                changed = with_condition(view, condition_type, status, reason, message, now_ns)
+                if changed is not view:
+                    await self._registry.save(Save(changed, job=True))
+            elif (resource := self._registry.resources.get(name)) is not None:
+                told = with_condition(resource, condition_type, status, reason, message, now_ns)
+                if told is not resource:
+                    await self._registry.save(SaveResource(told))
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
     async def owners(self) -> Mapping[JobName, Source]:
-        """The source of every job that is not being deleted."""
-        return {name: view.source for name, view in self._registry.views.items() if not view.deleting}
+        """The source of everything that is declared and not being deleted."""
+        jobs = {name: view.source for name, view in self._registry.views.items() if not view.deleting}
+        return jobs | {name: view.source for name, view in self._registry.resources.items() if not view.deleting}
+
+    async def get_resource(self, name: JobName) -> ShownResource:
+        """Raises NoSuchJob."""
+        return await self._shown_resource(self._lookup.resource(name))
+
+    async def list_resources(self, kind: str) -> list[ShownResource]:
+        """All of one kind, by name."""
+        views = [view for view in self._registry.resources.values() if view.manifest.kind == kind]
+        return [await self._shown_resource(view) for view in sorted(views, key=lambda view: view.name)]
+
+    async def _shown_resource(self, view: ResourceView) -> ShownResource:
+        status = await self._resources.controllers[view.manifest.kind].status(view)
+        return ShownResource(view, dict(status), tuple(self._resources.users(view.name)))
 
     async def get(self, ref: str, *, history: bool = False) -> JobView:
         """A job by name, or by the id (or its beginning) of a run, then with that run alone. Raises NoSuchJob, AmbiguousRef."""
@@ -315,7 +391,7 @@ class DesiredState:
         )
 
 
-def check_owner(view: JobView, source: Source) -> None:
+def check_owner(view: JobView | ResourceView, source: Source) -> None:
     """Any gRPC client may change what another one applied; files own their jobs. Raises OwnershipConflict."""
     if view.source != source and not view.source.kind == source.kind == "grpc":
         raise OwnershipConflict(view.name, view.source)

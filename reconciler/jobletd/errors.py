@@ -18,6 +18,16 @@ class NoSuchJob(JobletError):
         super().__init__(f"no job or run {ref!r}", todo=todo)
 
 
+class NoSuchResource(NoSuchJob):
+    """Nothing of that kind has that name."""
+
+    def __init__(self, kind: str, name: str, nearest: Sequence[str] = ()) -> None:
+        super().__init__(name, nearest)
+        self.what = f"no {kind} {name!r}"
+        if not nearest:
+            self.todo = f"rnx get {kind}s shows all"
+
+
 class AmbiguousRef(JobletError):
     """A beginning that several run ids have."""
 

@@ -6,8 +6,8 @@ import difflib
 import sqlite3
 from dataclasses import replace
 
-from jobletd.errors import AmbiguousRef, NoSuchJob, WrongState
-from jobletd.model import JobName, JobView, Run, RunId, Source
+from jobletd.errors import AmbiguousRef, NoSuchJob, NoSuchResource, WrongState
+from jobletd.model import JobName, JobView, ResourceView, Run, RunId, Source
 from jobletd.registry import Registry
 from jobletd.store import rows
 
@@ -26,6 +26,16 @@ class Lookup:
         view = self._registry.views.get(JobName(name))
         if view is None:
             raise NoSuchJob(name, self._nearest(name))
+        return view
+
+    def resource(self, name: str) -> ResourceView:
+        """Raises NoSuchJob."""
+        view = self._registry.resources.get(JobName(name))
+        if view is None:
+            kind, _, short = name.partition("/")
+            known = [key for key in self._registry.resources if key.startswith(f"{kind}/")]
+            near = difflib.get_close_matches(name, known, 3)
+            raise NoSuchResource(kind, short, near)
         return view
 
     async def resolve(self, ref: str) -> tuple[JobName, Run | None]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType
 
-from joblet.manifest import JobManifest
+from joblet.manifest import JobManifest, Manifest, ResourceManifest, key_of
 
+# A job's name; where kinds mix, what ``key_of`` gives: ``volume/data`` for anything else, since no name has a slash.
 JobName = NewType("JobName", str)
 RunId = NewType("RunId", str)
 AttemptId = NewType("AttemptId", str)
@@ -49,6 +50,7 @@ class Reason(StrEnum):
     LOST = "Lost"
     BACK_OFF = "BackOff"  # waits before the next attempt
     QUEUED = "Queued"  # waits for a free place
+    WAITING = "Waiting"  # for something that it uses and that is not there
 
 
 class Action(StrEnum):
@@ -225,6 +227,33 @@ class JobView:
 
 
 @dataclass(frozen=True, slots=True)
+class ResourceView:
+    """Anything but a job, with its status."""
+
+    uid: str
+    manifest: ResourceManifest
+    source: Source
+    generation: int
+    created_ns: int
+    updated_ns: int
+    deleting: bool = False
+    conditions: tuple[Condition, ...] = ()
+
+    @property
+    def name(self) -> JobName:
+        return JobName(key_of(self.manifest))
+
+
+@dataclass(frozen=True, slots=True)
+class ShownResource:
+    """A resource as people see it. status: its controller's words. users: jobs with a run that uses it."""
+
+    view: ResourceView
+    status: Mapping[str, str]
+    users: tuple[JobName, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """What happened, when, why, how often. type: Normal or Warning. job: empty for the host itself."""
 
@@ -241,15 +270,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class ApplyResult:
-    """What an apply did to one manifest. consequence: one short sentence for people."""
+    """What an apply did to one manifest. name: its key. consequence: one short sentence for people."""
 
     name: JobName
     action: Action
     generation: int
     consequence: str
     run_id: RunId | None
-    current: JobManifest | None
-    desired: JobManifest
+    current: Manifest | None
+    desired: Manifest
 
 
 @dataclass(frozen=True, slots=True)

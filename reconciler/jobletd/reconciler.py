@@ -21,6 +21,7 @@ from jobletd.model import Attempt, AttemptId, End, JobName, JobView, LimitStatus
 from jobletd.places import Places
 from jobletd.planning import new_run, open_runs, with_runs
 from jobletd.registry import EventDraft, Registry, Save
+from jobletd.resources import Resources
 from jobletd.store import StoreError
 from jobletd.work_queue import WorkQueue
 
@@ -33,8 +34,12 @@ log = structlog.get_logger("reconciler")
 class Reconciler:
     """One for the host. max_concurrent: runs with a live attempt at the same time; 0: no bound."""
 
-    def __init__(self, registry: Registry, executor: Executor, *, max_concurrent: int = 0) -> None:
+    def __init__(
+        self, registry: Registry, executor: Executor, resources: Resources, *, max_concurrent: int = 0
+    ) -> None:
         self._registry = registry
+        self._resources = resources
+        resources.subscribe(self.nudge)
         self._executor = executor
         self._queue: WorkQueue[JobName] = WorkQueue()
         self._places = Places(registry, max_concurrent, self.nudge)
@@ -191,6 +196,11 @@ class Reconciler:
             self._places.give(run.id)  # taken for an attempt that could not be put on record
             self._note_end()
             return 0.0
+        if why := self._resources.waits_for(run.manifest):
+            if (run.reason, run.message) != (Reason.WAITING, why):
+                await self._save_run(view, replace(run, phase=Phase.PENDING, reason=Reason.WAITING, message=why))
+            self._places.give(run.id)  # nobody has to wait because of it
+            return 0.0
         if not self._places.take(run):
             if run.reason is not Reason.QUEUED:
                 await self._save_run(view, replace(run, phase=Phase.PENDING, reason=Reason.QUEUED))
@@ -223,7 +233,11 @@ class Reconciler:
     async def _submit(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
         deadline = deadline_ns(run)
         left = None if deadline is None else max((deadline - self._now()) / SECOND_NS, 0.001)
-        await self._executor.submit(AttemptRequest(attempt.id, run.id, attempt.number, run.manifest, left))
+        await self._executor.submit(
+            AttemptRequest(
+                attempt.id, run.id, attempt.number, run.manifest, left, self._resources.used_by(run.manifest)
+            )
+        )
         return await self._tend(view, run, attempt)
 
     async def _tend(self, view: JobView, run: Run, attempt: Attempt) -> float | None:

@@ -14,8 +14,8 @@ from weakref import WeakValueDictionary
 
 from joblet.clock import Clock
 from jobletd.conditions import progressing
-from jobletd.model import Attempt, Event, JobChange, JobName, JobView, Run, RunId
-from jobletd.store import Store, rows
+from jobletd.model import Attempt, Event, JobChange, JobName, JobView, ResourceView, Run, RunId
+from jobletd.store import Store, resource_rows, rows
 from jobletd.waiting_line import WaitingLine
 
 WATCH_QUEUE = 4096
@@ -43,6 +43,15 @@ class Save:
     dropped: Sequence[Attempt] = ()
     job: bool = False
     generation: bool = False
+    remove: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SaveResource:
+    """One resource's change. remove: it goes away."""
+
+    view: ResourceView
+    events: Sequence[EventDraft] = ()
     remove: bool = False
 
 
@@ -77,6 +86,7 @@ class Registry:
         self.store = store
         self.clock = clock
         self.views: dict[JobName, JobView] = {}
+        self.resources: dict[JobName, ResourceView] = {}
         self.by_run: dict[RunId, JobName] = {}
         self.waiting = WaitingLine()  # for a free place; kept by the reconciler
         self._locks: WeakValueDictionary[JobName, asyncio.Lock] = WeakValueDictionary()  # as long as somebody uses them
@@ -87,6 +97,7 @@ class Registry:
         """Read everything that is on record."""
         for view in await self.store.read(rows.load_jobs):
             self._put(view)
+        self.resources = {view.name: view for view in await self.store.read(resource_rows.load_resources)}
 
     def on_change(self, callback: Callable[[JobName, JobView | None], None]) -> None:
         """Call back in the event loop after each change; None: the job is gone."""
@@ -106,7 +117,7 @@ class Registry:
                 await stack.enter_async_context(self.lock(name))
             yield
 
-    async def save(self, *saves: Save) -> None:
+    async def save(self, *saves: Save | SaveResource) -> None:
         """Make the changes durable, all or none, then visible. The caller holds the locks of the jobs."""
 
         def write(connection: sqlite3.Connection) -> list[Event]:
@@ -161,7 +172,13 @@ class Registry:
         for run in view.runs:
             self.by_run[run.id] = view.name
 
-    def _show(self, save: Save) -> None:
+    def _show(self, save: Save | SaveResource) -> None:
+        if isinstance(save, SaveResource):
+            if save.remove:
+                self.resources.pop(save.view.name, None)
+            else:
+                self.resources[save.view.name] = save.view
+            return
         view = save.view
         known = view.name in self.views
         if save.remove:
@@ -179,7 +196,13 @@ class Registry:
             callback(view.name, shown)
 
 
-def _write(connection: sqlite3.Connection, save: Save, now_ns: int) -> list[Event]:
+def _write(connection: sqlite3.Connection, save: Save | SaveResource, now_ns: int) -> list[Event]:
+    if isinstance(save, SaveResource):
+        if save.remove:
+            resource_rows.delete_resource(connection, save.view.name)
+        else:
+            resource_rows.put_resource(connection, save.view)
+        return [_write_event(connection, draft, now_ns) for draft in save.events]
     if save.remove:
         rows.delete_job(connection, save.view, now_ns)
     elif save.job:

@@ -24,10 +24,12 @@ from jobletd.logging_setup import set_up_logging
 from jobletd.notify import sd_notify
 from jobletd.reconciler import Reconciler
 from jobletd.registry import Registry
+from jobletd.resources import Controller, Resources
 from jobletd.retention import Retention
 from jobletd.services.access import AccessControl
 from jobletd.services.jobs import JobService
 from jobletd.services.node import NodeFacts, NodeService
+from jobletd.services.resources import ResourceService
 from jobletd.services.server import ApiServer
 from jobletd.sources.spool import Spool, SpoolSettings
 from jobletd.sources.status_files import StatusFiles
@@ -94,18 +96,22 @@ class Daemon:
         front = self._make_front()
         store = Store.open(f"{config.state.directory}/joblet.db")
         stack.callback(store.close)
+        controllers: dict[str, Controller] = {}
         executor = LocalExecutor.on_this_host(
             self._local_settings(), cgroup_base=config.cgroup.base_dir, clock=self._clock
         )
         registry = Registry(store, self._clock)
         await registry.load()
-        self._reconciler = Reconciler(registry, executor, max_concurrent=config.joblet.max_concurrent_jobs)
-        desired = DesiredState(registry, executor, self._reconciler.nudge)
+        resources = Resources(registry, controllers)
+        self._reconciler = Reconciler(registry, executor, resources, max_concurrent=config.joblet.max_concurrent_jobs)
+        desired = DesiredState(registry, executor, self._reconciler.nudge, resources)
         await executor.start()
         stack.push_async_callback(executor.close)
+        await resources.start()
         await self._reconciler.start()
         stack.callback(self._reconciler.close)
         self._background(stack, "reconciler", self._reconciler.run())
+        self._background(stack, "resources", resources.run())
         self._background(stack, "retention", Retention(store, executor, self._clock).run())
         stack.push_async_callback(self._shut_down_jobs)
         await self._start_spool(stack, registry, desired)
@@ -209,7 +215,7 @@ class Daemon:
             certificate_expires_ns=lambda: self._certificate_expires_ns,
             probe=lambda: HostFeatures.probe(here),
         )
-        server = ApiServer(access, JobService(desired), node, self._socket_path)
+        server = ApiServer(access, JobService(desired), node, ResourceService(desired), self._socket_path)
         await server.start()
         stack.push_async_callback(server.stop)
         try:

@@ -16,8 +16,8 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from joblet.api.v1 import job_pb2, job_pb2_grpc, node_pb2, node_pb2_grpc
-from joblet.manifest import read_manifests
+from joblet.api.v1 import job_pb2, job_pb2_grpc, node_pb2, node_pb2_grpc, resource_pb2_grpc
+from joblet.manifest import jobs_of, read_manifests
 from jobletd import errors
 from jobletd.model import JobChange, JobView, LogEntry, Source
 from jobletd.services.access import AccessControl
@@ -32,7 +32,7 @@ Log = list[Any]
 
 def job(number: int = 0) -> JobView:
     text = f"apiVersion: joblet/v1\nkind: Job\nmetadata: {{name: job{number:04}}}\nspec: {{command: [x]}}\n"
-    (manifest,) = read_manifests(text.encode(), filename="x")
+    (manifest,) = jobs_of(read_manifests(text.encode(), filename="x"))
     return JobView(f"uid{number}", manifest, Source("grpc", "root"), 1, 1, 1, 1)
 
 
@@ -70,9 +70,13 @@ class Node(node_pb2_grpc.NodeServiceServicer):
         raise AssertionError("not asked for here")
 
 
+class Resources(resource_pb2_grpc.ResourceServiceServicer):
+    """Not asked here."""
+
+
 @asynccontextmanager
 async def served(tmp_path: Path, desired: Any) -> AsyncIterator[job_pb2_grpc.JobServiceStub]:
-    server = ApiServer(AccessControl(lambda _: None), JobService(desired), Node(), f"{tmp_path}/s")
+    server = ApiServer(AccessControl(lambda _: None), JobService(desired), Node(), Resources(), f"{tmp_path}/s")
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
@@ -221,11 +225,11 @@ def test_log_entries_come_in_messages_of_a_bounded_size(tmp_path: Path) -> None:
 
 def test_health_names_each_service_and_says_at_the_end_that_none_serves(tmp_path: Path) -> None:
     async def test() -> None:
-        server = ApiServer(AccessControl(lambda _: None), JobService(Desired()), Node(), f"{tmp_path}/s")  # type: ignore[arg-type]
+        server = ApiServer(AccessControl(lambda _: None), JobService(Desired()), Node(), Resources(), f"{tmp_path}/s")  # type: ignore[arg-type]
         await server.start()
         async with grpc.aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
             stub = health_pb2_grpc.HealthStub(channel)
-            for name in ("", "joblet.v1.JobService", "joblet.v1.NodeService"):
+            for name in ("", "joblet.v1.JobService", "joblet.v1.NodeService", "joblet.v1.ResourceService"):
                 answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=WITHIN)
                 assert answer.status == health_pb2.HealthCheckResponse.SERVING
             watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=WITHIN)
@@ -241,7 +245,7 @@ def test_the_socket_is_its_owners_alone_and_its_path_may_be_odd(tmp_path: Path) 
     async def test() -> None:
         odd = tmp_path / "a b%20c"
         odd.mkdir()
-        server = ApiServer(AccessControl(lambda _: None), JobService(Desired()), Node(), f"{odd}/s")  # type: ignore[arg-type]
+        server = ApiServer(AccessControl(lambda _: None), JobService(Desired()), Node(), Resources(), f"{odd}/s")  # type: ignore[arg-type]
         await server.start()
         assert (odd / "s").stat().st_mode & 0o777 == 0o600
         await server.stop()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from joblet.clock import SystemClock
-from joblet.manifest import JobManifest, read_manifests
+from joblet.manifest import JobManifest, jobs_of, read_manifests
 from jobletd.executor import AttemptRequest, Ended, LogQuery, NeverSubmitted, Observation, Running
 from jobletd.executor.local import LocalExecutor, LocalSettings
 from jobletd.executor.local import executor as executor_module
@@ -27,7 +27,7 @@ SLEEP = "command: [sleep, '600']\n  stop: {grace: 0s}"
 
 def manifest(spec: str) -> JobManifest:
     text = f"apiVersion: joblet/v1\nkind: Job\nmetadata: {{name: job}}\nspec:\n  {spec}\n"
-    return read_manifests(text.encode(), filename="test.yml")[0]
+    return jobs_of(read_manifests(text.encode(), filename="test.yml"))[0]
 
 
 class Place:

@@ -62,22 +62,25 @@ def show(results: Sequence[job_pb2.ApplyResult], *, dry_run: bool) -> None:
     """``job/hello created (starts a run)``, one line a manifest."""
     for result in results:
         consequence = f" ({result.consequence})" if result.consequence and result.action != "unchanged" else ""
-        print(f"job/{result.name} {result.action}{consequence}{' (dry run)' if dry_run else ''}", flush=True)
+        print(
+            f"{result.kind.lower() or 'job'}/{result.name} {result.action}{consequence}{' (dry run)' if dry_run else ''}",
+            flush=True,
+        )
 
 
 def wait_for_all(daemon: Daemon, files: Sequence[ManifestFile], results: Sequence[job_pb2.ApplyResult]) -> int:
     """Wait for each job's run. Returns the exit code of the first that failed."""
-    from joblet.manifest import Restart
+    from joblet.manifest import Restart, jobs_of
     from rnx.output.terminal import progress
     from rnx.watching import exit_code_of, is_final, wait_for_run
 
-    manifests = [manifest for file in files for manifest in file.manifests]
+    manifests = [one for file in files for one in jobs_of(file.manifests)]
     services = {one.metadata.name for one in manifests if one.spec.restart is Restart.ALWAYS}
     idle = {one.metadata.name for one in manifests if one.spec.suspend}
     code = exit_codes.OK
     with progress("waiting") as tell:
         for result in results:
-            if result.name in idle:
+            if result.name in idle or result.kind not in ("", "Job"):
                 continue
             service = result.name in services
             run = wait_for_run(

@@ -15,7 +15,8 @@ from rnx.target import Target, complete_job, connected
 def delete(
     target: Target,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME...", help="Jobs by name.", autocompletion=complete_job)
+        list[str] | None,
+        typer.Argument(metavar="NAME...", help="Jobs by name, or KIND/NAME.", autocompletion=complete_job),
     ] = None,
     filename: Annotated[
         list[str] | None,
@@ -26,7 +27,7 @@ def delete(
         bool, typer.Option("--ignore-not-found", help="A job that is not there is no error.")
     ] = False,
 ) -> int:
-    """Stop jobs and remove them.
+    """Stop jobs and remove them; or remove what is no job, named as in volume/data.
 
     Their history and output stay for as long as spec.history says. All are tried, even if one fails; the exit code is
     that of the first failure.
@@ -35,21 +36,30 @@ def delete(
     Example:
       rnx delete hello limits
       rnx delete -f job.yml
+      rnx delete volume/data
     """
+    from joblet.manifest import key_of
     from rnx.failures import ClientError, InvalidRequest, NotFound
+    from rnx.kinds import split_key
     from rnx.main import report
     from rnx.manifest_files import read_files
 
     wanted = list(names or ())
     if filename:
-        wanted += [one.metadata.name for file in read_files(filename, recursive=recursive) for one in file.manifests]
+        files = read_files(filename, recursive=recursive)
+        # Jobs first: what they use can go only when they are gone.
+        wanted += sorted((key_of(one) for file in files for one in file.manifests), key=lambda key: "/" in key)
     if not wanted:
         raise InvalidRequest("nothing to delete was named", todo="rnx delete NAME, or rnx delete -f FILE")
     daemon, code = target.daemon(), exit_codes.OK
     for name in wanted:
         try:
-            daemon.delete(name)
-            print(f"job/{name} deleted", flush=True)
+            kind, short = split_key(name)
+            if kind == "Job":
+                daemon.delete(short)
+            else:
+                daemon.delete_resource(kind, short)
+            print(f"{kind.lower()}/{short} deleted", flush=True)
         except NotFound as error:
             code = code or (exit_codes.OK if ignore_not_found else report(error))
         except ClientError as error:

@@ -50,7 +50,8 @@ def diff(target: Target, filename: FilesOption, recursive: RecursiveOption = Fal
 def differences(result: job_pb2.ApplyResult, filename: str) -> Iterator[str]:
     """A unified diff headed by its consequence; nothing if there is no difference."""
     before, after = result.current_manifest.splitlines(), result.desired_manifest.splitlines()
-    lines = list(difflib.unified_diff(before, after, f"job/{result.name}", filename, lineterm=""))
+    what = f"{result.kind.lower() or 'job'}/{result.name}"
+    lines = list(difflib.unified_diff(before, after, what, filename, lineterm=""))
     if lines:
-        yield f"# job/{result.name}: {result.consequence or result.action}"
+        yield f"# {what}: {result.consequence or result.action}"
         yield from lines

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from joblet.api.v1 import job_pb2
     from rnx.daemon import Daemon
 
-KINDS = ("job", "jobs")
 SHOWN_EVENTS = 20
 
 
@@ -23,7 +22,11 @@ def get(
     target: Target,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[jobs] [NAME]...", help="Jobs by name; all if none.", autocompletion=complete_job),
+        typer.Argument(
+            metavar="[KIND] [NAME]...",
+            help="By name; all if none. KIND: jobs unless given.",
+            autocompletion=complete_job,
+        ),
     ] = None,
     output: FormatOption = Format.TABLE,
     json: JsonOption = False,
@@ -32,7 +35,7 @@ def get(
         bool, typer.Option("--manifest", help="Print the manifests alone, ready for editing and rnx apply.")
     ] = False,
 ) -> None:
-    """Show jobs, as a table or with their manifests.
+    """Show jobs, as a table or with their manifests; or what is of another kind, such as volumes.
 
     -o json and -o yaml show the manifest with a status beside it.
 
@@ -41,11 +44,25 @@ def get(
       rnx get jobs -l team=data
       rnx get hello -o yaml
       rnx get hello --manifest > hello.yml
+      rnx get volumes
+      rnx get volume/data -o yaml
     """
+    from rnx.kinds import find_kind, kind_of
+
     wanted = list(names or ())
-    if wanted and wanted[0] in KINDS:
-        wanted = wanted[1:]
+    kind = "Job"
+    if wanted and (found := find_kind(wanted[0])):
+        kind, wanted = found, wanted[1:]
+    elif wanted and "/" in wanted[0]:
+        kind = kind_of(wanted[0].partition("/")[0])
+    wanted = [name.rpartition("/")[2] for name in wanted]
     daemon = target.daemon()
+    if kind != "Job":
+        from rnx.resources import show_resources
+
+        resources = [daemon.resource(kind, name) for name in wanted] if wanted else daemon.list_resources(kind)
+        show_resources(resources, chosen(output, json), alone=len(wanted) == 1, manifests=manifest)
+        return
     jobs = [daemon.get(name) for name in wanted] if wanted else list(daemon.list_jobs(selector=selector))
     if manifest:
         print("---\n".join(job.manifest for job in jobs), end="")

@@ -33,12 +33,8 @@ def print_yaml(data: Any) -> None:
 
 def job_data(job: job_pb2.Job) -> dict[str, Any]:
     """A job: its manifest as it was written, and ``status`` beside it."""
-    import yaml
-
-    # Text that to_yaml() wrote means the same in every version of YAML; read as it is, a newer daemon's fields pass.
-    manifest: dict[str, Any] = yaml.safe_load(job.manifest) if job.manifest else {"metadata": {"name": job.name}}
     return {
-        **manifest,
+        **(manifest_data(job.manifest) if job.manifest else {"metadata": {"name": job.name}}),
         "status": {
             "uid": job.uid,
             "source": job.source,
@@ -46,21 +42,29 @@ def job_data(job: job_pb2.Job) -> dict[str, Any]:
             "observedGeneration": job.observed_generation,
             "suspended": job.suspend,
             "deleting": job.deleting,
-            "created": _time(job, "created"),
-            "updated": _time(job, "updated"),
+            "created": time_of(job, "created"),
+            "updated": time_of(job, "updated"),
             "conditions": [
                 {
                     "type": one.type,
                     "status": one.status,
                     "reason": one.reason,
                     "message": one.message,
-                    "since": _time(one, "since"),
+                    "since": time_of(one, "since"),
                 }
                 for one in job.conditions
             ],
             "runs": [run_data(run) for run in job.runs],
         },
     }
+
+
+def manifest_data(text: str) -> dict[str, Any]:
+    """A manifest that the daemon sent, as it is, so that fields which only a newer daemon knows pass."""
+    import yaml
+
+    data: dict[str, Any] = yaml.safe_load(text)  # what to_yaml() wrote means the same in every version of YAML
+    return data
 
 
 def listed_data(job: job_pb2.Job) -> dict[str, Any]:
@@ -80,14 +84,14 @@ def run_data(run: job_pb2.Run) -> dict[str, Any]:
         "status": run.phase,
         "reason": run.reason or None,
         "message": run.message or None,
-        "created": _time(run, "created"),
-        "started": _time(run, "started"),
-        "ended": _time(run, "ended"),
+        "created": time_of(run, "created"),
+        "started": time_of(run, "started"),
+        "ended": time_of(run, "ended"),
         "durationSeconds": seconds_between(stamp(run, "started"), stamp(run, "ended")),
         "exitCode": run.exit_code if run.HasField("exit_code") else None,
         "signal": run.signal or None,
         "queuePosition": run.queue_position or None,
-        "nextAttempt": _time(run, "next_attempt"),
+        "nextAttempt": time_of(run, "next_attempt"),
         "attempts": [attempt_data(attempt) for attempt in run.attempts],
     }
 
@@ -99,8 +103,8 @@ def attempt_data(attempt: job_pb2.Attempt) -> dict[str, Any]:
         "status": attempt.phase,
         "reason": attempt.reason or None,
         "message": attempt.message or None,
-        "started": _time(attempt, "started"),
-        "ended": _time(attempt, "ended"),
+        "started": time_of(attempt, "started"),
+        "ended": time_of(attempt, "ended"),
         "exitCode": attempt.exit_code if attempt.HasField("exit_code") else None,
         "signal": attempt.signal or None,
         "usage": usage_data(attempt.usage) if attempt.HasField("usage") else None,
@@ -140,8 +144,8 @@ def event_data(event: job_pb2.Event) -> dict[str, Any]:
         "reason": event.reason,
         "message": event.message,
         "count": event.count,
-        "first": _time(event, "first"),
-        "last": _time(event, "last"),
+        "first": time_of(event, "first"),
+        "last": time_of(event, "last"),
     }
 
 
@@ -151,7 +155,7 @@ def node_data(node: node_pb2.Node) -> dict[str, Any]:
         "version": node.version,
         "kernel": node.kernel,
         "architecture": node.architecture,
-        "started": _time(node, "started"),
+        "started": time_of(node, "started"),
         "cpus": node.cpus,
         "memoryBytes": node.memory_bytes,
         "memoryAvailableBytes": node.memory_available_bytes,
@@ -159,7 +163,7 @@ def node_data(node: node_pb2.Node) -> dict[str, Any]:
         "maxConcurrentJobs": node.max_concurrent_jobs or None,
         "runningJobs": node.running_jobs,
         "queuedJobs": node.queued_jobs,
-        "certificateExpires": _time(node, "certificate_expires"),
+        "certificateExpires": time_of(node, "certificate_expires"),
         "features": [{"name": one.name, "available": one.available, "detail": one.detail} for one in node.features],
     }
 
@@ -169,6 +173,6 @@ def stamp(message: Message, field: str) -> Timestamp | None:
     return getattr(message, field) if message.HasField(field) else None
 
 
-def _time(message: Message, field: str) -> str | None:
+def time_of(message: Message, field: str) -> str | None:
     found = stamp(message, field)
     return exact_moment(found.seconds * 1_000_000_000 + found.nanos) if found is not None else None

@@ -27,7 +27,7 @@ class ApplyResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[ApplyResult, _Mapping]]] = ...) -> None: ...
 
 class ApplyResult(_message.Message):
-    __slots__ = ("name", "action", "generation", "consequence", "run_id", "current_manifest", "desired_manifest")
+    __slots__ = ("name", "action", "generation", "consequence", "run_id", "current_manifest", "desired_manifest", "kind")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +35,7 @@ class ApplyResult(_message.Message):
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     CURRENT_MANIFEST_FIELD_NUMBER: _ClassVar[int]
     DESIRED_MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     name: str
     action: str
     generation: int
@@ -42,7 +43,8 @@ class ApplyResult(_message.Message):
     run_id: str
     current_manifest: str
     desired_manifest: str
-    def __init__(self, name: _Optional[str] = ..., action: _Optional[str] = ..., generation: _Optional[int] = ..., consequence: _Optional[str] = ..., run_id: _Optional[str] = ..., current_manifest: _Optional[str] = ..., desired_manifest: _Optional[str] = ...) -> None: ...
+    kind: str
+    def __init__(self, name: _Optional[str] = ..., action: _Optional[str] = ..., generation: _Optional[int] = ..., consequence: _Optional[str] = ..., run_id: _Optional[str] = ..., current_manifest: _Optional[str] = ..., desired_manifest: _Optional[str] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class RunRequest(_message.Message):
     __slots__ = ("name",)

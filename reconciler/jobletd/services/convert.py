@@ -31,17 +31,14 @@ def job(view: model.JobView) -> job_pb2.Job:
         created=timestamp(view.created_ns),
         updated=timestamp(view.updated_ns),
         manifest=to_yaml(view.manifest),
-        conditions=[
-            job_pb2.Condition(
-                type=condition.type,
-                status=condition.status,
-                reason=condition.reason,
-                message=condition.message,
-                since=timestamp(condition.since_ns),
-            )
-            for condition in view.conditions
-        ],
+        conditions=[condition(one) for one in view.conditions],
         runs=[run(one) for one in view.runs],
+    )
+
+
+def condition(one: model.Condition) -> job_pb2.Condition:
+    return job_pb2.Condition(
+        type=one.type, status=one.status, reason=one.reason, message=one.message, since=timestamp(one.since_ns)
     )
 
 
@@ -123,7 +120,8 @@ def signal_of(outcome: model.Outcome | None) -> str:
 def apply_result(result: model.ApplyResult, *, dry_run: bool) -> job_pb2.ApplyResult:
     """run_id: a dry run that would start a run cannot name it."""
     return job_pb2.ApplyResult(
-        name=result.name,
+        name=result.desired.metadata.name,
+        kind=result.desired.kind,
         action=result.action,
         generation=result.generation,
         consequence=result.consequence,

@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from joblet.api.v1 import job_pb2
 from joblet.errors import JobletError
-from joblet.manifest import JobManifest, read_manifests
+from joblet.manifest import Manifest, read_manifests
 from jobletd.executor import LogQuery
 from jobletd.model import Phase
 
@@ -29,7 +29,7 @@ class InvalidRequest(JobletError):
         super().__init__(what, where=field, todo=todo)
 
 
-async def manifests_of(request: job_pb2.ApplyRequest) -> tuple[JobManifest, ...]:
+async def manifests_of(request: job_pb2.ApplyRequest) -> tuple[Manifest, ...]:
     """Raises ManifestErrors."""
     filename = request.filename or "manifest"
     if len(request.manifest) <= INLINE_BYTES:

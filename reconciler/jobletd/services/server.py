@@ -10,10 +10,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from joblet.api.channel import MESSAGE_BYTES
-from joblet.api.v1 import job_pb2, job_pb2_grpc, node_pb2, node_pb2_grpc
+from joblet.api.v1 import job_pb2, job_pb2_grpc, node_pb2, node_pb2_grpc, resource_pb2, resource_pb2_grpc
 from jobletd.services.access import AccessControl, check_complete
 
-DESCRIPTORS = (job_pb2.DESCRIPTOR, node_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
+DESCRIPTORS = (job_pb2.DESCRIPTOR, node_pb2.DESCRIPTOR, resource_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
 GRACE_SECONDS = 1.0
 OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
@@ -35,6 +35,7 @@ class ApiServer:
         access: AccessControl,
         jobs: job_pb2_grpc.JobServiceServicer,
         node: node_pb2_grpc.NodeServiceServicer,
+        resources: resource_pb2_grpc.ResourceServiceServicer,
         socket_path: str,
     ) -> None:
         """socket_path: in a directory that only root can enter."""
@@ -43,6 +44,7 @@ class ApiServer:
         self._health = health.aio.HealthServicer()
         job_pb2_grpc.add_JobServiceServicer_to_server(jobs, self._server)
         node_pb2_grpc.add_NodeServiceServicer_to_server(node, self._server)
+        resource_pb2_grpc.add_ResourceServiceServicer_to_server(resources, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [service.full_name for file in DESCRIPTORS for service in file.services_by_name.values()]
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
@@ -56,7 +58,7 @@ class ApiServer:
             raise OSError(0, "gRPC cannot listen there", self._socket_path) from error
         await self._server.start()
         os.chmod(self._socket_path, 0o600)
-        for file in DESCRIPTORS[:2]:
+        for file in DESCRIPTORS[:-1]:
             for service in file.services_by_name.values():
                 await self._health.set(service.full_name, health_pb2.HealthCheckResponse.SERVING)
 

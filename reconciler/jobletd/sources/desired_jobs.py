@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from joblet.manifest import JobManifest
+from joblet.manifest import Manifest
 from jobletd.model import ApplyResult, JobName, Source
 
 
@@ -15,9 +15,7 @@ class DesiredJobs(Protocol):
     async def owners(self) -> Mapping[JobName, Source]:
         """The source of every job that is not being deleted: the inventory that survives a restart."""
 
-    async def apply(
-        self, manifests: Sequence[JobManifest], source: Source, *, dry_run: bool = False
-    ) -> list[ApplyResult]:
+    async def apply(self, manifests: Sequence[Manifest], source: Source, *, dry_run: bool = False) -> list[ApplyResult]:
         """Make these manifests the desired state, all or none; durable when it returns."""
 
     async def transfer(self, name: JobName, old: Source, new: Source) -> None:

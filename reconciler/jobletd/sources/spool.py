@@ -21,8 +21,8 @@ from watchfiles import awatch
 
 from joblet.clock import Clock
 from joblet.errors import JobletError
+from joblet.manifest import Manifest, key_of
 from joblet.manifest.errors import ManifestError
-from joblet.manifest.models import JobManifest
 from jobletd.model import JobName, Source
 from jobletd.sources.desired_jobs import DesiredJobs
 from jobletd.sources.error_files import ErrorFiles
@@ -63,7 +63,7 @@ class _File:
 
     stamp: Stamp | None = None
     content: Content = Absent.GONE
-    good: tuple[JobManifest, ...] | None = None
+    good: tuple[Manifest, ...] | None = None
     applied: frozenset[JobName] | None = None  # None: has to be applied
     fault: Refused | None = None  # why an apply was refused
     gone_since: float | None = None
@@ -226,7 +226,7 @@ class Spool:
             await asyncio.gather(*(self._apply(*item) for item in todo[start : start + _APPLIES_AT_ONCE]))
 
     async def _apply(self, name: str, file: _File, wanted: frozenset[JobName]) -> None:
-        manifests = [manifest for manifest in file.good or () if manifest.metadata.name in wanted]
+        manifests = [manifest for manifest in file.good or () if key_of(manifest) in wanted]
         try:
             if manifests:
                 await self._desired.apply(manifests, spool_source(name))
@@ -251,9 +251,7 @@ class Spool:
     def _faults(self, conflicts: Iterable[Conflict]) -> dict[str, Refused]:
         faults: dict[str, Refused] = {}
         for conflict in conflicts:
-            message = (
-                f"the job {conflict.job} belongs to {conflict.owner}, which keeps it; give one of them another name"
-            )
+            message = f"{conflict.job} belongs to {conflict.owner}, which keeps it; give one of them another name"
             found = ManifestError(conflict.file, 1, 1, 0, "metadata.name", message)
             earlier = faults[conflict.file].errors if conflict.file in faults else ()
             faults[conflict.file] = Refused("NameConflict", (*earlier, found))
@@ -296,7 +294,7 @@ class Spool:
         for job in sorted({conflict.job for conflict in now ^ before}):
             files = sorted(conflict.file for conflict in now if conflict.job == job)
             if files:
-                message = f"{', '.join(files)} in the spool declares this job too and is not acted upon"
+                message = f"{', '.join(files)} in the spool declares it too and is not acted upon"
                 await self._condition(job, "Conflict", "True", "DeclaredTwice", message)
                 await self._desired.record_event(job, "", "Warning", "NameConflict", message)
             else:
@@ -375,7 +373,7 @@ def _is_good(file: _File) -> bool:
 
 
 def _claim(name: str, file: _File) -> Claim:
-    jobs = tuple(JobName(manifest.metadata.name) for manifest in file.good or ())
+    jobs = tuple(JobName(key_of(manifest)) for manifest in file.good or ())
     return Claim(name, jobs, (file.stamp.mtime_ns if file.stamp else 0, name))
 
 

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from joblet.errors import JobletError
-from joblet.manifest import ManifestErrors, read_manifests
+from joblet.manifest import Manifest, ManifestErrors, read_manifests
 from joblet.manifest.errors import ManifestError
-from joblet.manifest.models import JobManifest
 
 MAX_FILE_BYTES = 16 << 20
 _SUFFIXES = (".yml", ".yaml", ".json")
@@ -50,7 +49,7 @@ class Stamp:
 class Loaded:
     """A good file."""
 
-    manifests: tuple[JobManifest, ...]
+    manifests: tuple[Manifest, ...]
 
 
 @dataclass(frozen=True, slots=True)

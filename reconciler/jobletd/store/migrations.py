@@ -84,6 +84,21 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX runs_of_uid ON runs (job_uid, created_ns);
     CREATE INDEX jobs_updated ON jobs (updated_ns);
     """,
+    # Everything that is declared and no job. secret: what its manifest may not show, sealed.
+    """
+    CREATE TABLE resources (
+        key TEXT PRIMARY KEY,
+        uid TEXT NOT NULL UNIQUE,
+        manifest TEXT NOT NULL,
+        source TEXT NOT NULL,
+        generation INTEGER NOT NULL,
+        created_ns INTEGER NOT NULL,
+        updated_ns INTEGER NOT NULL,
+        deleting INTEGER NOT NULL DEFAULT 0,
+        conditions TEXT NOT NULL DEFAULT '[]',
+        secret BLOB
+    ) STRICT;
+    """,
 )
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from joblet.manifest import JobManifest, manifest_from_json, read_manifests
+from joblet.manifest import JobManifest, ResourceManifest, jobs_of, manifest_from_json, read_manifests
 from jobletd.desired import DesiredState
-from jobletd.model import ApplyResult, Attempt, AttemptId, Event, JobName, JobView, Phase, Run, Source
+from jobletd.errors import WrongState
+from jobletd.model import ApplyResult, Attempt, AttemptId, Event, JobName, JobView, Phase, ResourceView, Run, Source
 from jobletd.reconciler import Reconciler
 from jobletd.registry import Registry
+from jobletd.resources import Resources
 from jobletd.selectors import LabelSelector
 from jobletd.store import Store, rows
 from tests.unit.reconciler.fake_executor import FakeExecutor, FakeHost
@@ -79,6 +81,31 @@ class FusedStore(Store):
         return await Store.write(self, function)
 
 
+class FakeVolumes:
+    """A controller of volumes that exist only here. broken: why none can be made."""
+
+    def __init__(self) -> None:
+        self.there: set[str] = set()
+        self.broken = ""
+
+    def check(
+        self, current: ResourceManifest | None, desired: ResourceManifest, others: Iterable[ResourceManifest]
+    ) -> None:
+        if current is not None and current.spec.type != desired.spec.type:
+            raise WrongState("a volume cannot change its type")
+
+    async def realize(self, view: ResourceView) -> None:
+        if self.broken:
+            raise OSError(28, self.broken)
+        self.there.add(view.manifest.metadata.name)
+
+    async def remove(self, view: ResourceView) -> None:
+        self.there.discard(view.manifest.metadata.name)
+
+    async def status(self, view: ResourceView) -> dict[str, str]:
+        return {"used": "0"}
+
+
 class World:
     """One host. ``boot`` starts a daemon, ``crash`` kills it."""
 
@@ -96,11 +123,14 @@ class World:
         self.executor = FakeExecutor(self.host, self.fuse.step)
         self.registry = Registry(self.store, self.clock)
         await self.registry.load()
-        self.reconciler = Reconciler(self.registry, self.executor, max_concurrent=self.max_concurrent)
-        self.desired = DesiredState(self.registry, self.executor, self.reconciler.nudge)
+        self.volumes = FakeVolumes()
+        self.resources = Resources(self.registry, {"Volume": self.volumes})
+        self.reconciler = Reconciler(self.registry, self.executor, self.resources, max_concurrent=self.max_concurrent)
+        self.desired = DesiredState(self.registry, self.executor, self.reconciler.nudge, self.resources)
         await self.executor.start()
+        await self.resources.start()
         await self.reconciler.start()
-        self._run = asyncio.create_task(self.reconciler.run())
+        self._run = [asyncio.create_task(part.run()) for part in (self.reconciler, self.resources)]
 
     async def crash(self) -> None:
         """Nothing is finished, nothing is said: what is in the store and on the host is what is left."""
@@ -119,11 +149,15 @@ class World:
 
     async def settle(self) -> None:
         """Wait until the daemon has done what there is to do now, or has died over it."""
-        settled = asyncio.create_task(self.reconciler.settle())
+        settled = asyncio.create_task(self._settled())
         blown = asyncio.create_task(self.fuse.blown.wait())
         await asyncio.wait({settled, blown}, return_when=asyncio.FIRST_COMPLETED)
         settled.cancel()
         blown.cancel()
+
+    async def _settled(self) -> None:
+        await self.resources.settle()
+        await self.reconciler.settle()
 
     async def advance(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -183,7 +217,7 @@ class World:
 
 
 def manifests(text: str) -> tuple[JobManifest, ...]:
-    return read_manifests(text.encode(), filename="test.yml")
+    return jobs_of(read_manifests(text.encode(), filename="test.yml"))
 
 
 def job(spec: str = "", *, name: str = "job", command: str = "[sleep, '1']", labels: str = "{}") -> str:

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from joblet.api.v1 import job_pb2
-from joblet.manifest import JobManifest, read_manifests
+from joblet.manifest import JobManifest, jobs_of, read_manifests
 from rnx import watching
 from tests.unit.rnx.conftest import Rnx
 from tests.unit.rnx.service import STARTED, Answers, entry, make_job, make_run, refusal
@@ -23,7 +23,7 @@ def accept(answers: Answers, run: job_pb2.Run) -> None:
 
 def sent(answers: Answers) -> JobManifest:
     (request,) = answers.asked(job_pb2.ApplyRequest)
-    (manifest,) = read_manifests(request.manifest, filename=request.filename)
+    (manifest,) = jobs_of(read_manifests(request.manifest, filename=request.filename))
     return manifest
 
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from joblet.manifest import read_manifests
+from joblet.manifest import jobs_of, read_manifests
 from jobletd.model import (
     Action,
     ApplyResult,
@@ -32,9 +32,11 @@ from jobletd.model import (
 from jobletd.services import convert
 from jobletd.services.jobs import PAGE_BYTES, page_of
 
-(MANIFEST,) = read_manifests(
-    b"apiVersion: joblet/v1\nkind: Job\nmetadata: {name: hello, labels: {team: data}}\nspec: {command: [echo, hi]}\n",
-    filename="x",
+(MANIFEST,) = jobs_of(
+    read_manifests(
+        b"apiVersion: joblet/v1\nkind: Job\nmetadata: {name: hello, labels: {team: data}}\nspec: {command: [echo, hi]}\n",
+        filename="x",
+    )
 )
 SECOND = 1_000_000_000
 

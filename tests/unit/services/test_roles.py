@@ -9,7 +9,18 @@ from jobletd.services.access import LOCAL_ROOT, NEEDED, AccessControl, check_com
 from jobletd.services.server import methods
 from jobletd.tls_front import Identity
 
-READING = {"Get", "List", "Watch", "Logs", "Events", "GetNode", "Check", "ServerReflectionInfo"}
+READING = {
+    "Get",
+    "List",
+    "Watch",
+    "Logs",
+    "Events",
+    "GetNode",
+    "GetResource",
+    "ListResources",
+    "Check",
+    "ServerReflectionInfo",
+}
 
 
 def test_every_method_that_is_served_is_in_the_table_and_no_other() -> None:
@@ -20,7 +31,13 @@ def test_every_method_that_is_served_is_in_the_table_and_no_other() -> None:
 def test_a_viewer_may_read_and_nothing_else() -> None:
     allowed = {method.rpartition("/")[2] for method, role in NEEDED.items() if Role.VIEWER.includes(role)}
     assert allowed == READING
-    assert {method.rpartition("/")[2] for method in NEEDED} - allowed == {"Apply", "Run", "Delete", "Stop"}
+    assert {method.rpartition("/")[2] for method in NEEDED} - allowed == {
+        "Apply",
+        "Run",
+        "Delete",
+        "DeleteResource",
+        "Stop",
+    }
 
 
 def test_a_method_without_a_role_stops_the_start() -> None:

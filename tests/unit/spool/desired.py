@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from joblet.errors import JobletError
-from joblet.manifest import ChangeKind, JobManifest, compare
+from joblet.manifest import ChangeKind, JobManifest, Manifest, compare, jobs_of
 from jobletd.model import Action, ApplyResult, JobName, Source
 
 
@@ -23,14 +23,12 @@ class MemoryDesired:
     async def owners(self) -> Mapping[JobName, Source]:
         return {name: source for name, (_, source, _) in self.jobs.items()}
 
-    async def apply(
-        self, manifests: Sequence[JobManifest], source: Source, *, dry_run: bool = False
-    ) -> list[ApplyResult]:
+    async def apply(self, manifests: Sequence[Manifest], source: Source, *, dry_run: bool = False) -> list[ApplyResult]:
         if self.refuse:
             raise JobletError(self.refuse)
         self.applies.append(tuple(manifest.metadata.name for manifest in manifests))
         results = []
-        for manifest in manifests:
+        for manifest in jobs_of(manifests):
             name = JobName(manifest.metadata.name)
             current = self.jobs.get(name)
             assert current is None or current[1] == source, "the source has to see to ownership first"

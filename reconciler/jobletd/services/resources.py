@@ -1,0 +1,77 @@
+"""ResourceService: what is declared and no job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from joblet.api.v1 import resource_pb2, resource_pb2_grpc
+from joblet.manifest import RESOURCE_KINDS, key, to_yaml
+from jobletd.desired import DesiredState
+from jobletd.model import JobName, ShownResource, Source
+from jobletd.services import convert
+from jobletd.services.access import caller
+from jobletd.services.jobs import note
+from jobletd.services.requests import InvalidRequest
+from jobletd.services.status_codes import answered
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ResourceService(resource_pb2_grpc.ResourceServiceServicer):
+    """See schemas/joblet/v1/resource.proto for what each method promises."""
+
+    def __init__(self, desired: DesiredState) -> None:
+        self._desired = desired
+
+    async def GetResource(self, request: resource_pb2.GetResourceRequest, context: Context) -> resource_pb2.Resource:
+        async with answered(context):
+            name = JobName(key(checked_kind(request.kind), request.name))
+            return message(await self._desired.get_resource(name))
+        raise AssertionError("unreachable")
+
+    async def ListResources(
+        self, request: resource_pb2.ListResourcesRequest, context: Context
+    ) -> resource_pb2.ListResourcesResponse:
+        async with answered(context):
+            shown = await self._desired.list_resources(checked_kind(request.kind))
+            return resource_pb2.ListResourcesResponse(resources=map(message, shown))
+        raise AssertionError("unreachable")
+
+    async def DeleteResource(
+        self, request: resource_pb2.DeleteResourceRequest, context: Context
+    ) -> resource_pb2.DeleteResourceResponse:
+        async with answered(context):
+            name = JobName(key(checked_kind(request.kind), request.name))
+            await self._desired.delete(name, source=Source("grpc", caller.get().name))
+            note("delete", resource=name)
+            return resource_pb2.DeleteResourceResponse()
+        raise AssertionError("unreachable")
+
+
+def checked_kind(kind: str) -> str:
+    """Raises InvalidRequest."""
+    if kind not in RESOURCE_KINDS:
+        raise InvalidRequest("kind", f"{kind!r} is no kind of resource", todo=f"use {', '.join(RESOURCE_KINDS)}")
+    return kind
+
+
+def message(shown: ShownResource) -> resource_pb2.Resource:
+    view = shown.view
+    return resource_pb2.Resource(
+        kind=view.manifest.kind,
+        name=view.manifest.metadata.name,
+        uid=view.uid,
+        labels=view.manifest.metadata.labels,
+        annotations=view.manifest.metadata.annotations,
+        generation=view.generation,
+        source=str(view.source),
+        deleting=view.deleting,
+        created=convert.timestamp(view.created_ns),
+        updated=convert.timestamp(view.updated_ns),
+        manifest=to_yaml(view.manifest),
+        conditions=map(convert.condition, view.conditions),
+        status=shown.status,
+        used_by=shown.users,
+    )
