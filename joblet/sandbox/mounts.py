@@ -104,7 +104,7 @@ def plan_job(template: str, spec: dict[str, Any], user_namespace: int = -1) -> t
             *(("directory", f"{template}/run/{name}", 0o755) for name in ("lower", "upper", "work", "root")),
             ("own", f"{template}/run/upper", spec["id_base"]),
             ("lower", spec["rootfs"], f"{template}/run/lower", user_namespace),
-            ("overlay", f"{template}/run/lower", f"{template}/run/upper", f"{template}/run/work", root),
+            ("overlay", f"{template}/run", root),
             *(("place", f"{root}/{name}") for name in PLACES),
             ("bind", f"{template}/dev", f"{root}/dev", MS_NOSUID | MS_NOEXEC | MS_RDONLY),
             ("tree", f"{template}/sys", f"{root}/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY),
@@ -285,8 +285,11 @@ def _tree(source: str, target: str, flags: int) -> None:
     mount("", target, "", MS_REMOUNT | MS_BIND | flags)
 
 
-def _overlay(lower: str, upper: str, work: str, target: str) -> None:
-    mount("overlay", target, "overlay", MS_NOSUID | MS_NODEV, f"lowerdir={lower},upperdir={upper},workdir={work}")
+def _overlay(layers: str, target: str) -> None:
+    """The directories are given by their last names alone: the job reads them in its mountinfo."""
+    os.chdir(layers)
+    mount("overlay", target, "overlay", MS_NOSUID | MS_NODEV, "lowerdir=lower,upperdir=upper,workdir=work")
+    os.chdir("/")
 
 
 def _proc(target: str) -> None:

@@ -63,7 +63,7 @@ def test_a_root_of_its_own_is_an_overlay_that_leaves_the_directory_untouched() -
     plan, root = mounts.plan_job("/t", {**SPEC, "rootfs": "/images/one"})
     lower = next(operation for operation in plan if operation[0] == "lower")
     overlay = next(operation for operation in plan if operation[0] == "overlay")
-    assert lower[1] == "/images/one" and overlay[1] == lower[2] and overlay[-1] == root
+    assert lower[1] == "/images/one" and lower[2] == f"{overlay[1]}/lower" and overlay[2] == root
     assert ("proc", f"{root}/proc") in plan
 
 
