@@ -320,6 +320,7 @@ def test_two_daemons_cannot_share_a_base(tmp_path: Path) -> None:
     play(scene)
 
 
+@pytest.mark.native_only(reason="in v2 the one base directory is never empty: the inits sit in it")
 def test_a_base_that_somebody_removed_is_made_again() -> None:
     async def scene(place: Place) -> None:
         async with place.executor() as host:
