@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -137,6 +139,25 @@ def test_no_process_of_another_user_is_seen(box: Sandboxes) -> None:
     script = "import os; print(os.path.exists('/proc/1'), {p for p in os.listdir('/proc') if p.isdigit()} == {str(os.getpid())})"
     assert box.run(["/usr/bin/python3", "-c", script]).output() == b"False True\n"
     assert "hidepid=invisible" in box.shell("grep ' /proc ' /proc/self/mountinfo")
+
+
+SESSION_KEYRING = """
+import ctypes, sys
+libc = ctypes.CDLL(None, use_errno=True)
+number = {'x86_64': 250, 'aarch64': 219}[__import__('os').uname().machine]
+print(libc.syscall(number, 0, -3, 0), libc.syscall(number, 11, int(sys.argv[1]), 0, 0))
+"""  # KEYCTL_GET_KEYRING_ID of KEY_SPEC_SESSION_KEYRING, KEYCTL_READ
+
+
+@pytest.mark.native_only(reason="the guest's kernel has no keys")
+def test_the_daemons_session_keyring_is_not_the_jobs_even_without_a_filter(box: Sandboxes) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    keyctl = {"x86_64": 250, "aarch64": 219}[os.uname().machine]
+    ours = libc.syscall(ctypes.c_long(keyctl), ctypes.c_long(0), ctypes.c_long(-3), ctypes.c_long(0))
+    command = ["/usr/bin/python3", "-c", SESSION_KEYRING, str(ours)]
+    first, second = (box.run(command, seccomp={"program": b""}).output().split() for _ in range(2))
+    assert ours > 0 and len({str(ours).encode(), first[0], second[0]}) == 3
+    assert (first[1], second[1]) == (b"-1", b"-1")
 
 
 # --- other filters ----------------------------------------------------------------------------------------------------
