@@ -167,6 +167,19 @@ def test_what_the_daemon_was_started_to_ignore_its_jobs_do_not() -> None:
             signal.signal(number, handler)
 
 
+def test_how_the_kernel_treats_the_daemon_when_memory_runs_out_is_not_passed_on() -> None:
+    mine = Path("/proc/self/oom_score_adj")
+    before = mine.read_text()
+    mine.write_text("300")  # to lower it takes more than root in a container has
+    try:
+        with sandboxes() as box:
+            assert box.process is not None
+            assert Path(f"/proc/{box.process.pid}/oom_score_adj").read_text() == "300\n"
+            assert [box.shell("cat /proc/self/oom_score_adj") for _ in range(2)] == ["0\n", "0\n"]
+    finally:
+        mine.write_text(before)
+
+
 def test_limits_that_may_not_be_raised_stay(box: Sandboxes) -> None:
     assert box.shell("ulimit -n") == "512\n"
 
