@@ -379,8 +379,8 @@ def test_an_image_takes_and_frees_its_loop_device() -> None:
                 "command: [sh, -c, 'stat -f -c %T /work; sleep 600']\n  limits: {disk: 16Mi}"
             )
             await host.until(attempt_id, Running)
-            image = f"{place.root}/state/work/{attempt_id}/disk.ext4"
-            assert image in backing_files() and os.stat(image).st_mode & 0o777 == 0o600
+            image = f"{place.root.name}/state/work/{attempt_id}/disk.ext4"  # the kernel names it from its mount on
+            assert image in backing_files() and (place.root.parent / image).stat().st_mode & 0o777 == 0o600
             await host.executor.cancel(attempt_id, force=True)
             await host.ended(attempt_id)
             await host.executor.forget(attempt_id)
