@@ -322,7 +322,7 @@ def _workspace(workspace: dict[str, Any], target: str) -> None:
     flags = MS_NOSUID | MS_NODEV
     if workspace["type"] == "tmpfs":
         mount("tmpfs", target, "tmpfs", flags, tmpfs_options(workspace["bytes"], "0755"))
-    elif workspace["type"] == "loop":
+    else:
         from joblet.sandbox.loop_device import attach  # only jobs with a disk limit pay for it
 
         fd, device = attach(workspace["image"])
@@ -330,8 +330,6 @@ def _workspace(workspace: dict[str, Any], target: str) -> None:
             mount(device, target, "ext4", flags)
         finally:
             os.close(fd)  # the mount holds the device; it frees itself with the last mount
-    else:
-        _bind(workspace["path"], target, flags)
 
 
 _DO: dict[str, Callable[..., None]] = {

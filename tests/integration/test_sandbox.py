@@ -144,10 +144,15 @@ def test_a_capability_that_was_asked_for_survives_the_exec(box: Sandboxes, uid: 
 
 
 def test_users_are_mapped_into_the_range_of_the_attempt(box: Sandboxes) -> None:
-    attempt = box.run(["/bin/sh", "-c", "id -u; id -g; id -G; touch made"], uid=5, gid=6)
-    assert attempt.output() == b"5\n6\n6\n"
-    made = (attempt.directory / "work/made").stat()
+    assert box.shell("id -u; id -g; id -G; touch made; stat -c '%u %g' made", uid=5, gid=6) == "5\n6\n6\n5 6\n"
+    files = [{"path": "made", "mode": 0o600, "content": ""}]
+    attempt = box.start(["/bin/sleep", "600"], uid=5, gid=6, files=files)
+    made = Path(f"/proc/{attempt.pid}/root/work/made").stat()
     assert (made.st_uid, made.st_gid) == (ID_BASE + 5, ID_BASE + 6)
+    (child,) = Path(f"/proc/{attempt.pid}/task/{attempt.pid}/children").read_text().split()
+    assert f"Uid:\t{ID_BASE + 5}\t" in Path(f"/proc/{child}/status").read_text()
+    attempt.signal(signal.SIGTERM)
+    attempt.wait()
 
 
 def test_signals_have_their_default_dispositions(box: Sandboxes) -> None:

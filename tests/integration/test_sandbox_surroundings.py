@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -75,18 +74,17 @@ except OSError as error:
     print(errno.errorcode[error.errno], 1000 <= number < 20000)
 """
 PLACES = ("/work", "/tmp", "/dev/shm")
-IN_MEMORY: dict[str, Any] = {"type": "tmpfs", "bytes": 16 * MI}
 
 
 @pytest.mark.parametrize("path", PLACES)
 def test_what_is_full_is_full_for_the_job(box: Sandboxes, path: str) -> None:
-    output = box.shell(FILL.format(path=path), workspace=IN_MEMORY)
+    output = box.shell(FILL.format(path=path))
     assert output.splitlines()[-2:] == [str(16 * MI), "still here"] and "No space left on device" in output
 
 
 @pytest.mark.parametrize("path", PLACES)
 def test_files_without_content_are_bounded_too(box: Sandboxes, path: str) -> None:
-    attempt = box.run(["/usr/bin/python3", "-c", FILES, path], workspace=IN_MEMORY)
+    attempt = box.run(["/usr/bin/python3", "-c", FILES, path])
     assert attempt.output() == b"ENOSPC True\n", attempt.output("stderr")
 
 
@@ -95,7 +93,6 @@ def test_what_lies_in_memory_is_the_jobs_memory(box: Sandboxes, path: str) -> No
     attempt = box.run(
         ["/bin/sh", "-c", f"head -c 12M /dev/urandom > {path}/some"],
         CgroupLimits(memory_bytes=64 * MI),
-        workspace=IN_MEMORY,
     )
     usage = box.hierarchy.parse_usage(attempt.record()["usage"])
     assert usage.memory_peak_bytes is not None and usage.memory_peak_bytes >= 12 * MI
@@ -116,7 +113,7 @@ def test_a_job_that_fills_more_than_its_memory_dies_and_not_the_host(box: Sandbo
 
 
 def test_no_path_of_the_host_is_in_mountinfo(box: Sandboxes) -> None:
-    lines = box.shell("cat /proc/self/mountinfo", workspace=IN_MEMORY).splitlines()
+    lines = box.shell("cat /proc/self/mountinfo").splitlines()
     assert str(box.root) not in "\n".join(lines)
     for fields in map(str.split, lines):
         source, target = fields[3], fields[4]

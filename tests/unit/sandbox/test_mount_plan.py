@@ -15,7 +15,7 @@ SPEC: dict[str, Any] = {
     "root_bytes": 4096,
     "id_base": 70000,
     "etc": {"hosts": "127.0.0.1 localhost\n"},
-    "workspace": {"type": "directory", "path": "/state/work/a"},
+    "workspace": {"type": "tmpfs", "bytes": 1 << 20},
 }
 
 
