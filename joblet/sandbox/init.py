@@ -75,6 +75,8 @@ class Init:
         for number in (_signal.SIGTERM, _signal.SIGUSR1, _signal.SIGCHLD):
             _signal.signal(number, _nothing)
         self.host_pid, self.start_time = host_identity()
+        with open("/proc/self/oom_score_adj", "rb") as file:
+            self.oom_adjusted = file.read() != b"0\n"
         execute(plan_spare(self.template))
         self.null_fd = os.open(f"{self.template}/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self.out_read, self.out_write = output_pipe()
@@ -169,11 +171,21 @@ class Init:
         if self.main_pid == 0:
             os.close(self.gate)
             command.become_command(spec, doors, program, gate_read, errors_write)
+        if self.oom_adjusted:
+            self.reset_oom_score()
         for fd in (pidfd, errors_write, gate_read, *doors.cgroups, *doors.namespaces[1:], *doors.standard):
             os.close(fd)
         if cgroup_fd is not None:
             os.close(cgroup_fd)  # it would keep the removed cgroup in the kernel
         self.streams = {self.out_read: "stdout", self.err_read: "stderr"}
+
+    def reset_oom_score(self) -> None:
+        """A daemon may be spared by the kernel when memory runs out, or picked first; its jobs are neither for that."""
+        try:
+            with open(f"{self.template}/proc/{self.main_pid}/oom_score_adj", "wb", 0) as file:
+                file.write(b"0")
+        except (PermissionError, FileNotFoundError):
+            pass  # whoever made it likelier to be picked does not let us take that back; or it has ended
 
     def set_up(self) -> None:
         """Everything that needs the host's tree, then the new root."""
