@@ -169,7 +169,7 @@ class Init:
         if self.main_pid == 0:
             os.close(self.gate)
             command.become_command(spec, doors, program, gate_read, errors_write)
-        for fd in (pidfd, errors_write, gate_read, *doors.cgroups, *doors.namespaces, *doors.standard):
+        for fd in (pidfd, errors_write, gate_read, *doors.cgroups, *doors.namespaces[1:], *doors.standard):
             os.close(fd)
         if cgroup_fd is not None:
             os.close(cgroup_fd)  # it would keep the removed cgroup in the kernel
@@ -187,6 +187,9 @@ class Init:
         self.fill_workspace(f"{root}/work")
         if spec["script"] is not None:
             self.write_script(root)
+        if "volumes" in spec:
+            self.mount_volumes(root)
+        os.close(self.namespace_fds[0])
         for fd in self.given:
             os.close(fd)
         os.chdir(root)
@@ -241,6 +244,16 @@ class Init:
         write_all(fd, self.spec["script"].encode())
         os.fchmod(fd, 0o555)
         os.close(fd)
+
+    def mount_volumes(self, root: str) -> None:
+        """After the files: the way to a volume may lead through their directories."""
+        from joblet.sandbox import volumes  # only jobs that have some pay for it
+
+        spec = self.spec
+        owner = spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"]
+        volumes.mount_volumes(root, spec["volumes"], self.given, self.namespace_fds[0], owner)
+        if spec["own_root"]:
+            volumes.seal_own_root(root)
 
     # --- the command --------------------------------------------------------------------------------------------------
 

@@ -76,6 +76,9 @@ def plan_job(template: str, spec: dict[str, Any]) -> tuple[list[tuple[Any, ...]]
     """What a job's spec adds to that, and its new root's path. spec: the launch spec."""
     root = template
     plan: list[tuple[Any, ...]] = []
+    if spec.get("own_root"):
+        root = f"{template}/mnt"
+        plan.append(("own-root", template, root))
     if spec["rootfs"] != "host":
         root = f"{template}/run/root"
         plan += [
@@ -225,6 +228,12 @@ def _workspace(workspace: dict[str, Any], target: str) -> None:
         _bind(workspace["path"], target, flags)
 
 
+def _own_root(template: str, root: str) -> None:
+    from joblet.sandbox.volumes import make_own_root  # only jobs with volumes pay for it
+
+    make_own_root(template, root)
+
+
 def _resolv(source: str, target: str) -> None:
     if os.path.exists(source) and os.path.exists(target):
         _bind(os.path.realpath(source), target, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
@@ -234,4 +243,5 @@ _DO: dict[str, Callable[..., None]] = {
     **{"tmpfs": _tmpfs, "bind": _bind, "system": _system, "directory": _directory, "file": _file, "copy": _copy},
     **{"symlink": _symlink, "device": _device, "read-only": _read_only, "overlay": _overlay, "proc": _proc},
     **{"mask": _mask, "protect": _protect, "devpts": _devpts, "workspace": _workspace, "resolv": _resolv},
+    "own-root": _own_root,
 }
