@@ -54,7 +54,7 @@ def journal_mebibytes(size_bytes: int) -> int:
 def make_image(image: str, size_bytes: int) -> int:
     """Make it, empty, and mount it. Returns the mount's descriptor. Raises VolumeError, OSError."""
     total = image_bytes(size_bytes)
-    check_room(os.path.dirname(image), total)
+    check_room(os.path.dirname(os.path.dirname(image)), total)
     fd = os.open(image, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.posix_fallocate(fd, 0, total)
@@ -110,7 +110,7 @@ def grow_image(image: str, mount_fd: int, size_bytes: int) -> None:
     fd = os.open(image, os.O_RDWR | os.O_CLOEXEC)
     try:
         if (missing := total - os.fstat(fd).st_size) > 0:
-            check_room(os.path.dirname(image), missing)
+            check_room(os.path.dirname(os.path.dirname(image)), missing)
         os.posix_fallocate(fd, 0, total)
     finally:
         os.close(fd)
@@ -158,7 +158,7 @@ def check_room(directory: str, needed_bytes: int) -> None:
 
 def rounded(size_bytes: int) -> str:
     """For people: whole units, rounded up."""
-    for unit in (1 << 30, 1 << 20, 1 << 10):
+    for unit in (1 << 40, 1 << 30, 1 << 20, 1 << 10):
         if size_bytes >= 10 * unit or (size_bytes and size_bytes % unit == 0):
             return readable_size(-(-size_bytes // unit) * unit)
     return readable_size(size_bytes)
