@@ -182,14 +182,15 @@ class Init:
             self.deadline = now() + spec["timeout_seconds"]
         self.open_log()
         self.open_cgroup_files()
-        plan, root = plan_job(self.template, spec)
+        user_namespace = self.namespace_fds[0]
+        plan, root = plan_job(self.template, spec, user_namespace)
         execute(plan)
         self.fill_workspace(f"{root}/work")
         if spec["script"] is not None:
             self.write_script(root)
         if "volumes" in spec:
-            self.mount_volumes(root)
-        os.close(self.namespace_fds[0])
+            self.mount_volumes(root, user_namespace)
+        os.close(user_namespace)
         for fd in self.given:
             os.close(fd)
         os.chdir(root)
@@ -238,20 +239,18 @@ class Init:
 
     def write_script(self, root: str) -> None:
         """The script, where the command can run but not change it."""
-        if not os.path.isdir(f"{root}/run/joblet"):
-            os.makedirs(f"{root}/run/joblet", 0o755, exist_ok=True)
         fd = os.open(f"{root}/run/joblet/script", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o555)
         write_all(fd, self.spec["script"].encode())
         os.fchmod(fd, 0o555)
         os.close(fd)
 
-    def mount_volumes(self, root: str) -> None:
+    def mount_volumes(self, root: str, user_namespace: int) -> None:
         """After the files: the way to a volume may lead through their directories."""
         from joblet.sandbox import volumes  # only jobs that have some pay for it
 
         spec = self.spec
         owner = spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"]
-        volumes.mount_volumes(root, spec["volumes"], self.given, self.namespace_fds[0], owner)
+        volumes.mount_volumes(root, spec["volumes"], self.given, user_namespace, owner)
         if spec["own_root"]:
             volumes.seal_own_root(root)
 

@@ -143,6 +143,11 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
     _check(_libc.mount(*encoded, ctypes.c_ulong(flags), os.fsencode(data) if data else None), target)
 
 
+def fallocate(fd: int, size: int) -> None:
+    """fallocate(2) of the first ``size`` bytes: EOPNOTSUPP where the file system cannot, instead of writing them all."""
+    _check(_libc.fallocate(ctypes.c_int(fd), 0, ctypes.c_int64(0), ctypes.c_int64(size)), "fallocate")
+
+
 def umount2(target: str, flags: int) -> None:
     """umount2(2)."""
     _check(_libc.umount2(os.fsencode(target), ctypes.c_int(flags)), target)

@@ -28,7 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-WRITABLE_PLACES = ("work", "tmp")  # of every job's root: their own mounts
+WRITABLE_PLACES = ("work", "tmp", "run")  # of every job's root: their own mounts
 _WALK = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 

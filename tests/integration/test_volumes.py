@@ -165,6 +165,22 @@ sync /data/more; ls /data
     assert used.endswith("Mi") and 15 <= int(used.removesuffix("Mi")) <= 18, used
 
 
+def test_limits_on_io_hold_on_a_volume_on_disk(host: Host) -> None:
+    declare(host, "slow")
+    host.apply("""
+        apiVersion: joblet/v1
+        kind: Job
+        metadata: {name: throttled}
+        spec:
+          command: [dd, if=/dev/zero, of=/data/x, bs=1M, count=8, conv=fsync]
+          volumes: [{name: slow, path: /data}]
+          limits: {io: {write: 4Mi}}
+    """)
+    run = host.finished("throttled")
+    assert run.phase == "COMPLETED"
+    assert run.ended.ToMilliseconds() - run.started.ToMilliseconds() > 1200
+
+
 @pytest.mark.parametrize("kind", ["filesystem", "memory"])
 def test_empty_files_are_bounded_too(host: Host, kind: str) -> None:
     declare(host, "files", "1Mi", kind)
@@ -345,7 +361,7 @@ spec: {size: 8Mi}
 def test_links_on_the_way_to_a_volume_are_not_followed(host: Host) -> None:
     """A root file system of somebody else's has a link where a volume is to be seen; it leads to a directory of the host."""
     declare(host, "linked")
-    rootfs, victim = host.root / "rootfs", host.root / "victim"
+    rootfs, victim = host.root / "images/rootfs", host.root / "victim"
     for directory in ("usr", "etc", "dev", "proc", "sys", "run", "work", "tmp"):
         (rootfs / directory).mkdir(parents=True)
     victim.mkdir()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from joblet.sandbox import syscalls
+from joblet.sandbox import mounts, syscalls
 
 BASE = 0x7200_0000
 
@@ -85,6 +85,27 @@ def test_an_idmapped_mount_shows_files_as_those_of_the_namespaces_users(places: 
         syscalls.move_mount(tree, str(target))
         assert (target / "file").stat().st_uid == BASE
         assert (source / "file").stat().st_uid == 0
+
+    in_a_mount_namespace(call)
+
+
+def test_system_directories_are_sealed_with_what_is_mounted_below_them_and_later_mounts_stay_out(
+    places: tuple[Path, Path],
+) -> None:
+    _, target = places
+
+    def call() -> None:
+        syscalls.mount("", "/", "", syscalls.MS_REC | 1 << 20)  # MS_SHARED, as systemd has it
+        syscalls.mount("tmpfs", "/usr/share", "tmpfs", 0, "mode=0777")
+        Path("/usr/share/late").mkdir()
+        mounts.execute(mounts.plan_template(str(target)))
+        for place in (target / "usr/new", target / "usr/share/new"):
+            with pytest.raises(OSError, match="Read-only"):
+                place.write_text("")
+        assert os.statvfs(target / "usr/share").f_flag & os.ST_NOSUID
+        syscalls.mount("tmpfs", "/usr/share/late", "tmpfs")
+        Path("/usr/share/late/file").write_text("")
+        assert not (target / "usr/share/late/file").exists()
 
     in_a_mount_namespace(call)
 
