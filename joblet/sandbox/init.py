@@ -197,10 +197,12 @@ class Init:
         user_namespace = self.namespace_fds[0]
         plan, root = plan_job(self.template, spec, user_namespace)
         execute(plan)
-        os.close(user_namespace)
         self.fill_workspace(f"{root}/work")
         if spec["script"] is not None:
             self.write_script(root)
+        if "volumes" in spec:
+            self.mount_volumes(root, user_namespace)
+        os.close(user_namespace)
         for fd in self.given:
             os.close(fd)
         os.chdir(root)
@@ -253,6 +255,16 @@ class Init:
         write_all(fd, self.spec["script"].encode())
         os.fchmod(fd, 0o555)
         os.close(fd)
+
+    def mount_volumes(self, root: str, user_namespace: int) -> None:
+        """After the files: the way to a volume may lead through their directories."""
+        from joblet.sandbox import volumes  # only jobs that have some pay for it
+
+        spec = self.spec
+        owner = spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"]
+        volumes.mount_volumes(root, spec["volumes"], self.given, user_namespace, owner)
+        if spec["own_root"]:
+            volumes.seal_own_root(root)
 
     # --- the command --------------------------------------------------------------------------------------------------
 

@@ -103,6 +103,9 @@ def plan_job(
     """What a job's spec adds to that, and its new root's path. spec: the launch spec. user_namespace: the command's."""
     root = template
     plan: list[tuple[Any, ...]] = []
+    if spec.get("own_root"):
+        root = f"{template}/mnt"
+        plan.append(("own-root", template, root))
     if spec["rootfs"] != "host":
         root = f"{template}/run/root"
         plan += [
@@ -356,9 +359,15 @@ def _workspace(workspace: dict[str, Any], target: str) -> None:
             os.close(fd)  # the mount holds the device; it frees itself with the last mount
 
 
+def _own_root(template: str, root: str) -> None:
+    from joblet.sandbox.volumes import make_own_root  # only jobs with volumes pay for it
+
+    make_own_root(template, root)
+
+
 _DO: dict[str, Callable[..., None]] = {
     **{"tmpfs": _tmpfs, "bind": _bind, "system": _system, "directory": _directory, "file": _file, "copy": _copy},
     **{"symlink": _symlink, "device": _device, "read-only": _read_only, "overlay": _overlay, "proc": _proc},
     **{"mask": _mask, "protect": _protect, "devpts": _devpts, "workspace": _workspace, "sys": _sys, "tree": _tree},
-    **{"own": _own, "place": _place, "replace": _replace},
+    **{"own": _own, "place": _place, "replace": _replace, "own-root": _own_root},
 }

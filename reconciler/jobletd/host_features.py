@@ -257,6 +257,7 @@ def _resource_features(place: Place, memory: Mapping[str, int]) -> list[Feature]
         Feature("limits.disk", loop and bool(mkfs), loop_detail,
                 cost="a workspace with spec.limits.disk is held in memory",
                 mend="modprobe loop, apt-get install e2fsprogs; in a container: give it /dev/loop-control and /dev/loop*"),
+        _volumes(loop and bool(mkfs)),
         Feature("overlayfs", bool(overlay), overlay or "not in this kernel",
                 cost="none: nothing needs it yet", mend="modprobe overlay"),
         Feature("memory", True, f"{total}, {_rounded(memory['MemAvailable'])} available, swap {swap}"),
@@ -264,6 +265,15 @@ def _resource_features(place: Place, memory: Mapping[str, int]) -> list[Feature]
                 cost="state, logs and workspaces soon find no room", mend="make room, or move state.directory"),
         _port(place),
     ]  # fmt: skip
+
+
+def _volumes(images: bool) -> Feature:
+    mapped = kernel_at_least(5, 12)
+    detail = "works" if images and mapped else "no idmapped mounts" if images else "no loop devices or no mkfs.ext4"
+    if images and mapped and not kernel_at_least(6, 3):
+        detail = "works; those in memory take their whole size at once"
+    return Feature("volumes", images and mapped, detail, cost="volumes cannot be declared",
+                   mend="see limits.disk" if mapped else "run Linux 5.12 or newer")  # fmt: skip
 
 
 def _port(place: Place) -> Feature:

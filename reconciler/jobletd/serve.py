@@ -19,6 +19,7 @@ from joblet.errors import JobletError
 from joblet.pki import CertificateError, check_certificate, load_certificate
 from jobletd.desired import DesiredState
 from jobletd.executor.local import LocalExecutor, LocalSettings
+from jobletd.executor.local.volumes import Volumes
 from jobletd.host_features import HostFeatures, Place
 from jobletd.logging_setup import set_up_logging
 from jobletd.notify import sd_notify
@@ -103,12 +104,15 @@ class Daemon:
         front = self._make_front()
         store = Store.open(f"{config.state.directory}/joblet.db")
         stack.callback(store.close)
-        controllers: dict[str, Controller] = {}
+        volumes = Volumes(config.state.directory, config.run.directory)
+        controllers: dict[str, Controller] = {"Volume": volumes}
         executor = LocalExecutor.on_this_host(
-            self._local_settings(), cgroup_base=config.cgroup.base_dir, clock=self._clock
+            self._local_settings(), cgroup_base=config.cgroup.base_dir, clock=self._clock, providers=[volumes]
         )
         registry = Registry(store, self._clock)
         await registry.load()
+        volumes.start(registry.resources)
+        stack.callback(volumes.close)
         resources = Resources(registry, controllers)
         self._reconciler = Reconciler(registry, executor, resources, max_concurrent=config.joblet.max_concurrent_jobs)
         desired = DesiredState(registry, executor, self._reconciler.nudge, resources, self._policy)
