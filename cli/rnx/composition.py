@@ -26,6 +26,7 @@ FLAGS = {
     "spec.env": "--env",
     "spec.workdir": "--workdir",
     "spec.files": "--upload",
+    "spec.secrets": "--secret",
     "spec.timeout": "--timeout",
     "spec.limits.cpu": "--max-cpu",
     "spec.limits.memory": "--max-memory",
@@ -52,6 +53,7 @@ class RunFlags:
     uploads: Sequence[str] = ()
     upload_directories: Sequence[str] = ()
     timeout: str | None = None
+    secrets: Sequence[str] = ()
 
 
 def compose(flags: RunFlags) -> bytes:
@@ -64,6 +66,8 @@ def compose(flags: RunFlags) -> bytes:
         spec["workdir"] = flags.workdir
     if files := [*uploaded_files(flags.uploads), *uploaded_directories(flags.upload_directories)]:
         spec["files"] = files
+    if flags.secrets:
+        spec["secrets"] = [secret_use(text) for text in flags.secrets]
     if flags.timeout:
         spec["timeout"] = flags.timeout
     if limits := limits_of(flags):
@@ -116,6 +120,20 @@ def pairs(flag: str, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
         if not key or not equals:
             raise InvalidRequest(f"{flag} {text}: there is no value", todo=f"write {flag} NAME=VALUE")
         yield key, value
+
+
+def secret_use(text: str) -> dict[str, str]:
+    """``NAME``, ``NAME/KEY``, either with ``:VARIABLE`` behind it."""
+    what, colon, variable = text.partition(":")
+    name, slash, key = what.partition("/")
+    if not name or (slash and not key) or (colon and not variable):
+        raise InvalidRequest(f"--secret {text}: a part is empty", todo="write NAME, NAME/KEY, NAME:VARIABLE")
+    use = {"name": name}
+    if key:
+        use["key"] = key
+    if variable:
+        use["env"] = variable
+    return use
 
 
 def uploaded_files(paths: Sequence[str]) -> Iterator[dict[str, str]]:

@@ -94,6 +94,12 @@ class DirectorySection(Section):
     directory: AbsolutePath
 
 
+class StateSection(DirectorySection):
+    """The durable state. key_file: the key that secrets are sealed under; ``secret.key`` in the directory if not set."""
+
+    key_file: AbsolutePath | None = Field(default=None, alias="keyFile")
+
+
 class IsolationSection(Section):
     """The pool of host user ids: id_slots ranges of 65,536 from id_base on."""
 
@@ -111,7 +117,7 @@ class ServerConfig(Section):
     cgroup: CgroupSection = CgroupSection()
     logging: LoggingSection = LoggingSection()
     spool: SpoolSection
-    state: DirectorySection
+    state: StateSection
     logs: DirectorySection
     run: DirectorySection
     isolation: IsolationSection = IsolationSection()

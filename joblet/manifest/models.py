@@ -56,6 +56,19 @@ class VolumeMount(ManifestModel):
     read_only: f.Flag = Field(default=False, alias="readOnly", description="true: the job cannot write to it.")
 
 
+class SecretUse(ManifestModel):
+    """A secret that the job gets: as an environment variable, or as files below /run/secrets that only its user can read."""
+
+    name: f.Name = Field(description="The secret's name, as in its own manifest.")
+    key: f.OptionalSecretKey = Field(
+        default=None, description="Which of its values. Default: its only one for env and path, else all of them."
+    )
+    env: f.OptionalEnvName = Field(default=None, description="The environment variable that gets it. Default: files.")
+    path: f.OptionalFilePath = Field(
+        default=None, description="The file that gets it, relative to /run/secrets. Default: name/key."
+    )
+
+
 class IoLimits(ManifestModel):
     """The most that the job may read and write a second on the workspace's disk."""
 
@@ -193,6 +206,9 @@ class JobSpec(ManifestModel):
     volumes: Annotated[tuple[VolumeMount, ...], ListInput] = Field(
         default=(), description="Volumes it uses; each is declared by a manifest of kind Volume.", max_length=16
     )
+    secrets: Annotated[tuple[SecretUse, ...], ListInput] = Field(
+        default=(), description="Secrets it gets; each is declared by a manifest of kind Secret.", max_length=32
+    )
     history: History = Field(default=History(), description=str(History.__doc__))
     suspend: f.Flag = Field(default=False, description="true: the job is kept but does not run; what runs is stopped.")
 
@@ -205,6 +221,12 @@ class JobSpec(ManifestModel):
     @classmethod
     def _sorted_volumes(cls, volumes: tuple[VolumeMount, ...]) -> tuple[VolumeMount, ...]:
         return tuple(sorted(volumes, key=lambda volume: volume.path))
+
+    @field_validator("secrets", mode="after")
+    @classmethod
+    def _sorted_secrets(cls, secrets: tuple[SecretUse, ...]) -> tuple[SecretUse, ...]:
+        order = {secret: (secret.name, secret.key or "", secret.env or "", secret.path or "") for secret in secrets}
+        return tuple(sorted(order, key=lambda secret: order[secret]))
 
     @model_validator(mode="wrap")
     @classmethod

@@ -16,6 +16,7 @@ HOSTNAME_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9.]{0,62}[A-Za-z0-9])?$"
 ENV_NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,254}$"
 LABEL_KEY_PATTERN = r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
+SECRET_KEY_PATTERN = r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,253}$"  # noqa: S105  a pattern
 MODE_PATTERN = r"^0?[0-7]{3}$"
 FILE_PATH_PATTERN = r"^(?!/)(?!.*//)(?!(.*/)?\.{1,2}(/|$))[^\u0000]*[^/\u0000]$"
 MOUNT_PATH_PATTERN = (
@@ -53,6 +54,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 _NAME, _HOSTNAME, _ENV = _compiled(NAME_PATTERN), _compiled(HOSTNAME_PATTERN), _compiled(ENV_NAME_PATTERN)
 _LABEL_KEY, _LABEL_VALUE = _compiled(LABEL_KEY_PATTERN), _compiled(LABEL_VALUE_PATTERN)
 _MODE = _compiled(MODE_PATTERN)
+_SECRET_KEY = _compiled(SECRET_KEY_PATTERN)
 
 
 def _text(value: object, what: str) -> str:
@@ -85,6 +87,14 @@ def check_env_name(value: object) -> str:
     text = _text(value, "the name of an environment variable")
     if not _ENV.match(text):
         raise ValueError(f"{shown(text)} is not the name of an environment variable (use letters, digits and _)")
+    return text
+
+
+def check_secret_key(value: object) -> str:
+    """The key of one of a secret's values, which may be the name of a file."""
+    text = _text(value, "a secret's key")
+    if not _SECRET_KEY.match(text):
+        raise ValueError(f"{shown(text)} is not a secret's key (use 1 to 253 letters, digits, -, _ and .)")
     return text
 
 

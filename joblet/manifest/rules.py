@@ -107,6 +107,26 @@ def _files(spec: Mapping[str, object]) -> Iterator[Problem]:
             parent = parent.rpartition("/")[0]
 
 
+def _secrets(spec: Mapping[str, object]) -> Iterator[Problem]:
+    secrets, env = spec.get("secrets"), spec.get("env")
+    if not isinstance(secrets, (list, tuple)):
+        return
+    taken: set[tuple[str, str]] = {("env", name) for name in env} if isinstance(env, Mapping) else set()
+    for position, secret in enumerate(secrets):
+        if not isinstance(secret, Mapping):
+            continue
+        if "env" in secret and "path" in secret:
+            yield Problem(("secrets", position, "path"), "env is given too; write two items for a variable and a file")
+        for field in ("env", "path"):
+            name = secret.get(field)
+            if not isinstance(name, str):
+                continue
+            if (field, name) in taken:
+                where = "in spec.env or another secret" if field == "env" else "in another secret"
+                yield Problem(("secrets", position, field), f"{shown(name)} is given {where} too")
+            taken.add((field, name))
+
+
 def _seconds(value: object) -> float | None:
     try:
         return parse_duration(value)
@@ -120,4 +140,5 @@ _RULES: tuple[Callable[[Mapping[str, object]], Iterator[Problem]], ...] = (
     _retry,
     _repeated,
     _files,
+    _secrets,
 )

@@ -187,6 +187,10 @@ class Init:
         self.fill_workspace(f"{root}/work")
         if spec["script"] is not None:
             self.write_script(root)
+        if spec["secrets"]:
+            from joblet.sandbox.secret_files import place  # only jobs with secrets pay for it
+
+            place(root, spec["secrets"], spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"])
         for fd in self.given:
             os.close(fd)
         os.chdir(root)
@@ -247,6 +251,8 @@ class Init:
     def release_command(self) -> None:
         """Put on record that it may run, drop our rights, let it go."""
         self.write_state()
+        for name in ("secrets", "env"):  # the command has its own
+            self.spec.pop(name)
         syscalls.capset(KEPT_CAPABILITIES, 0)
         try:
             os.write(self.gate, command.GO)

@@ -86,7 +86,7 @@ def plan_job(template: str, spec: dict[str, Any]) -> tuple[list[tuple[Any, ...]]
             ("bind", f"{template}/dev", f"{root}/dev", MS_NOSUID | MS_NOEXEC | MS_RDONLY),
             *_plan_kernel_files(root, template),
         ]
-    elif spec["script"] is not None:
+    elif spec["script"] is not None or spec["secrets"]:
         plan.append(("tmpfs", f"{root}/run", "mode=0755,size=4m", MS_NOSUID | MS_NODEV))
     tmp = f"mode=1777,size={spec['tmp_bytes']}"
     plan += [

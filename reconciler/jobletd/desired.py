@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from joblet.manifest import JobManifest, Manifest, ResourceManifest, key_of
+from joblet.manifest import JobManifest, Manifest, ResourceManifest, SecretManifest, key_of
 from jobletd.conditions import with_condition
 from jobletd.errors import DuplicateName, OwnershipConflict, WatcherTooSlow, WrongState
 from jobletd.executor import Executor, LogQuery, Running
@@ -128,6 +128,10 @@ class DesiredState:
         present = self._registry.resources.get(name)
         if present is not None and not present.deleting:
             check_owner(present, source)
+        kept = None if present is None or present.deleting else present
+        declared = manifest
+        if isinstance(declared, SecretManifest):  # from here on nothing knows its values but ``declared``
+            manifest = self._resources.vault.redacted(declared, kept)
         others = {
             key: view.manifest for key, view in self._registry.resources.items() if view.manifest.kind == manifest.kind
         }
@@ -140,7 +144,10 @@ class DesiredState:
         self._resources.controllers[manifest.kind].check(
             present.manifest if present else None, manifest, others.values()
         )
-        return plan_resource(present, manifest, source, now_ns)
+        result, save = plan_resource(present, manifest, source, now_ns)
+        if save is not None and isinstance(declared, SecretManifest):
+            save = replace(save, view=self._resources.vault.sealed(save.view, declared, kept))
+        return result, save
 
     def _look_at(self, name: JobName) -> None:
         if "/" in name:

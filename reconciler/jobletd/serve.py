@@ -26,6 +26,9 @@ from jobletd.reconciler import Reconciler
 from jobletd.registry import Registry
 from jobletd.resources import Controller, Resources
 from jobletd.retention import Retention
+from jobletd.secrets.controller import SecretController
+from jobletd.secrets.host_key import HostKey
+from jobletd.secrets.vault import Vault
 from jobletd.services.access import AccessControl
 from jobletd.services.jobs import JobService
 from jobletd.services.node import NodeFacts, NodeService
@@ -102,7 +105,11 @@ class Daemon:
         )
         registry = Registry(store, self._clock)
         await registry.load()
-        resources = Resources(registry, controllers)
+        key_file = config.state.key_file or f"{config.state.directory}/secret.key"
+        host_key = HostKey(key_file, self._env, anything_sealed=registry.anything_sealed)
+        vault = Vault(host_key)
+        controllers["Secret"] = SecretController(vault)
+        resources = Resources(registry, controllers, vault)
         self._reconciler = Reconciler(registry, executor, resources, max_concurrent=config.joblet.max_concurrent_jobs)
         desired = DesiredState(registry, executor, self._reconciler.nudge, resources)
         await executor.start()

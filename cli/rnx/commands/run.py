@@ -41,6 +41,13 @@ def run(
     upload_dir: Annotated[
         list[str] | None, typer.Option(metavar="DIR", help="A directory whose text files are put there.")
     ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[/KEY][:VARIABLE]",
+            help="A secret it gets: in a variable, else as files below /run/secrets/NAME.",
+        ),
+    ] = None,
     timeout: Annotated[str | None, typer.Option(metavar="TIME", help="The longest it may take: 90s, 5m, 1h.")] = None,
     volume: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Not available yet.")] = None,
     schedule: Annotated[str | None, typer.Option(metavar="TIME", help="Not available yet.")] = None,
@@ -61,6 +68,7 @@ def run(
     Example:
       rnx run --max-cpu 50 --max-memory 128 python3 -c 'print("hi")'
       rnx run --wait --upload report.py python3 report.py
+      rnx run --secret db-password:PGPASSWORD psql -c 'select 1'
       rnx run --job nightly-report
     """
     from rnx.composition import RunFlags
@@ -80,6 +88,7 @@ def run(
         uploads=upload or (),
         upload_directories=upload_dir or (),
         timeout=timeout,
+        secrets=secret or (),
     )
     check(flags, job)
     daemon = target.daemon()

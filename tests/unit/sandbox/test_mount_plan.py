@@ -10,6 +10,7 @@ from joblet.sandbox.syscalls import MS_NODEV, MS_NOSUID
 SPEC: dict[str, Any] = {
     "rootfs": "host",
     "script": None,
+    "secrets": [],
     "network": "none",
     "tmp_bytes": 1024,
     "workspace": {"type": "directory", "path": "/state/work/a"},

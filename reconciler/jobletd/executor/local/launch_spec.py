@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from typing import Any
 
 from joblet.cgroup import CgroupLimits, CgroupPlan, IoLimits
 from joblet.cgroup.hierarchy import readable_size
+from joblet.errors import JobletError
 from joblet.manifest import JobManifest, Limits, Network
 from joblet.sandbox.seccomp import WITH_CAPABILITY, compile_default
 from jobletd.executor import AttemptRequest
@@ -17,6 +19,10 @@ SCRIPT = "/run/joblet/script"
 TMP_BYTES = 256 << 20
 NO_LIMIT = 2**64 - 1
 RLIMITS = {"NOFILE": [1024, 524288], "CORE": [0, 0]}
+
+
+class NotAVariable(JobletError):
+    """A secret that cannot stand in the environment."""
 
 
 def cgroup_limits(limits: Limits, device: str | None) -> CgroupLimits:
@@ -103,6 +109,7 @@ def launch_spec(
         "rootfs": spec.isolation.rootfs,
         "workspace": workspace,
         "files": [{"path": file.path, "mode": file.mode, "content": file.content} for file in spec.files],
+        "secrets": list(request.secrets.files.items()),
         "tmp_bytes": min(TMP_BYTES, (spec.limits.memory_bytes or 2 * TMP_BYTES) // 2),
         "capabilities": list(spec.isolation.capabilities),
         "seccomp": seccomp_profile(spec.isolation.capabilities),
@@ -142,4 +149,16 @@ def environment(request: AttemptRequest) -> dict[str, str]:
         "JOBLET_RUN": request.run_id,
         "JOBLET_ATTEMPT": str(request.number),
         **request.manifest.spec.env,
+        **{name: variable(name, value) for name, value in request.secrets.env.items()},
     }
+
+
+def variable(name: str, value: bytes) -> str:
+    """A secret as execve passes it on, whatever bytes it has but NUL. Raises NotAVariable."""
+    if b"\0" in value:
+        raise NotAVariable(
+            "the secret holds a NUL byte, which no variable can hold",
+            where=f"spec.secrets: {name}",
+            todo="take it as a file: path instead of env",
+        )
+    return os.fsdecode(value)
