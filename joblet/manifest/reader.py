@@ -144,6 +144,8 @@ def _faults(document: Document, error: ValidationError) -> Iterator[Fault]:
     seen: set[tuple[Path, str]] = set()
     masked = may_hold_secrets(document.value)
     for detail in error.errors(include_url=False, include_input=False)[:MAX_ERRORS]:
+        if detail["type"] == "too_short" and _value_at(document.value, detail["loc"]):
+            continue  # it has items, and what is wrong with them is told
         fault = _fault(document, detail["type"], detail["loc"], detail.get("ctx", {}))
         if masked and fault.path[:1] == ("spec",):
             fault = _masked(detail["type"], fault, document)

@@ -350,7 +350,7 @@ class DesiredState:
         Raises NoSuchJob, WrongState if there is no such attempt.
         """
         run = await self._lookup.run(ref)
-        if attempt and run.phase.is_final and attempt not in (one.number for one in run.attempts):
+        if attempt and (run.phase.is_final or not query.follow) and attempt not in (one.number for one in run.attempts):
             kept = ", ".join(str(one.number) for one in run.attempts) or "none"
             raise WrongState(f"run {run.id} has no attempt {attempt}", todo=f"its attempts: {kept}")
         job = run.job

@@ -80,7 +80,11 @@ class Daemon:
             loop.add_signal_handler(number, self._ended.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)  # it never ends the daemon, not even while that starts
         async with AsyncExitStack() as stack:
-            await self._start(stack)
+            try:
+                await self._start(stack)
+            except BaseException:
+                self._broken = True
+                raise
             await self._ended.wait()
             log.info("stopping", running_jobs=self._reconciler.running, policy=self._shutdown_policy)
             sd_notify("STOPPING=1")
@@ -89,7 +93,8 @@ class Daemon:
 
     @property
     def _shutdown_policy(self) -> str:
-        """What becomes of running jobs. Those who did not fail do not pay for our own fault: the next daemon adopts them."""
+        """What becomes of running jobs. Those who did not fail do not pay for our own fault, nor for a start that did not come
+        off: the next daemon adopts them."""
         return "keep" if self._broken else self._config.server.on_shutdown
 
     async def _start(self, stack: AsyncExitStack) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from joblet.cgroup import CgroupError
 from joblet.clock import SystemClock
 from joblet.manifest import JobManifest, jobs_of, read_manifests
 from jobletd.executor import AttemptRequest, Ended, LogQuery, NeverSubmitted, Observation, Running
@@ -299,5 +300,46 @@ def test_launches_at_the_same_time_do_not_mix() -> None:
             assert ends == [Exited(code) for code in range(20)]
             await asyncio.gather(*map(host.executor.forget, ids))
             assert place.cgroups() == []
+
+    play(scene)
+
+
+def test_two_daemons_cannot_share_a_base(tmp_path: Path) -> None:
+    async def scene(place: Place) -> None:
+        async with place.executor() as host:
+            running = await host.submit(SLEEP)
+            await host.until(running, Running)
+            for name in ("state", "run"):
+                (tmp_path / name).mkdir()
+            settings = LocalSettings(f"{tmp_path}/state", f"{tmp_path}/log", f"{tmp_path}/run")
+            other = LocalExecutor.on_this_host(settings, cgroup_base=place.base, clock=SystemClock())
+            with pytest.raises(CgroupError, match="another daemon uses it"):
+                await other.start()
+            assert isinstance(await host.look(running), Running)
+
+    play(scene)
+
+
+def test_a_base_that_somebody_removed_is_made_again() -> None:
+    async def scene(place: Place) -> None:
+        async with place.executor() as host:
+            for directory in cgroup_directories(place.base):
+                if directory.parent.parent.name != "unified":  # where the spare sits
+                    directory.rmdir()
+            second = await host.submit("command: ['true']\n  limits: {memory: 32Mi}")
+            assert (await host.ended(second)).end.outcome == Exited(0)
+
+    play(scene)
+
+
+def test_what_was_made_above_the_base_goes_too_after_a_crash() -> None:
+    async def scene(place: Place) -> None:
+        crashed = LocalExecutor.on_this_host(place.settings, cgroup_base=place.base, clock=SystemClock())
+        await crashed.start()
+        crashed._launcher.close()
+        crashed._hierarchy.unlock()  # as its death would
+        async with place.executor():
+            pass
+        assert cgroup_directories(os.path.dirname(place.base)) == []
 
     play(scene)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import subprocess
 import time
@@ -82,25 +81,3 @@ def test_output_that_cannot_be_written_is_counted_and_the_job_goes_on() -> None:
         finally:
             box.stop_launcher()
             subprocess.run(["umount", small], check=True)
-
-
-def test_output_reaches_half_the_speed_of_a_plain_file(box: Sandboxes) -> None:
-    megabytes = 64
-    lines = f"yes 'a line of output as programs write them, of some sixty bytes' | head -c {megabytes}M"
-
-    def plain() -> float:
-        begin = time.perf_counter()
-        subprocess.run(["/bin/sh", "-c", f"{lines} > {box.root}/plain"], check=True)
-        return time.perf_counter() - begin
-
-    def ours() -> float:
-        begin = time.perf_counter()
-        attempt = box.run(["/bin/sh", "-c", lines], log_bytes=1 << 30)
-        spent = time.perf_counter() - begin
-        digest = hashlib.sha256(attempt.output())
-        assert digest.hexdigest() == hashlib.sha256((box.root / "plain").read_bytes()).hexdigest()
-        (attempt.directory / "out.log").unlink()
-        return spent
-
-    pairs = [(plain(), ours()) for _ in range(3)]
-    assert min(theirs / direct for direct, theirs in pairs) <= 2 * PATIENCE, pairs

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from joblet.atomicfile import write_atomic
 from joblet.cgroup import CgroupError, CgroupLimits, Hierarchy, device_of, open_hierarchy
 from joblet.cgroup.hierarchy import readable_size
 from joblet.clock import Clock
@@ -91,11 +92,21 @@ class LocalExecutor:
         for name in ("attempts", "work"):
             os.makedirs(f"{self._settings.state_directory}/{name}", 0o711, exist_ok=True)
         os.makedirs(self._settings.log_directory, 0o750, exist_ok=True)
-        self._hierarchy.prepare()
+        self._prepare_cgroups()
         for attempt_id in self._on_record():
             if notes := self._notes_of(attempt_id):
                 self._ids.adopt(notes.id_slot, attempt_id)
         await self._launcher.start()
+
+    def _prepare_cgroups(self) -> None:
+        """The base, for us alone; what was made above it is on record, so that also the daemon after a crash removes it."""
+        record = f"{self._settings.run_directory}/cgroups-made"
+        if os.path.exists(record):
+            with open(record) as file:
+                self._hierarchy.made += file.read().splitlines()
+        self._hierarchy.prepare()
+        self._hierarchy.lock()
+        write_atomic(record, "".join(f"{path}\n" for path in self._hierarchy.made).encode(), durable=False)
 
     async def close(self) -> None:
         self._launcher.close()
@@ -104,6 +115,7 @@ class LocalExecutor:
         self._watched.clear()
         await asyncio.gather(*self._leaving)
         self._hierarchy.remove_base()  # where nothing runs on
+        self._hierarchy.unlock()
 
     # --- starting -----------------------------------------------------------------------------------------------------
 
@@ -125,6 +137,7 @@ class LocalExecutor:
     async def _launch(self, request: AttemptRequest, directory: str) -> None:
         """Limits, ids, workspace, launch; a launcher that dies over it is replaced, and the lock tells what it had done."""
         limits, left_out = self._enforceable(request.manifest)
+        self._hierarchy.restore()
         slot = self._ids.take(request.attempt_id)
         id_base = self._ids.first_id(slot)
         disk = request.manifest.spec.limits.disk_bytes
