@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from joblet.config.document import parse
 from joblet.config.errors import ConfigError
 from joblet.config.private_file import read_private
+from joblet.manifest.quantities import parse_size
 
 DEFAULT_PATH = "/opt/joblet/config/joblet-config.yml"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
@@ -36,6 +37,7 @@ def _absolute(value: str) -> str:
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
+SizeInBytes = Annotated[int, BeforeValidator(parse_size)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 
 
@@ -94,6 +96,13 @@ class DirectorySection(Section):
     directory: AbsolutePath
 
 
+class UploadsSection(Section):
+    """Contents that clients send for jobs: the most of one, and of all together."""
+
+    max_file_bytes: SizeInBytes = Field(default=1 << 30, alias="maxFileBytes")
+    max_total_bytes: SizeInBytes = Field(default=10 << 30, alias="maxTotalBytes")
+
+
 class StateSection(DirectorySection):
     """The durable state. key_file: the key that secrets are sealed under; ``secret.key`` in the directory if not set."""
 
@@ -121,6 +130,7 @@ class ServerConfig(Section):
     logs: DirectorySection
     run: DirectorySection
     isolation: IsolationSection = IsolationSection()
+    uploads: UploadsSection = UploadsSection()
 
 
 def load_server_config(path: str | None, env: Mapping[str, str]) -> ServerConfig:

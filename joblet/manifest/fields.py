@@ -190,6 +190,11 @@ Argument = Annotated[str, _text(names.check_argument, pattern=names.NO_NUL_PATTE
 Script = Annotated[str | None, _text(names.check_script, pattern=r"^[^\u0000]*[^\u0000\s][^\u0000]*$")]
 Text = Annotated[str, _text(_any_text)]
 FilePath = Annotated[str, _text(names.check_file_path, pattern=names.FILE_PATH_PATTERN)]
+OptionalText = Annotated[str | None, _text(_any_text)]
+LocalPath = Annotated[str | None, _text(names.check_local_path, pattern=names.LOCAL_PATH_PATTERN)]
+LinkTarget = Annotated[str | None, _text(names.check_link_target, pattern=names.LINK_TARGET_PATTERN)]
+Sha256 = Annotated[str | None, _text(names.check_sha256, pattern=names.SHA256_PATTERN)]
+FileSize = Annotated[int | None, _whole(0, quantities.MAX_BYTES)]
 FileMode = Annotated[
     int, Leaf(names.parse_mode, {"type": "string", "pattern": names.MODE_PATTERN}, lambda mode: f"{mode:04o}", "mode")
 ]

@@ -41,11 +41,19 @@ class Metadata(ManifestModel):
 
 
 class FileSpec(ManifestModel):
-    """A file written into the workspace before each attempt starts."""
+    """A file in the workspace, put there before each attempt starts. One of content, from, sha256 and link says what it is."""
 
     path: f.FilePath = Field(description="Where, relative to /work. Directories on the way are made.")
     mode: f.FileMode = Field(default=0o644, description="Permissions, in octal and in quotes.")
-    content: f.Text = Field(description="What stands in it.")
+    content: f.OptionalText = Field(default=None, description="What stands in it.")
+    source: f.LocalPath = Field(
+        default=None,
+        alias="from",
+        description="A file beside the manifest, or below, which `rnx apply` uploads; its mode counts if none is given.",
+    )
+    sha256: f.Sha256 = Field(default=None, description="Its content by SHA-256, uploaded before.")
+    size: f.FileSize = Field(default=None, description="The size of that content in bytes.")
+    link: f.LinkTarget = Field(default=None, description="It is a symbolic link to that path within the workspace.")
 
 
 class VolumeMount(ManifestModel):

@@ -91,6 +91,8 @@ def _files(spec: Mapping[str, object]) -> Iterator[Problem]:
     paths: dict[str, int] = {}
     for position, file in enumerate(files):
         path = file.get("path") if isinstance(file, Mapping) else None
+        if isinstance(file, Mapping):
+            yield from _file(position, file)
         if not isinstance(path, str):
             continue
         if path in paths:
@@ -105,6 +107,33 @@ def _files(spec: Mapping[str, object]) -> Iterator[Problem]:
                 )
                 break
             parent = parent.rpartition("/")[0]
+
+
+_WAYS = ("content", "from", "sha256", "link")
+
+
+def _file(position: int, file: Mapping[str, object]) -> Iterator[Problem]:
+    given = [way for way in _WAYS if way in file]
+    if len(given) != 1:
+        what = f"has {' and '.join(given)}" if given else "has no content"
+        yield Problem(("files", position), f"{what}; exactly one of {', '.join(_WAYS)} is allowed")
+    elif ("size" in file) != (given == ["sha256"]):
+        yield Problem(("files", position), "sha256 and size go together")
+    path, link = file.get("path"), file.get("link")
+    if link is not None and "mode" in file:
+        yield Problem(("files", position, "mode"), "a link has no mode of its own")
+    if isinstance(path, str) and isinstance(link, str) and leads_out(path, link):
+        yield Problem(("files", position, "link"), f"{shown(link)} leads out of the workspace")
+
+
+def leads_out(path: str, target: str) -> bool:
+    """Whether a link at ``path``, relative to a directory, leads out of that directory on its way to ``target``."""
+    depth = path.count("/")
+    for part in target.split("/"):
+        depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
+        if depth < 0:
+            return True
+    return target.startswith("/")
 
 
 def _secrets(spec: Mapping[str, object]) -> Iterator[Problem]:

@@ -21,6 +21,7 @@ from joblet.sandbox import command, exit_record, syscalls
 from joblet.sandbox.capabilities import mask_of
 from joblet.sandbox.log_writer import CHUNK_BYTES, LogWriter
 from joblet.sandbox.mounts import execute, plan_job, plan_spare
+from joblet.sandbox.workspace_files import fill, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -223,19 +224,7 @@ class Init:
         os.chown(work, uid, gid)
         if self.spec["workspace"]["type"] == "loop" and os.path.isdir(f"{work}/lost+found"):
             os.rmdir(f"{work}/lost+found")
-        for file in self.spec["files"]:
-            directory = work
-            for part in file["path"].split("/")[:-1]:
-                directory += f"/{part}"
-                if not os.path.isdir(directory):
-                    os.mkdir(directory, 0o755)
-                    os.chown(directory, uid, gid)
-            path = f"{work}/{file['path']}"
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            write_all(fd, file["content"].encode())
-            os.fchown(fd, uid, gid)
-            os.fchmod(fd, file["mode"])
-            os.close(fd)
+        fill(work, self.spec["files"], uid, gid)
 
     def write_script(self, root: str) -> None:
         """The script, where the command can run but not change it."""
@@ -479,9 +468,3 @@ def oom_kills(text: bytes) -> int:
 def unpacked(fds: bytes) -> list[int]:
     """The descriptors of an SCM_RIGHTS message."""
     return [int.from_bytes(fds[at : at + 4], sys.byteorder) for at in range(0, len(fds) - len(fds) % 4, 4)]
-
-
-def write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]

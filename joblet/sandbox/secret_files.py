@@ -7,6 +7,7 @@ import os
 import stat
 
 from joblet.sandbox.syscalls import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REMOUNT, mount
+from joblet.sandbox.workspace_files import write_all
 
 DIRECTORY = "run/secrets"
 FLAGS = MS_NOSUID | MS_NODEV | MS_NOEXEC
@@ -30,9 +31,7 @@ def place(root: str, secrets: list[tuple[str, bytes]], uid: int, gid: int) -> No
                 os.chown(directory, uid, gid)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(f"{directory}/{name}", flags, 0o400)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, data)
         os.fchown(fd, uid, gid)
         os.close(fd)
     mount("", top, "", MS_REMOUNT | MS_BIND | MS_RDONLY | FLAGS)

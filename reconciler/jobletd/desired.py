@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from joblet.manifest import JobManifest, Manifest, ResourceManifest, SecretManifest, key_of
+from jobletd.blobs.naming import check_contents
+from jobletd.blobs.store import BlobStore
 from jobletd.conditions import with_condition
 from jobletd.errors import DuplicateName, OwnershipConflict, WatcherTooSlow, WrongState
 from jobletd.executor import Executor, LogQuery, Running
@@ -43,8 +45,14 @@ class DesiredState:
     """What the host is asked to run. nudge: tells the reconciler that a job wants a look."""
 
     def __init__(
-        self, registry: Registry, executor: Executor, nudge: Callable[[JobName], None], resources: Resources
+        self,
+        registry: Registry,
+        executor: Executor,
+        nudge: Callable[[JobName], None],
+        resources: Resources,
+        blobs: BlobStore,
     ) -> None:
+        self._blobs = blobs
         self._registry = registry
         self._resources = resources
         self._executor = executor
@@ -105,6 +113,8 @@ class DesiredState:
             results: list[ApplyResult] = []
             saves: list[Save | SaveResource] = []
             for name, manifest in zip(names, manifests, strict=True):
+                if isinstance(manifest, JobManifest):
+                    check_contents(manifest, self._blobs, present=not dry_run)
                 result, save = self._plan(name, manifest, manifests, source, now_ns)
                 results.append(result)
                 if save is not None:

@@ -16,6 +16,7 @@ from joblet.manifest import (
     manifest_from_json,
     read_manifests,
 )
+from jobletd.blobs.store import BlobLimits, BlobStore
 from jobletd.desired import DesiredState
 from jobletd.errors import WrongState
 from jobletd.model import ApplyResult, Attempt, AttemptId, Event, JobName, JobView, Phase, ResourceView, Run, Source
@@ -140,7 +141,9 @@ class World:
         vault = Vault(key)
         self.resources = Resources(self.registry, {"Volume": self.volumes, "Secret": SecretController(vault)}, vault)
         self.reconciler = Reconciler(self.registry, self.executor, self.resources, max_concurrent=self.max_concurrent)
-        self.desired = DesiredState(self.registry, self.executor, self.reconciler.nudge, self.resources)
+        self.blobs = BlobStore(str(self.key_file.parent / "blobs"), BlobLimits(1 << 20, 1 << 21))
+        self.blobs.open()
+        self.desired = DesiredState(self.registry, self.executor, self.reconciler.nudge, self.resources, self.blobs)
         await self.executor.start()
         await self.resources.start()
         await self.reconciler.start()

@@ -159,6 +159,7 @@ class LocalExecutor:
             workspace=workspace,
             stop_signal=signal.Signals[request.manifest.spec.stop.signal],
             cgroup=self._hierarchy.plan(request.attempt_id, limits),
+            content_path=self._settings.content_path,
         )
         descriptors: list[int] = []
         try:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from joblet.cgroup import CgroupLimits, CgroupPlan, IoLimits
 from joblet.cgroup.hierarchy import readable_size
 from joblet.errors import JobletError
-from joblet.manifest import JobManifest, Limits, Network
+from joblet.manifest import FileSpec, JobManifest, Limits, Network
 from joblet.sandbox.seccomp import WITH_CAPABILITY, compile_default
 from jobletd.executor import AttemptRequest
 
@@ -85,8 +86,9 @@ def launch_spec(
     workspace: dict[str, Any],
     stop_signal: int,
     cgroup: CgroupPlan,
+    content_path: Callable[[str], str],
 ) -> dict[str, Any]:
-    """The launch spec, version 1."""
+    """The launch spec, version 1. content_path: where an uploaded content lies."""
     spec = request.manifest.spec
     name = request.manifest.metadata.name
     timeouts = [seconds for seconds in (spec.attempt_timeout_seconds, request.deadline_seconds) if seconds is not None]
@@ -108,7 +110,7 @@ def launch_spec(
         "network": "host" if spec.isolation.network is Network.HOST else "none",
         "rootfs": spec.isolation.rootfs,
         "workspace": workspace,
-        "files": [{"path": file.path, "mode": file.mode, "content": file.content} for file in spec.files],
+        "files": [launch_file(file, content_path) for file in spec.files],
         "secrets": list(request.secrets.files.items()),
         "tmp_bytes": min(TMP_BYTES, (spec.limits.memory_bytes or 2 * TMP_BYTES) // 2),
         "capabilities": list(spec.isolation.capabilities),
@@ -119,6 +121,15 @@ def launch_spec(
         "timeout_seconds": min(timeouts) if timeouts else None,
         "cgroup": dict(cgroup),
     }
+
+
+def launch_file(file: FileSpec, content_path: Callable[[str], str]) -> dict[str, Any]:
+    """One file of the workspace: its text, where its content lies on the host, or where it links to."""
+    if file.link is not None:
+        return {"path": file.path, "link": file.link}
+    if file.sha256 is not None:
+        return {"path": file.path, "mode": file.mode, "host_path": content_path(file.sha256), "size": file.size}
+    return {"path": file.path, "mode": file.mode, "content": file.content or ""}
 
 
 def seccomp_profile(capabilities: tuple[str, ...]) -> dict[str, str | bytes]:
