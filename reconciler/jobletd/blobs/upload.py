@@ -78,7 +78,11 @@ class Upload:
         """Everything has come: check the last one, make all durable, and give them their names. Raises UploadRefused, OSError."""
         self._end_one()
         for one in self._complete:
-            os.fsync(one.fd)
+            fd = os.open(one.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
         for one in self._complete:
             self._store.add(one.path, one.sha256, one.size)
             one.path = ""
@@ -108,4 +112,6 @@ class Upload:
             )
         self._arriving = None
         if one.fd >= 0:
+            os.close(one.fd)  # there may be thousands; they are made durable at the end, when that costs least
+            one.fd = -1
             self._complete.append(one)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,6 +74,16 @@ def test_what_was_uploaded_is_there_under_its_checksum(
     assert files(path) == sorted({f"sha256/{sha(data)}" for data in contents})
     assert all(Path(store.path(sha(data))).read_bytes() == data for data in contents)
     assert store.total_bytes == sum(map(len, set(contents))) == opened(path).total_bytes
+
+
+def test_thousands_need_no_more_descriptors_than_one(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+    try:
+        put(opened(tmp_path, total_bytes=1 << 20), *(str(number).encode() for number in range(300)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(files(tmp_path)) == 300
 
 
 def test_nobody_but_root_can_read_them(store: BlobStore) -> None:
