@@ -170,7 +170,7 @@ class Init:
         if self.main_pid == 0:
             os.close(self.gate)
             command.become_command(spec, doors, program, gate_read, errors_write)
-        for fd in (pidfd, errors_write, gate_read, *doors.cgroups, *doors.namespaces, *doors.standard):
+        for fd in (pidfd, errors_write, gate_read, *doors.cgroups, *doors.namespaces[1:], *doors.standard):
             os.close(fd)
         if cgroup_fd is not None:
             os.close(cgroup_fd)  # it would keep the removed cgroup in the kernel
@@ -183,8 +183,10 @@ class Init:
             self.deadline = now() + spec["timeout_seconds"]
         self.open_log()
         self.open_cgroup_files()
-        plan, root = plan_job(self.template, spec)
+        user_namespace = self.namespace_fds[0]
+        plan, root = plan_job(self.template, spec, user_namespace)
         execute(plan)
+        os.close(user_namespace)
         self.fill_workspace(f"{root}/work")
         if spec["script"] is not None:
             self.write_script(root)
@@ -228,8 +230,6 @@ class Init:
 
     def write_script(self, root: str) -> None:
         """The script, where the command can run but not change it."""
-        if not os.path.isdir(f"{root}/run/joblet"):
-            os.makedirs(f"{root}/run/joblet", 0o755, exist_ok=True)
         fd = os.open(f"{root}/run/joblet/script", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o555)
         write_all(fd, self.spec["script"].encode())
         os.fchmod(fd, 0o555)

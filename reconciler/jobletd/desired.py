@@ -31,6 +31,7 @@ from jobletd.model import (
     Source,
 )
 from jobletd.planning import new_run, open_runs, plan_apply, plan_stop, with_runs
+from jobletd.policy import NOTHING_SPECIAL, Policy
 from jobletd.registry import EventDraft, Item, Registry, Save, SaveResource, Subscription
 from jobletd.resource_planning import plan_resource
 from jobletd.resources import Resources
@@ -51,10 +52,12 @@ class DesiredState:
         nudge: Callable[[JobName], None],
         resources: Resources,
         blobs: BlobStore,
+        policy: Policy = NOTHING_SPECIAL,
     ) -> None:
         self._blobs = blobs
         self._registry = registry
         self._resources = resources
+        self._policy = policy
         self._executor = executor
         self._nudge = nudge
         self._lookup = Lookup(registry)
@@ -66,7 +69,10 @@ class DesiredState:
     # --- changing -----------------------------------------------------------------------------------------------------
 
     async def apply(self, manifests: Sequence[Manifest], source: Source, *, dry_run: bool = False) -> list[ApplyResult]:
-        """Make these manifests the desired state, all or none. Raises OwnershipConflict, DuplicateName, StoreError."""
+        """Make these manifests the desired state, all or none.
+
+        Raises NotAllowed, OwnershipConflict, DuplicateName, StoreError.
+        """
         return await self._whole(self._apply(manifests, source, dry_run))
 
     async def transfer(self, name: JobName, old: Source, new: Source) -> None:
@@ -108,6 +114,8 @@ class DesiredState:
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise DuplicateName(f"two manifests have the name {twice!r}", todo="names are unique on a host")
+        for manifest in manifests:
+            self._policy.check(manifest)
         async with self._registry.lock_all(names):
             now_ns = self._registry.clock.wall_ns()
             results: list[ApplyResult] = []

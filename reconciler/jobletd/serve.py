@@ -24,6 +24,7 @@ from jobletd.executor.local import LocalExecutor, LocalSettings
 from jobletd.host_features import HostFeatures, Place
 from jobletd.logging_setup import set_up_logging
 from jobletd.notify import sd_notify
+from jobletd.policy import Policy
 from jobletd.reconciler import Reconciler
 from jobletd.registry import Registry
 from jobletd.resources import Controller, Resources
@@ -75,6 +76,7 @@ class Daemon:
         self._clock = SystemClock()
         self._ended = asyncio.Event()
         self._broken = False
+        self._policy = Policy.of(config.isolation)
 
     async def run(self) -> int:
         """Start everything, wait for the signal, end everything in the opposite order."""
@@ -124,7 +126,7 @@ class Daemon:
         controllers["Secret"] = SecretController(vault)
         resources = Resources(registry, controllers, vault)
         self._reconciler = Reconciler(registry, executor, resources, max_concurrent=config.joblet.max_concurrent_jobs)
-        desired = DesiredState(registry, executor, self._reconciler.nudge, resources, blobs)
+        desired = DesiredState(registry, executor, self._reconciler.nudge, resources, blobs, self._policy)
         await executor.start()
         stack.push_async_callback(executor.close)
         await resources.start()
@@ -181,6 +183,9 @@ class Daemon:
             run_directory=config.run.directory,
             id_base=config.isolation.id_base,
             id_slots=config.isolation.id_slots,
+            policy=self._policy,
+            default_disk_bytes=config.isolation.default_disk_bytes,
+            memory_disk_bytes=config.isolation.memory_disk_bytes,
         )
 
     async def _start_spool(self, stack: AsyncExitStack, registry: Registry, desired: DesiredState) -> None:

@@ -26,6 +26,8 @@ DIRECTORIES = (
     ("state", 0o711),
     ("log", 0o750),
     ("run", 0o700),
+    ("seccomp", 0o700),
+    ("images", 0o700),  # files in it may belong to any user id, with any bits
 )
 DEFAULT_ROOT = "/opt/joblet"
 DEFAULT_CGROUP_BASE = "/sys/fs/cgroup/joblet.slice/joblet.service"
@@ -154,6 +156,13 @@ def server_config(root: str, setup: Setup, listen: str, server: KeyPair, ca: str
         "state": {"directory": f"{root}/state"},
         "logs": {"directory": f"{root}/log"},
         "run": {"directory": f"{root}/run"},
+        "isolation": {
+            "allowedCapabilities": [],
+            "allowHostNetwork": False,
+            "allowUnconfined": False,
+            "seccompProfiles": f"{root}/seccomp",
+            "rootfsImages": f"{root}/images",
+        },
         "security": {"serverCert": Block(server.certificate), "serverKey": Block(server.key), "caCert": Block(ca)},
     }
 

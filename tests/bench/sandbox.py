@@ -80,7 +80,7 @@ class Sandbox:
         self.count += 1
         attempt_id = AttemptId(f"bench-{os.getpid()}-{self.count}")
         directory = self.root / attempt_id
-        (directory / "work").mkdir(parents=True)
+        directory.mkdir()
         manifest = manifest_of(tuple(command))
         spec = launch_spec(
             AttemptRequest(attempt_id, "bench", self.count, manifest, None),
@@ -88,7 +88,9 @@ class Sandbox:
             log_path=f"{directory}/log",
             id_base=0x7000_0000,
             id_count=65536,
-            workspace={"type": "directory", "path": f"{directory}/work"},
+            workspace={"type": "tmpfs", "bytes": 32 << 20},
+            rootfs="host",
+            root_bytes=32 << 20,
             stop_signal=15,
             cgroup=self.hierarchy.plan(attempt_id, self.limits),
             content_path=lambda sha256: f"{directory}/{sha256}",

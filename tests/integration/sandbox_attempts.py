@@ -145,6 +145,12 @@ class Sandboxes:
             "id_count": 65536,
             "network": "none",
             "rootfs": "host",
+            "root_bytes": 64 << 20,
+            "etc": {
+                "passwd": "root:x:0:0:root:/work:/bin/sh\n",
+                "group": "root:x:0:\n",
+                "hosts": "127.0.0.1 localhost\n",
+            },
             "workspace": {"type": "directory", "path": f"{directory}/work"},
             "files": [],
             "tmp_bytes": 16 << 20,

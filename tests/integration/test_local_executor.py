@@ -263,7 +263,7 @@ def test_what_belongs_to_nobody_is_killed_and_freed() -> None:
             assert isinstance(await host.look(stray), NeverSubmitted)
             assert isinstance(await host.look(kept), Running)
             assert {path.name for path in place.cgroups()} == {f"job-{kept}"}
-            assert os.listdir(place.root / "state/work") == [kept]
+            assert os.listdir(place.root / "state/attempts") == [kept]
 
     play(scene)
 

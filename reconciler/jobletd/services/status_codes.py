@@ -18,6 +18,7 @@ from joblet.errors import JobletError
 from joblet.manifest import ManifestErrors
 from jobletd import errors
 from jobletd.blobs.store import UploadRefused
+from jobletd.policy import NotAllowed
 from jobletd.selectors import InvalidSelector
 from jobletd.services.requests import InvalidRequest
 from jobletd.store import StoreError
@@ -82,6 +83,8 @@ def details(error: JobletError) -> list[Message]:
         found.append(violation(error.field, error.what))
     if isinstance(error, InvalidSelector):
         found.append(violation("label_selector", error.what))
+    if isinstance(error, NotAllowed):
+        found.extend(violation(problem.path, problem.what) for problem in error.problems)
     if isinstance(error, errors.NoSuchJob):
         found.extend(
             error_details_pb2.ResourceInfo(resource_type="Job", resource_name=name, description="nearest name")

@@ -1,4 +1,4 @@
-"""From a manifest to the launch spec that launcher and init carry out: pure."""
+"""From a manifest to the launch spec that launcher and init carry out: pure, but for the files that a manifest names."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from joblet.cgroup import CgroupLimits, CgroupPlan, IoLimits
 from joblet.cgroup.hierarchy import readable_size
 from joblet.errors import JobletError
 from joblet.manifest import FileSpec, JobManifest, Limits, Network
-from joblet.sandbox.seccomp import WITH_CAPABILITY, compile_default
 from jobletd.executor import AttemptRequest
+from jobletd.executor.local.etc_files import etc_files, group_of, user_name
+from jobletd.executor.local.seccomp_choice import seccomp_of
 
 VERSION = 1
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -84,11 +85,17 @@ def launch_spec(
     id_base: int,
     id_count: int,
     workspace: dict[str, Any],
+    rootfs: str,
+    root_bytes: int,
     stop_signal: int,
     cgroup: CgroupPlan,
     content_path: Callable[[str], str],
 ) -> dict[str, Any]:
-    """The launch spec, version 1. content_path: where an uploaded content lies."""
+    """The launch spec, version 1.
+
+    rootfs: ``host`` or a directory. root_bytes: what the job may write to it. content_path: where an uploaded content
+    lies.
+    """
     spec = request.manifest.spec
     name = request.manifest.metadata.name
     timeouts = [seconds for seconds in (spec.attempt_timeout_seconds, request.deadline_seconds) if seconds is not None]
@@ -104,17 +111,19 @@ def launch_spec(
         "workdir": spec.workdir,
         "hostname": spec.isolation.hostname or name,
         "uid": spec.isolation.user,
-        "gid": spec.isolation.user,
+        "gid": group_of(spec.isolation),
         "id_base": id_base,
         "id_count": id_count,
         "network": "host" if spec.isolation.network is Network.HOST else "none",
-        "rootfs": spec.isolation.rootfs,
+        "rootfs": rootfs,
+        "root_bytes": root_bytes,
+        "etc": etc_files(spec.isolation, spec.isolation.hostname or name),
         "workspace": workspace,
         "files": [launch_file(file, content_path) for file in spec.files],
         "secrets": list(request.secrets.files.items()),
         "tmp_bytes": min(TMP_BYTES, (spec.limits.memory_bytes or 2 * TMP_BYTES) // 2),
         "capabilities": list(spec.isolation.capabilities),
-        "seccomp": seccomp_profile(spec.isolation.capabilities),
+        "seccomp": seccomp_of(spec.isolation),
         "rlimits": RLIMITS,
         "stop_signal": int(stop_signal),
         "grace_seconds": spec.stop.grace_seconds,
@@ -132,12 +141,6 @@ def launch_file(file: FileSpec, content_path: Callable[[str], str]) -> dict[str,
     return {"path": file.path, "mode": file.mode, "content": file.content or ""}
 
 
-def seccomp_profile(capabilities: tuple[str, ...]) -> dict[str, str | bytes]:
-    """The profile by its name, as the launcher has it; or its program, where a capability needs calls of its own."""
-    more = frozenset(capabilities) & WITH_CAPABILITY.keys()
-    return {"program": compile_default(more)} if more else {"name": "default"}
-
-
 def argv_of(manifest: JobManifest) -> list[str]:
     """The argv; a script is run by the interpreter it names, or by ``sh -eu``."""
     spec = manifest.spec
@@ -148,7 +151,7 @@ def argv_of(manifest: JobManifest) -> list[str]:
 
 def environment(request: AttemptRequest) -> dict[str, str]:
     """Built from nothing; the manifest's own variables win."""
-    user = "root" if request.manifest.spec.isolation.user == 0 else "nobody"
+    user = user_name(request.manifest.spec.isolation.user)
     return {
         "PATH": PATH,
         "HOME": "/work",
