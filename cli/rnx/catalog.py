@@ -39,6 +39,16 @@ KEEP = (
             ("remove", "volume:remove", "Remove volumes with all that is in them"),
         ),
     ),
+    Entry(
+        "secret",
+        "",
+        "Keep values that jobs get and nobody sees",
+        commands=(
+            ("create", "secret:create", "Keep a secret on the host"),
+            ("list", "secret:list_secrets", "List secrets with their keys and sizes"),
+            ("remove", "secret:remove", "Remove secrets"),
+        ),
+    ),
 )
 RUN = (
     Entry("run", "run:run", "Run a command as a job", own_arguments=True),

@@ -8,12 +8,11 @@ import re
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rnx.failures import InvalidRequest
+from rnx.uploads import LocalContent, look_at, of_directory
 
-MAX_MANIFEST_BYTES = 1 << 20
 FILENAME = "rnx-run.json"
 _SUFFIX_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _UNSUITABLE = re.compile(r"[^a-z0-9]+")
@@ -26,6 +25,7 @@ FLAGS = {
     "spec.env": "--env",
     "spec.workdir": "--workdir",
     "spec.files": "--upload",
+    "spec.secrets": "--secret",
     "spec.timeout": "--timeout",
     "spec.volumes": "--volume",
     "spec.limits.cpu": "--max-cpu",
@@ -54,18 +54,22 @@ class RunFlags:
     upload_directories: Sequence[str] = ()
     timeout: str | None = None
     volumes: Sequence[str] = ()
+    secrets: Sequence[str] = ()
 
 
-def compose(flags: RunFlags) -> bytes:
-    """The manifest. Raises InvalidRequest for what cannot be said in one."""
+def compose(flags: RunFlags) -> tuple[bytes, list[LocalContent]]:
+    """The manifest, and the contents that it names. Raises InvalidRequest for what cannot be said in one."""
     check_network(flags.network)
     spec: dict[str, Any] = {"command": list(flags.command)}
     if flags.env:
         spec["env"] = dict(pairs("--env", flags.env))
     if flags.workdir:
         spec["workdir"] = flags.workdir
-    if files := [*uploaded_files(flags.uploads), *uploaded_directories(flags.upload_directories)]:
+    files, contents = uploads_of(flags)
+    if files:
         spec["files"] = files
+    if flags.secrets:
+        spec["secrets"] = [secret_use(text) for text in flags.secrets]
     if flags.timeout:
         spec["timeout"] = flags.timeout
     if flags.volumes:
@@ -79,12 +83,7 @@ def compose(flags: RunFlags) -> bytes:
         metadata["labels"] = dict(pairs("--label", flags.labels))
     manifest = {"apiVersion": "joblet/v1", "kind": "Job", "metadata": metadata, "spec": spec}
     data = json.dumps(manifest).encode()
-    if len(data) > MAX_MANIFEST_BYTES:
-        raise InvalidRequest(
-            f"the uploads make {len(data)} bytes, and a job may carry {MAX_MANIFEST_BYTES}",
-            todo="put large files where the job can read them: on the host or in its rootfs",
-        )
-    return data
+    return data, contents
 
 
 def limits_of(flags: RunFlags) -> dict[str, Any]:
@@ -131,47 +130,33 @@ def volume_use(text: str) -> dict[str, Any]:
     return {**use, "readOnly": True} if rest[1:] == ["ro"] else use
 
 
-def uploaded_files(paths: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Each file under its own name."""
-    for path in paths:
-        if os.path.isdir(path):
-            raise InvalidRequest(f"--upload {path}: is a directory", todo=f"use --upload-dir {path}")
-        yield _file("--upload", path, os.path.basename(path))
+def secret_use(text: str) -> dict[str, str]:
+    """``NAME``, ``NAME/KEY``, either with ``:VARIABLE`` behind it."""
+    what, colon, variable = text.partition(":")
+    name, slash, key = what.partition("/")
+    if not name or (slash and not key) or (colon and not variable):
+        raise InvalidRequest(f"--secret {text}: a part is empty", todo="write NAME, NAME/KEY, NAME:VARIABLE")
+    use = {"name": name}
+    if key:
+        use["key"] = key
+    if variable:
+        use["env"] = variable
+    return use
 
 
-def uploaded_directories(paths: Sequence[str]) -> Iterator[dict[str, str]]:
-    """What is in each directory, under its path from there."""
-    for path in paths:
-        if not os.path.isdir(path):
-            raise InvalidRequest(f"--upload-dir {path}: there is no such directory", todo="check the path")
-        for directory, below, names in os.walk(path):
-            below.sort()
-            for name in sorted(names):
-                full = os.path.join(directory, name)
-                yield _file("--upload-dir", full, os.path.relpath(full, path).replace(os.sep, "/"))
-
-
-def _file(flag: str, path: str, name: str) -> dict[str, str]:
-    try:
-        if os.stat(path).st_size > MAX_MANIFEST_BYTES:
-            raise InvalidRequest(
-                f"{flag} {path}: is larger than {MAX_MANIFEST_BYTES} bytes, which a job may carry in all",
-                todo="put large files where the job can read them: on the host or in its rootfs",
-            )
-        content = Path(path).read_bytes()
-        executable = os.access(path, os.X_OK)
-    except OSError as error:
-        raise InvalidRequest(f"{flag} {path}: {error.strerror}", todo="check the path") from error
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise InvalidRequest(
-            f"{flag} {path}: is not text; binary files cannot be uploaded yet",
-            todo="put it where the job can read it, or encode it (base64) and decode it in the job",
-        )
-    return {"path": name, "mode": "0755" if executable else "0644", "content": text}
+def uploads_of(flags: RunFlags) -> tuple[list[dict[str, Any]], list[LocalContent]]:
+    """Each file under its own name, what is in each directory under its path from there; and their contents."""
+    files: list[dict[str, Any]] = []
+    contents: list[LocalContent] = []
+    for path in flags.uploads:
+        content = look_at(path, f"--upload {path}")
+        files.append(content.entry(os.path.basename(path)))
+        contents.append(content)
+    for path in flags.upload_directories:
+        entries, below = of_directory(path, f"--upload-dir {path}")
+        files += entries
+        contents += below
+    return files, contents
 
 
 def name_flags(text: str) -> str:

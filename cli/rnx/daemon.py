@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import grpc
 
 from joblet.api.channel import open_channel
-from joblet.api.v1 import job_pb2, job_pb2_grpc, node_pb2, node_pb2_grpc, resource_pb2, resource_pb2_grpc
+from joblet.api.v1 import (
+    file_pb2,
+    file_pb2_grpc,
+    job_pb2,
+    job_pb2_grpc,
+    node_pb2,
+    node_pb2_grpc,
+    resource_pb2,
+    resource_pb2_grpc,
+)
 from joblet.config import NodeConfig
 from rnx.call_errors import explain_failure
 
@@ -26,15 +35,35 @@ class Daemon:
         self._channel = open_channel(node)
         self._jobs: Any = cast(Any, job_pb2_grpc.JobServiceStub)(self._channel)
         self._resources: Any = cast(Any, resource_pb2_grpc.ResourceServiceStub)(self._channel)
+        self._files: Any = cast(Any, file_pb2_grpc.FileServiceStub)(self._channel)
         self._nodes: Any = cast(Any, node_pb2_grpc.NodeServiceStub)(self._channel)
 
     def close(self) -> None:
         self._channel.close()
 
-    def apply(self, manifest: bytes, *, filename: str, dry_run: bool = False) -> list[job_pb2.ApplyResult]:
-        request = job_pb2.ApplyRequest(manifest=manifest, filename=filename, dry_run=dry_run)
+    def apply(
+        self, manifest: bytes, *, filename: str, dry_run: bool = False, files: Sequence[dict[str, Any]] = ()
+    ) -> list[job_pb2.ApplyResult]:
+        """files: what each ``from`` in the manifests stands for, as in LocalFile."""
+        local = [job_pb2.LocalFile(**file) for file in files]
+        request = job_pb2.ApplyRequest(manifest=manifest, filename=filename, dry_run=dry_run, files=local)
         answer: job_pb2.ApplyResponse = self._call(self._jobs.Apply, request)
         return list(answer.results)
+
+    def find_missing(self, contents: Iterable[tuple[str, int]]) -> list[str]:
+        """Which of these contents (SHA-256, size) have to be uploaded."""
+        asked = [file_pb2.Content(sha256=sha256, size=size) for sha256, size in contents]
+        answer: file_pb2.FindMissingResponse = self._call(
+            self._files.FindMissing, file_pb2.FindMissingRequest(contents=asked)
+        )
+        return list(answer.sha256)
+
+    def upload(self, messages: Iterator[file_pb2.UploadRequest]) -> None:
+        """However long it takes."""
+        try:
+            self._files.Upload(messages)
+        except grpc.RpcError as error:
+            raise explain_failure(error, self.node) from error
 
     def trigger(self, name: str) -> str:
         """One more run of a job. Returns its id."""

@@ -105,6 +105,19 @@ class DirectorySection(Section):
     directory: AbsolutePath
 
 
+class UploadsSection(Section):
+    """Contents that clients send for jobs: the most of one, and of all together."""
+
+    max_file_bytes: Size = Field(default=1 << 30, alias="maxFileBytes")
+    max_total_bytes: Size = Field(default=10 << 30, alias="maxTotalBytes")
+
+
+class StateSection(DirectorySection):
+    """The durable state. key_file: the key that secrets are sealed under; ``secret.key`` in the directory if not set."""
+
+    key_file: AbsolutePath | None = Field(default=None, alias="keyFile")
+
+
 class IsolationSection(Section):
     """What manifests may ask for, nothing unless it stands here; and what every job gets.
 
@@ -134,10 +147,11 @@ class ServerConfig(Section):
     cgroup: CgroupSection = CgroupSection()
     logging: LoggingSection = LoggingSection()
     spool: SpoolSection
-    state: DirectorySection
+    state: StateSection
     logs: DirectorySection
     run: DirectorySection
     isolation: IsolationSection = IsolationSection()
+    uploads: UploadsSection = UploadsSection()
 
 
 def load_server_config(path: str | None, env: Mapping[str, str]) -> ServerConfig:

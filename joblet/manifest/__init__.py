@@ -10,6 +10,8 @@ from joblet.manifest.kinds import (
     RESOURCE_KINDS,
     Manifest,
     ResourceManifest,
+    SecretManifest,
+    SecretSpec,
     VolumeManifest,
     VolumeSpec,
     jobs_of,
@@ -28,12 +30,14 @@ from joblet.manifest.models import (
     Limits,
     Metadata,
     Retry,
+    SecretUse,
     Stop,
     VolumeMount,
 )
 from joblet.manifest.nearest import nearest
 from joblet.manifest.reader import read_manifests
 from joblet.manifest.schema import schema_of
+from joblet.manifest.secret_value import SealedValue, SecretValue
 from joblet.manifest.yaml_writer import to_yaml
 
 __all__ = [
@@ -59,7 +63,12 @@ __all__ = [
     "ResourceManifest",
     "Restart",
     "Retry",
+    "SealedValue",
     "Seccomp",
+    "SecretManifest",
+    "SecretSpec",
+    "SecretUse",
+    "SecretValue",
     "Stop",
     "UnknownField",
     "VolumeManifest",

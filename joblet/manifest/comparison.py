@@ -113,7 +113,7 @@ def _leaves(path: tuple[str, ...], value: Any) -> Iterator[tuple[str, Any]]:
             yield from _leaves((*path, key), item)
     elif path == ("spec", "files"):
         for file in value:
-            for key in ("content", "mode"):
+            for key in ("content", "from", "link", "mode", "sha256", "size"):
                 if key in file:
                     yield path_text((*path, file["path"], key)), file[key]
     else:

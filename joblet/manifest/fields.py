@@ -14,11 +14,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from joblet.manifest import names, quantities
+from joblet.manifest import names, quantities, secret_value
 from joblet.manifest.nearest import nearest
 from joblet.manifest.quantities import shown
 
-KINDS = ("Job", "Volume")
+KINDS = ("Job", "Secret", "Volume")
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,11 @@ Argument = Annotated[str, _text(names.check_argument, pattern=names.NO_NUL_PATTE
 Script = Annotated[str | None, _text(names.check_script, pattern=r"^[^\u0000]*[^\u0000\s][^\u0000]*$")]
 Text = Annotated[str, _text(_any_text)]
 FilePath = Annotated[str, _text(names.check_file_path, pattern=names.FILE_PATH_PATTERN)]
+OptionalText = Annotated[str | None, _text(_any_text)]
+LocalPath = Annotated[str | None, _text(names.check_local_path, pattern=names.LOCAL_PATH_PATTERN)]
+LinkTarget = Annotated[str | None, _text(names.check_link_target, pattern=names.LINK_TARGET_PATTERN)]
+Sha256 = Annotated[str | None, _text(names.check_sha256, pattern=names.SHA256_PATTERN)]
+FileSize = Annotated[int | None, _whole(0, quantities.MAX_BYTES)]
 FileMode = Annotated[
     int, Leaf(names.parse_mode, {"type": "string", "pattern": names.MODE_PATTERN}, lambda mode: f"{mode:04o}", "mode")
 ]
@@ -266,6 +271,28 @@ NetworkChoice = Annotated[Network, _choice(Network)]
 Flag = Annotated[bool, Leaf(_boolean, {"type": "boolean"}, kind="flag")]
 ApiVersion = Annotated[str, _exactly("joblet/v1")]
 Kind = Annotated[str, _kind("Job")]
+
+SecretKind = Annotated[str, _kind("Secret")]
+SecretKey = Annotated[str, _text(names.check_secret_key, pattern=names.SECRET_KEY_PATTERN)]
+OptionalSecretKey = Annotated[str | None, _text(names.check_secret_key, pattern=names.SECRET_KEY_PATTERN)]
+OptionalEnvName = Annotated[str | None, _text(names.check_env_name, pattern=names.ENV_NAME_PATTERN)]
+OptionalFilePath = Annotated[str | None, _text(names.check_file_path, pattern=names.FILE_PATH_PATTERN)]
+SecretText = Annotated[
+    secret_value.SecretValue,
+    Leaf(secret_value.parse_text, {"type": "string", "writeOnly": True}, lambda _: secret_value.MASK),
+]
+SecretBytes = Annotated[
+    secret_value.SecretValue,
+    Leaf(
+        secret_value.parse_base64,
+        {"type": "string", "contentEncoding": "base64", "writeOnly": True},
+        lambda _: secret_value.MASK,
+    ),
+]
+SealedText = Annotated[
+    secret_value.SealedValue,
+    Leaf(secret_value.parse_sealed, {"type": "string", "pattern": secret_value.SEALED_PATTERN}, str),
+]
 
 VolumeKind = Annotated[str, _kind("Volume")]
 VolumeTypeChoice = Annotated[VolumeType, _choice(VolumeType)]

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from joblet.manifest import fields as f
 from joblet.manifest.models import JobManifest, ManifestModel, Metadata
+from joblet.manifest.secret_value import MAX_ALL_BYTES, MAX_VALUES, SecretValue
 
 
 class VolumeSpec(ManifestModel):
@@ -34,9 +35,50 @@ class VolumeManifest(ManifestModel):
     spec: VolumeSpec = Field(description=str(VolumeSpec.__doc__))
 
 
-ResourceManifest = VolumeManifest
+class SecretSpec(ManifestModel):
+    """Values that jobs get and nobody sees: encrypted on the host's disk, masked wherever they could be shown."""
+
+    data: dict[f.SecretKey, f.SecretText] = Field(default={}, description="Values as text.")
+    data_base64: dict[f.SecretKey, f.SecretBytes] = Field(
+        default={}, alias="dataBase64", description="Values in base64, for what is no text."
+    )
+    sealed: dict[f.SecretKey, f.SealedText] = Field(
+        default={},
+        description="What is shown of values that the host has: size and keyed digest. Applied again, it keeps them.",
+    )
+
+    @property
+    def values(self) -> dict[str, SecretValue]:
+        """What was given, whatever its form."""
+        return {**self.data, **self.data_base64}
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> Self:
+        keys = [*self.data, *self.data_base64, *self.sealed]
+        if not keys:
+            raise ValueError("holds no value; give one below data or dataBase64")
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            raise ValueError(f"the key {twice} stands in more than one of data, dataBase64 and sealed")
+        if len(keys) > MAX_VALUES:
+            raise ValueError(f"has {len(keys)} keys, at most {MAX_VALUES} are allowed")
+        if sum(map(len, self.values.values())) > MAX_ALL_BYTES:
+            raise ValueError(f"holds more than {MAX_ALL_BYTES} bytes in all")
+        return self
+
+
+class SecretManifest(ManifestModel):
+    """One YAML document that declares one secret."""
+
+    api_version: f.ApiVersion = Field(alias="apiVersion", description="The version of this form: joblet/v1.")
+    kind: f.SecretKind = Field(description="What is declared: Secret.")
+    metadata: Metadata = Field(description=str(Metadata.__doc__))
+    spec: SecretSpec = Field(description=str(SecretSpec.__doc__))
+
+
+ResourceManifest = SecretManifest | VolumeManifest
 Manifest = JobManifest | ResourceManifest
-MODELS: Mapping[str, type[JobManifest] | type[ResourceManifest]] = {"Job": JobManifest, "Volume": VolumeManifest}
+Model = type[JobManifest] | type[SecretManifest] | type[VolumeManifest]
+MODELS: Mapping[str, Model] = {"Job": JobManifest, "Secret": SecretManifest, "Volume": VolumeManifest}
 RESOURCE_KINDS = tuple(kind for kind in MODELS if kind != "Job")
 
 
@@ -52,6 +94,7 @@ def key(kind: str, name: str) -> str:
 def references(job: JobManifest) -> Iterator[str]:
     """The keys of all that a job uses."""
     yield from (key("Volume", volume.name) for volume in job.spec.volumes)
+    yield from dict.fromkeys(key("Secret", secret.name) for secret in job.spec.secrets)
 
 
 def jobs_of(manifests: Iterable[Manifest]) -> tuple[JobManifest, ...]:
@@ -59,10 +102,16 @@ def jobs_of(manifests: Iterable[Manifest]) -> tuple[JobManifest, ...]:
     return tuple(manifest for manifest in manifests if isinstance(manifest, JobManifest))
 
 
-def model_of(value: object) -> type[JobManifest] | type[ResourceManifest]:
+def model_of(value: object) -> Model:
     """The model that a raw document asks for by its ``kind``; Job if it names none that exists, whose check says so."""
     kind = value.get("kind") if isinstance(value, dict) else None
     return MODELS.get(kind, JobManifest) if isinstance(kind, str) else JobManifest
+
+
+def may_hold_secrets(value: object) -> bool:
+    """Whether what stands below ``spec`` of a raw document must not be shown: it is a Secret, or may be meant to be one."""
+    kind = value.get("kind") if isinstance(value, dict) else None
+    return kind is not None and (kind == "Secret" or not (isinstance(kind, str) and kind in MODELS))
 
 
 def resource_from_json(text: str) -> ResourceManifest:

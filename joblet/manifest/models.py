@@ -41,11 +41,19 @@ class Metadata(ManifestModel):
 
 
 class FileSpec(ManifestModel):
-    """A file written into the workspace before each attempt starts."""
+    """A file in the workspace, put there before each attempt starts. One of content, from, sha256 and link says what it is."""
 
     path: f.FilePath = Field(description="Where, relative to /work. Directories on the way are made.")
     mode: f.FileMode = Field(default=0o644, description="Permissions, in octal and in quotes.")
-    content: f.Text = Field(description="What stands in it.")
+    content: f.OptionalText = Field(default=None, description="What stands in it.")
+    source: f.LocalPath = Field(
+        default=None,
+        alias="from",
+        description="A file beside the manifest, or below, which `rnx apply` uploads; its mode counts if none is given.",
+    )
+    sha256: f.Sha256 = Field(default=None, description="Its content by SHA-256, uploaded before.")
+    size: f.FileSize = Field(default=None, description="The size of that content in bytes.")
+    link: f.LinkTarget = Field(default=None, description="It is a symbolic link to that path within the workspace.")
 
 
 class VolumeMount(ManifestModel):
@@ -54,6 +62,19 @@ class VolumeMount(ManifestModel):
     name: f.Name = Field(description="The volume's name, as in its own manifest.")
     path: f.MountPath = Field(description="Where the job sees it.")
     read_only: f.Flag = Field(default=False, alias="readOnly", description="true: the job cannot write to it.")
+
+
+class SecretUse(ManifestModel):
+    """A secret that the job gets: as an environment variable, or as files below /run/secrets that only its user can read."""
+
+    name: f.Name = Field(description="The secret's name, as in its own manifest.")
+    key: f.OptionalSecretKey = Field(
+        default=None, description="Which of its values. Default: its only one for env and path, else all of them."
+    )
+    env: f.OptionalEnvName = Field(default=None, description="The environment variable that gets it. Default: files.")
+    path: f.OptionalFilePath = Field(
+        default=None, description="The file that gets it, relative to /run/secrets. Default: name/key."
+    )
 
 
 class IoLimits(ManifestModel):
@@ -204,6 +225,9 @@ class JobSpec(ManifestModel):
     volumes: Annotated[tuple[VolumeMount, ...], ListInput] = Field(
         default=(), description="Volumes it uses; each is declared by a manifest of kind Volume.", max_length=16
     )
+    secrets: Annotated[tuple[SecretUse, ...], ListInput] = Field(
+        default=(), description="Secrets it gets; each is declared by a manifest of kind Secret.", max_length=32
+    )
     history: History = Field(default=History(), description=str(History.__doc__))
     suspend: f.Flag = Field(default=False, description="true: the job is kept but does not run; what runs is stopped.")
 
@@ -216,6 +240,12 @@ class JobSpec(ManifestModel):
     @classmethod
     def _sorted_volumes(cls, volumes: tuple[VolumeMount, ...]) -> tuple[VolumeMount, ...]:
         return tuple(sorted(volumes, key=lambda volume: volume.path))
+
+    @field_validator("secrets", mode="after")
+    @classmethod
+    def _sorted_secrets(cls, secrets: tuple[SecretUse, ...]) -> tuple[SecretUse, ...]:
+        order = {secret: (secret.name, secret.key or "", secret.env or "", secret.path or "") for secret in secrets}
+        return tuple(sorted(order, key=lambda secret: order[secret]))
 
     @model_validator(mode="wrap")
     @classmethod

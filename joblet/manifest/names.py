@@ -16,12 +16,16 @@ HOSTNAME_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9.]{0,62}[A-Za-z0-9])?$"
 ENV_NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,254}$"
 LABEL_KEY_PATTERN = r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
+SECRET_KEY_PATTERN = r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,253}$"  # noqa: S105  a pattern
 MODE_PATTERN = r"^0?[0-7]{3}$"
 FILE_PATH_PATTERN = r"^(?!/)(?!.*//)(?!(.*/)?\.{1,2}(/|$))[^\u0000]*[^/\u0000]$"
 MOUNT_PATH_PATTERN = (
     r"^/(?!(proc|sys|dev|etc|usr|bin|sbin|lib|lib32|lib64|libx32|run/joblet|run/secrets)(/|$))(?!.*//)"
     r"(?!(.*/)\.{1,2}(/|$))[^\u0000]+$"
 )
+LOCAL_PATH_PATTERN = r"^(?!/)(\./)?(?!.*//)(?!(.*/)?\.{1,2}(/|$))[^\u0000]*[^/\u0000]$"
+LINK_TARGET_PATTERN = r"^(?!/)[^\u0000]+$"
+SHA256_PATTERN = r"^[0-9a-f]{64}$"
 FURNISHED = ("proc", "sys", "dev", "etc", "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 ABSOLUTE_PATH_PATTERN = r"^/(?!.*//)(?!(.*/)\.{1,2}(/|$))[^\u0000]*$"
 NO_NUL_PATTERN = r"^[^\u0000]*$"
@@ -54,6 +58,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 _NAME, _HOSTNAME, _ENV = _compiled(NAME_PATTERN), _compiled(HOSTNAME_PATTERN), _compiled(ENV_NAME_PATTERN)
 _LABEL_KEY, _LABEL_VALUE = _compiled(LABEL_KEY_PATTERN), _compiled(LABEL_VALUE_PATTERN)
 _MODE = _compiled(MODE_PATTERN)
+_SHA256 = _compiled(SHA256_PATTERN)
+_SECRET_KEY = _compiled(SECRET_KEY_PATTERN)
 
 
 def _text(value: object, what: str) -> str:
@@ -86,6 +92,14 @@ def check_env_name(value: object) -> str:
     text = _text(value, "the name of an environment variable")
     if not _ENV.match(text):
         raise ValueError(f"{shown(text)} is not the name of an environment variable (use letters, digits and _)")
+    return text
+
+
+def check_secret_key(value: object) -> str:
+    """The key of one of a secret's values, which may be the name of a file."""
+    text = _text(value, "a secret's key")
+    if not _SECRET_KEY.match(text):
+        raise ValueError(f"{shown(text)} is not a secret's key (use 1 to 253 letters, digits, -, _ and .)")
     return text
 
 
@@ -187,6 +201,30 @@ def check_file_path(value: object) -> str:
     if text.startswith("/"):
         raise ValueError(f"{shown(text)} is absolute; write it relative to /work")
     return _checked_parts(text, text)
+
+
+def check_local_path(value: object) -> str:
+    """A file beside the manifest, or below: relative, without ``..``. A leading ``./`` means nothing."""
+    text = _text(value, "a path")
+    if text.startswith("/"):
+        raise ValueError(f"{shown(text)} is absolute; write it relative to the manifest's directory")
+    return _checked_parts(text.removeprefix("./"), text)
+
+
+def check_link_target(value: object) -> str:
+    """Where a link leads to: relative, since it must stay below the workspace."""
+    text = _text(value, "a link's target")
+    if not text or text.startswith("/") or "\0" in text or len(text.encode()) > MAX_PATH_BYTES:
+        raise ValueError(f"{shown(text)} is no target of a link (use a relative path)")
+    return text
+
+
+def check_sha256(value: object) -> str:
+    """A SHA-256 in lower-case hex."""
+    text = _text(value, "a SHA-256")
+    if not _SHA256.match(text):
+        raise ValueError(f"{shown(text)} is not a SHA-256 (64 digits 0-9 and a-f)")
+    return text
 
 
 def _checked_parts(path: str, given: str) -> str:

@@ -11,11 +11,12 @@ from pydantic import BaseModel, ValidationError
 from joblet.manifest.document import Document, Fault, Path, Place, path_text
 from joblet.manifest.errors import ManifestError, ManifestErrors
 from joblet.manifest.json_reader import read_json
-from joblet.manifest.kinds import Manifest, key_of, model_of
+from joblet.manifest.kinds import MODELS, Manifest, key_of, may_hold_secrets, model_of
 from joblet.manifest.models import JobManifest
 from joblet.manifest.nearest import nearest
 from joblet.manifest.quantities import shown
 from joblet.manifest.rules import cross_field_problems
+from joblet.manifest.secret_value import MASK
 from joblet.manifest.yaml_reader import read_yaml
 
 MAX_FILE_BYTES = 64 << 20
@@ -26,6 +27,8 @@ MAX_ERRORS = 1000
 _UNPRINTABLE = re.compile(
     "\r(?!\n)|[^\t\n\r\\x20-\\x7e\u00a0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
+_KIND = re.compile(r"""\bkind["']?[ \t]*:[ \t]*["']?([A-Za-z]+)""")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|&\S+')
 
 
 def read_manifests(data: bytes, *, filename: str) -> tuple[Manifest, ...]:
@@ -41,7 +44,10 @@ def read_manifests(data: bytes, *, filename: str) -> tuple[Manifest, ...]:
     errors: list[ManifestError] = []
     manifests: list[Manifest] = []
     names: dict[str, Place] = {}
+    masked = _names_secrets(text)
     for document in _documents(text, filename):
+        if masked:
+            document.faults = [_without_quotes(fault) for fault in document.faults]
         manifest, faults = _manifest(document)
         if manifest is not None:
             place = document.entry(("metadata", "name")).value
@@ -91,6 +97,26 @@ def _documents(text: str, filename: str) -> Iterable[Document]:
     return read_yaml(text)
 
 
+def _names_secrets(text: str) -> bool:
+    """Whether some document of a file is a Secret, or of a kind that does not exist and may be meant to be one."""
+    return any(kind == "Secret" or kind not in MODELS for kind in _KIND.findall(text))
+
+
+def _without_quotes(fault: Fault) -> Fault:
+    """What YAML or JSON itself finds wrong, without the text it was found in: in a wrong form a value may look like a tag."""
+    return Fault(fault.place, fault.path, _QUOTED.sub(f'"{MASK}"', fault.message))
+
+
+def _masked(kind: str, fault: Fault, document: Document) -> Fault:
+    """A fault below the spec of what is, or may be meant to be, a Secret: without what was found there."""
+    message = fault.message
+    if kind in ("model_type", "dict_type"):
+        message = "is not a mapping (keys with values)"
+    elif kind in ("value_error", "rule") and model_of(document.value) is JobManifest:
+        message = "is not allowed here (what was found is not shown, since the kind is not known)"
+    return Fault(fault.place, fault.path, message)
+
+
 def _error(filename: str, number: int, fault: Fault) -> ManifestError:
     return ManifestError(filename, fault.place.line, fault.place.column, number, path_text(fault.path), fault.message)
 
@@ -116,14 +142,18 @@ def _manifest(document: Document) -> tuple[Manifest | None, list[Fault]]:
 
 def _faults(document: Document, error: ValidationError) -> Iterator[Fault]:
     seen: set[tuple[Path, str]] = set()
+    masked = may_hold_secrets(document.value)
     for detail in error.errors(include_url=False, include_input=False)[:MAX_ERRORS]:
         if detail["type"] == "too_short" and _value_at(document.value, detail["loc"]):
             continue  # it has items, and what is wrong with them is told
         fault = _fault(document, detail["type"], detail["loc"], detail.get("ctx", {}))
+        if masked and fault.path[:1] == ("spec",):
+            fault = _masked(detail["type"], fault, document)
         seen.add((fault.path, fault.message))
         yield fault
     value = document.value
-    spec = value.get("spec") if isinstance(value, dict) and model_of(value) is JobManifest else None
+    is_job = isinstance(value, dict) and model_of(value) is JobManifest and not masked
+    spec = value.get("spec") if is_job and isinstance(value, dict) else None
     for problem in cross_field_problems(spec) if isinstance(spec, dict) else ():
         path: Path = ("spec", *problem.path)
         if (path, problem.message) not in seen:

@@ -91,6 +91,8 @@ def _files(spec: Mapping[str, object]) -> Iterator[Problem]:
     paths: dict[str, int] = {}
     for position, file in enumerate(files):
         path = file.get("path") if isinstance(file, Mapping) else None
+        if isinstance(file, Mapping):
+            yield from _file(position, file)
         if not isinstance(path, str):
             continue
         if path in paths:
@@ -139,6 +141,53 @@ def _nested(one: str, other: str) -> bool:
     return one.startswith(f"{other}/") or other.startswith(f"{one}/")
 
 
+_WAYS = ("content", "from", "sha256", "link")
+
+
+def _file(position: int, file: Mapping[str, object]) -> Iterator[Problem]:
+    given = [way for way in _WAYS if way in file]
+    if len(given) != 1:
+        what = f"has {' and '.join(given)}" if given else "has no content"
+        yield Problem(("files", position), f"{what}; exactly one of {', '.join(_WAYS)} is allowed")
+    elif ("size" in file) != (given == ["sha256"]):
+        yield Problem(("files", position), "sha256 and size go together")
+    path, link = file.get("path"), file.get("link")
+    if link is not None and "mode" in file:
+        yield Problem(("files", position, "mode"), "a link has no mode of its own")
+    if isinstance(path, str) and isinstance(link, str) and leads_out(path, link):
+        yield Problem(("files", position, "link"), f"{shown(link)} leads out of the workspace")
+
+
+def leads_out(path: str, target: str) -> bool:
+    """Whether a link at ``path``, relative to a directory, leads out of that directory on its way to ``target``."""
+    depth = path.count("/")
+    for part in target.split("/"):
+        depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
+        if depth < 0:
+            return True
+    return target.startswith("/")
+
+
+def _secrets(spec: Mapping[str, object]) -> Iterator[Problem]:
+    secrets, env = spec.get("secrets"), spec.get("env")
+    if not isinstance(secrets, (list, tuple)):
+        return
+    taken: set[tuple[str, str]] = {("env", name) for name in env} if isinstance(env, Mapping) else set()
+    for position, secret in enumerate(secrets):
+        if not isinstance(secret, Mapping):
+            continue
+        if "env" in secret and "path" in secret:
+            yield Problem(("secrets", position, "path"), "env is given too; write two items for a variable and a file")
+        for field in ("env", "path"):
+            name = secret.get(field)
+            if not isinstance(name, str):
+                continue
+            if (field, name) in taken:
+                where = "in spec.env or another secret" if field == "env" else "in another secret"
+                yield Problem(("secrets", position, field), f"{shown(name)} is given {where} too")
+            taken.add((field, name))
+
+
 def _seconds(value: object) -> float | None:
     try:
         return parse_duration(value)
@@ -153,4 +202,5 @@ _RULES: tuple[Callable[[Mapping[str, object]], Iterator[Problem]], ...] = (
     _repeated,
     _files,
     _volumes,
+    _secrets,
 )

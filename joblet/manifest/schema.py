@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 
 from joblet.manifest.fields import Leaf
 from joblet.manifest.kinds import MODELS
-from joblet.manifest.models import JobSpec, Retry
+from joblet.manifest.models import FileSpec, JobSpec, Retry
 from joblet.manifest.reader import model_in
 
 # Rules across fields, as far as JSON Schema can say them; joblet.manifest.rules has them all.
@@ -28,6 +28,15 @@ _RULES: dict[type[BaseModel], dict[str, Any]] = {
             "required": ["retry"],
         },
         "then": {"properties": {"restart": {"const": "Never"}}},
+    },
+    FileSpec: {
+        "oneOf": [
+            {"required": ["content"]},
+            {"required": ["from"]},
+            {"required": ["sha256"]},
+            {"required": ["link"]},
+        ],
+        "dependentRequired": {"sha256": ["size"], "size": ["sha256"]},
     },
     Retry: {"properties": {"onExitCodes": {"uniqueItems": True}, "neverOnExitCodes": {"uniqueItems": True}}},
 }

@@ -21,6 +21,7 @@ from joblet.sandbox import command, exit_record, syscalls
 from joblet.sandbox.capabilities import mask_of
 from joblet.sandbox.log_writer import CHUNK_BYTES, LogWriter
 from joblet.sandbox.mounts import execute, plan_job, plan_spare
+from joblet.sandbox.workspace_files import fill, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -203,6 +204,10 @@ class Init:
         if "volumes" in spec:
             self.mount_volumes(root, user_namespace)
         os.close(user_namespace)
+        if spec["secrets"]:
+            from joblet.sandbox.secret_files import place  # only jobs with secrets pay for it
+
+            place(root, spec["secrets"], spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"])
         for fd in self.given:
             os.close(fd)
         os.chdir(root)
@@ -235,19 +240,7 @@ class Init:
         os.chown(work, uid, gid)
         if self.spec["workspace"]["type"] == "loop" and os.path.isdir(f"{work}/lost+found"):
             os.rmdir(f"{work}/lost+found")
-        for file in self.spec["files"]:
-            directory = work
-            for part in file["path"].split("/")[:-1]:
-                directory += f"/{part}"
-                if not os.path.isdir(directory):
-                    os.mkdir(directory, 0o755)
-                    os.chown(directory, uid, gid)
-            path = f"{work}/{file['path']}"
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            write_all(fd, file["content"].encode())
-            os.fchown(fd, uid, gid)
-            os.fchmod(fd, file["mode"])
-            os.close(fd)
+        fill(work, self.spec["files"], uid, gid)
 
     def write_script(self, root: str) -> None:
         """The script, where the command can run but not change it."""
@@ -271,6 +264,8 @@ class Init:
     def release_command(self) -> None:
         """Put on record that it may run, drop our rights, let it go."""
         self.write_state()
+        for name in ("secrets", "env"):  # the command has its own
+            self.spec.pop(name)
         syscalls.capset(KEPT_CAPABILITIES, 0)
         try:
             os.write(self.gate, command.GO)
@@ -497,9 +492,3 @@ def oom_kills(text: bytes) -> int:
 def unpacked(fds: bytes) -> list[int]:
     """The descriptors of an SCM_RIGHTS message."""
     return [int.from_bytes(fds[at : at + 4], sys.byteorder) for at in range(0, len(fds) - len(fds) % 4, 4)]
-
-
-def write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]

@@ -107,6 +107,7 @@ class Launcher:
             for fd in given:
                 os.close(fd)
             self.answer(answer, fds)
+            del message, spec  # nothing of a job is in the memory that the next one begins with
 
     def make_spare(self) -> None:
         try:

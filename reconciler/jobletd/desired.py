@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from joblet.manifest import JobManifest, Manifest, ResourceManifest, key_of
+from joblet.manifest import JobManifest, Manifest, ResourceManifest, SecretManifest, key_of
+from jobletd.blobs.naming import check_contents
+from jobletd.blobs.store import BlobStore
 from jobletd.conditions import with_condition
 from jobletd.errors import DuplicateName, OwnershipConflict, WatcherTooSlow, WrongState
 from jobletd.executor import Executor, LogQuery, Running
@@ -49,8 +51,10 @@ class DesiredState:
         executor: Executor,
         nudge: Callable[[JobName], None],
         resources: Resources,
+        blobs: BlobStore,
         policy: Policy = NOTHING_SPECIAL,
     ) -> None:
+        self._blobs = blobs
         self._registry = registry
         self._resources = resources
         self._policy = policy
@@ -117,6 +121,8 @@ class DesiredState:
             results: list[ApplyResult] = []
             saves: list[Save | SaveResource] = []
             for name, manifest in zip(names, manifests, strict=True):
+                if isinstance(manifest, JobManifest):
+                    check_contents(manifest, self._blobs, present=not dry_run)
                 result, save = self._plan(name, manifest, manifests, source, now_ns)
                 results.append(result)
                 if save is not None:
@@ -140,6 +146,10 @@ class DesiredState:
         present = self._registry.resources.get(name)
         if present is not None and not present.deleting:
             check_owner(present, source)
+        kept = None if present is None or present.deleting else present
+        declared = manifest
+        if isinstance(declared, SecretManifest):  # from here on nothing knows its values but ``declared``
+            manifest = self._resources.vault.redacted(declared, kept)
         others = {
             key: view.manifest for key, view in self._registry.resources.items() if view.manifest.kind == manifest.kind
         }
@@ -152,7 +162,10 @@ class DesiredState:
         self._resources.controllers[manifest.kind].check(
             present.manifest if present else None, manifest, others.values()
         )
-        return plan_resource(present, manifest, source, now_ns)
+        result, save = plan_resource(present, manifest, source, now_ns)
+        if save is not None and isinstance(declared, SecretManifest):
+            save = replace(save, view=self._resources.vault.sealed(save.view, declared, kept))
+        return result, save
 
     def _look_at(self, name: JobName) -> None:
         if "/" in name:

@@ -229,7 +229,7 @@ class JobView:
 
 @dataclass(frozen=True, slots=True)
 class ResourceView:
-    """Anything but a job, with its status."""
+    """Anything but a job, with its status. secret: what its manifest may not show, sealed."""
 
     uid: str
     manifest: ResourceManifest
@@ -239,6 +239,7 @@ class ResourceView:
     updated_ns: int
     deleting: bool = False
     conditions: tuple[Condition, ...] = ()
+    secret: bytes | None = field(default=None, repr=False)
 
     @property
     def name(self) -> JobName:

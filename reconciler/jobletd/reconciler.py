@@ -234,11 +234,16 @@ class Reconciler:
     async def _submit(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
         deadline = deadline_ns(run)
         left = None if deadline is None else max((deadline - self._now()) / SECOND_NS, 0.001)
-        await self._executor.submit(
-            AttemptRequest(
-                attempt.id, run.id, attempt.number, run.manifest, left, self._resources.used_by(run.manifest)
-            )
+        request = AttemptRequest(
+            attempt.id,
+            run.id,
+            attempt.number,
+            run.manifest,
+            left,
+            self._resources.used_by(run.manifest),
+            self._resources.secrets_for(run.manifest),
         )
+        await self._executor.submit(request)
         return await self._tend(view, run, attempt)
 
     async def _tend(self, view: JobView, run: Run, attempt: Attempt) -> float | None:

@@ -103,6 +103,10 @@ class Registry:
         """Call back in the event loop after each change; None: the job is gone."""
         self._callbacks.append(callback)
 
+    def anything_sealed(self) -> bool:
+        """Whether there is something that only the host's key opens."""
+        return any(view.secret is not None for view in self.resources.values())
+
     def lock(self, name: JobName) -> asyncio.Lock:
         lock = self._locks.get(name)
         if lock is None:

@@ -16,9 +16,12 @@ from joblet.errors import JobletError
 from joblet.manifest import JobManifest, ResourceManifest, references
 from jobletd.conditions import with_condition
 from jobletd.errors import WrongState
+from jobletd.executor import GivenSecrets
 from jobletd.model import JobName, ResourceView
 from jobletd.planning import open_runs
 from jobletd.registry import EventDraft, Registry, SaveResource
+from jobletd.secrets.giving import given_secrets, missing_value
+from jobletd.secrets.vault import Vault
 from jobletd.work_queue import WorkQueue
 
 READY = "Ready"
@@ -46,9 +49,10 @@ class Controller(Protocol):
 class Resources:
     """The controllers at work."""
 
-    def __init__(self, registry: Registry, controllers: Mapping[str, Controller]) -> None:
+    def __init__(self, registry: Registry, controllers: Mapping[str, Controller], vault: Vault) -> None:
         """controllers: by kind."""
         self._registry = registry
+        self.vault = vault
         self.controllers = controllers
         self._nudge: Callable[[JobName], None] = _nobody
         self._queue: WorkQueue[JobName] = WorkQueue()
@@ -91,7 +95,7 @@ class Resources:
             if name not in self._ready:
                 why = next((one.message for one in view.conditions if one.type == READY), "")
                 return f"{name} is not ready{f': {why}' if why else ''}"
-        return ""
+        return missing_value(job, self._registry.resources)
 
     def used_by(self, job: JobManifest) -> tuple[ResourceManifest, ...]:
         """The manifests of all that a job uses. Raises WrongState for what went away meanwhile."""
@@ -99,6 +103,10 @@ class Resources:
         if None in views:
             raise WrongState("what it uses is not there any more", todo=self.waits_for(job))
         return tuple(view.manifest for view in views if view is not None)
+
+    def secrets_for(self, job: JobManifest) -> GivenSecrets:
+        """The values that a job gets. Raises JobletError for what went away meanwhile."""
+        return given_secrets(job, self._registry.resources, self.vault)
 
     def users(self, name: JobName) -> list[JobName]:
         """The jobs with a run under way that uses it."""

@@ -17,6 +17,8 @@ from joblet.clock import SystemClock
 from joblet.config.server import ServerConfig, load_server_config
 from joblet.errors import JobletError
 from joblet.pki import CertificateError, check_certificate, load_certificate
+from jobletd.blobs.collector import BlobCollector
+from jobletd.blobs.store import BlobLimits, BlobStore
 from jobletd.desired import DesiredState
 from jobletd.executor.local import LocalExecutor, LocalSettings
 from jobletd.executor.local.volumes import Volumes
@@ -28,7 +30,11 @@ from jobletd.reconciler import Reconciler
 from jobletd.registry import Registry
 from jobletd.resources import Controller, Resources
 from jobletd.retention import Retention
+from jobletd.secrets.controller import SecretController
+from jobletd.secrets.host_key import HostKey
+from jobletd.secrets.vault import Vault
 from jobletd.services.access import AccessControl
+from jobletd.services.files import FileService
 from jobletd.services.jobs import JobService
 from jobletd.services.node import NodeFacts, NodeService
 from jobletd.services.resources import ResourceService
@@ -109,13 +115,22 @@ class Daemon:
         executor = LocalExecutor.on_this_host(
             self._local_settings(), cgroup_base=config.cgroup.base_dir, clock=self._clock, providers=[volumes]
         )
+        uploads = config.uploads
+        blobs = BlobStore(
+            f"{config.state.directory}/blobs", BlobLimits(uploads.max_file_bytes, uploads.max_total_bytes)
+        )
+        blobs.open()
         registry = Registry(store, self._clock)
         await registry.load()
         volumes.start(registry.resources)
         stack.callback(volumes.close)
-        resources = Resources(registry, controllers)
+        key_file = config.state.key_file or f"{config.state.directory}/secret.key"
+        host_key = HostKey(key_file, self._env, anything_sealed=registry.anything_sealed)
+        vault = Vault(host_key)
+        controllers["Secret"] = SecretController(vault)
+        resources = Resources(registry, controllers, vault)
         self._reconciler = Reconciler(registry, executor, resources, max_concurrent=config.joblet.max_concurrent_jobs)
-        desired = DesiredState(registry, executor, self._reconciler.nudge, resources, self._policy)
+        desired = DesiredState(registry, executor, self._reconciler.nudge, resources, blobs, self._policy)
         await executor.start()
         stack.push_async_callback(executor.close)
         await resources.start()
@@ -124,9 +139,10 @@ class Daemon:
         self._background(stack, "reconciler", self._reconciler.run())
         self._background(stack, "resources", resources.run())
         self._background(stack, "retention", Retention(store, executor, self._clock).run())
+        self._background(stack, "blobs", BlobCollector(blobs, registry, self._clock).run())
         stack.push_async_callback(self._shut_down_jobs)
         await self._start_spool(stack, registry, desired)
-        port = await self._start_api(stack, front, registry, desired, executor)
+        port = await self._start_api(stack, front, registry, desired, executor, blobs)
         log.info(
             "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=executor.cgroup_mode
         )
@@ -212,6 +228,7 @@ class Daemon:
         registry: Registry,
         desired: DesiredState,
         executor: LocalExecutor,
+        blobs: BlobStore,
     ) -> int:
         config = self._config
         facts = NodeFacts(
@@ -229,7 +246,9 @@ class Daemon:
             certificate_expires_ns=lambda: self._certificate_expires_ns,
             probe=lambda: HostFeatures.probe(here),
         )
-        server = ApiServer(access, JobService(desired), node, ResourceService(desired), self._socket_path)
+        server = ApiServer(
+            access, JobService(desired), node, ResourceService(desired), FileService(blobs), self._socket_path
+        )
         await server.start()
         stack.push_async_callback(server.stop)
         try:

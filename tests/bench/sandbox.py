@@ -93,6 +93,7 @@ class Sandbox:
             root_bytes=32 << 20,
             stop_signal=15,
             cgroup=self.hierarchy.plan(attempt_id, self.limits),
+            content_path=lambda sha256: f"{directory}/{sha256}",
         )
         self._send(spec)
         data, fds, _, _ = socket.recv_fds(self.socket, 8192, 2)

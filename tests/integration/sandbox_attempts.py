@@ -135,6 +135,7 @@ class Sandboxes:
             "log_bytes": 8 << 20,
             "argv": argv,
             "script": None,
+            "secrets": [],
             "env": {"PATH": PATH, "HOME": "/work"},
             "workdir": "/work",
             "hostname": "box",

@@ -23,7 +23,7 @@ def host() -> Iterator[Host]:
 def test_there_is_an_example_for_each_feature() -> None:
     assert {path.stem for path in EXAMPLES} >= {
         *("hello", "limits", "timeout", "retry", "script", "files", "service", "big-output", "failing", "environment"),
-        *("cpu-quota", "untrusted-python", "volume"),
+        *("cpu-quota", "untrusted-python", "secrets", "volume"),
     }
 
 
@@ -33,7 +33,8 @@ def test_an_example_ends_as_it_says(host: Host, path: Path) -> None:
     expected = re.search(r"^# expect: (\S+) ?(\S*)$", text, flags=re.MULTILINE)
     assert expected, f"{path.name} does not say how it ends"
     phase, reason = expected.groups()
-    name = next(iter(YAML(typ="safe").load_all(text)))["metadata"]["name"]
+    documents = YAML(typ="safe").load_all(text)
+    name = next(one["metadata"]["name"] for one in documents if one["kind"] == "Job")
     host.apply(text, filename=path.name)
     run = host.running(name) if phase == "RUNNING" else host.finished(name, within=90)
     assert run.phase == phase, (run, host.log(name, stream="", follow=False)[-2000:])

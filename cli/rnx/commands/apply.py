@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from joblet.api.v1 import job_pb2
     from rnx.daemon import Daemon
     from rnx.manifest_files import ManifestFile
+    from rnx.uploads import LocalContent
 
 DOCUMENTS = (Format.JSON, Format.YAML)
 
@@ -35,6 +36,8 @@ def apply(
     unchanged, with what that means for what runs. With --wait the exit code is that of the first job that failed; jobs
     with `restart: Always` count as soon as they run.
 
+    Files that spec.files names with `from` lie beside the manifest, or below; those that the daemon does not have are uploaded.
+
     \b
     Example:
       rnx apply -f job.yml
@@ -42,18 +45,22 @@ def apply(
       rnx apply -f job.yml -o json
     """
     from rnx.manifest_files import read_files
+    from rnx.uploads import of_manifests
+    from rnx.uploads import send as upload
 
     files = read_files(filename, recursive=recursive)
+    local = {file.name: of_manifests(file) for file in files}
     daemon = target.daemon()
     if dry_run or len(files) > 1:
         # With several files the daemon looks at all of them before it takes the first.
-        expected = [result for file in files for result in send(daemon, file, dry_run=True)]
+        expected = [result for file in files for result in send(daemon, file, local[file.name], dry_run=True)]
         if dry_run:
             show(expected, output, dry_run=True)
             return exit_codes.OK
+    upload(daemon, [content for found in local.values() for content in found.values()])
     results = []
     for file in files:
-        answer = send(daemon, file, dry_run=False)
+        answer = send(daemon, file, local[file.name], dry_run=False)
         if output not in DOCUMENTS:
             show(answer, output, dry_run=False)
         results += answer
@@ -62,8 +69,13 @@ def apply(
     return wait_for_all(daemon, files, results, output) if wait else exit_codes.OK
 
 
-def send(daemon: Daemon, file: ManifestFile, *, dry_run: bool) -> list[job_pb2.ApplyResult]:
-    return daemon.apply(file.data, filename=file.name, dry_run=dry_run)
+def send(
+    daemon: Daemon, file: ManifestFile, local: Mapping[str, LocalContent], *, dry_run: bool
+) -> list[job_pb2.ApplyResult]:
+    """local: what each ``from`` in it stands for."""
+    from rnx.uploads import local_files
+
+    return daemon.apply(file.data, filename=file.name, dry_run=dry_run, files=local_files(local))
 
 
 def show(results: Sequence[job_pb2.ApplyResult], form: Format, *, dry_run: bool) -> None:

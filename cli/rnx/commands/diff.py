@@ -31,13 +31,16 @@ def diff(target: Target, filename: FilesOption, recursive: RecursiveOption = Fal
     from rnx.main import report
     from rnx.manifest_files import read_files
     from rnx.output.terminal import printable, styled
+    from rnx.uploads import local_files, of_manifests
 
     differs = False
     try:
         daemon = None
         for file in read_files(filename, recursive=recursive):
             daemon = daemon or target.daemon()
-            for result in daemon.apply(file.data, filename=file.name, dry_run=True):
+            for result in daemon.apply(
+                file.data, filename=file.name, dry_run=True, files=local_files(of_manifests(file))
+            ):
                 for text in differences(result, file.name):
                     differs = True
                     print(styled(printable(text), _STYLES.get(text[:1], "")))

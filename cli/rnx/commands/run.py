@@ -36,10 +36,19 @@ def run(
     name: Annotated[str | None, typer.Option(metavar="NAME", help="The job's name; otherwise one is made up.")] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A label of the job.")] = None,
     upload: Annotated[
-        list[str] | None, typer.Option(metavar="FILE", help="A text file to put into the job's workspace.")
+        list[str] | None,
+        typer.Option(metavar="FILE", help="A file to put into the job's workspace, under its own name."),
     ] = None,
     upload_dir: Annotated[
-        list[str] | None, typer.Option(metavar="DIR", help="A directory whose text files are put there.")
+        list[str] | None,
+        typer.Option(metavar="DIR", help="A directory; what is in it is put there, with modes and links."),
+    ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[/KEY][:VARIABLE]",
+            help="A secret it gets: in a variable, else as files below /run/secrets/NAME.",
+        ),
     ] = None,
     timeout: Annotated[str | None, typer.Option(metavar="TIME", help="The longest it may take: 90s, 5m, 1h.")] = None,
     volume: Annotated[
@@ -65,6 +74,7 @@ def run(
       rnx run --max-cpu 50 --max-memory 128 python3 -c 'print("hi")'
       rnx run --wait --upload report.py python3 report.py
       rnx run --volume data:/data sh -c 'date >>/data/log'
+      rnx run --secret db-password:PGPASSWORD psql -c 'select 1'
       rnx run --job nightly-report
     """
     from rnx.composition import RunFlags
@@ -85,6 +95,7 @@ def run(
         upload_directories=upload_dir or (),
         timeout=timeout,
         volumes=volume or (),
+        secrets=secret or (),
     )
     check(flags, job)
     daemon = target.daemon()
@@ -120,8 +131,9 @@ def start(daemon: Daemon, flags: RunFlags) -> str:
     """Apply the composed manifest. Returns the run's id."""
     from rnx.composition import FILENAME, compose, name_flags
     from rnx.failures import Conflict, InvalidRequest, NotFound
+    from rnx.uploads import send
 
-    manifest = compose(flags)
+    manifest, contents = compose(flags)
     if flags.name is not None:
         try:
             if daemon.get(flags.name).name == flags.name:
@@ -131,6 +143,7 @@ def start(daemon: Daemon, flags: RunFlags) -> str:
                 )
         except NotFound:
             pass  # as it should be; a name that is wrong in itself is told by the apply
+    send(daemon, contents)
     try:
         return daemon.apply(manifest, filename=FILENAME)[0].run_id
     except InvalidRequest as error:

@@ -55,3 +55,22 @@ def progress(text: str) -> Iterator[Callable[[str], None]]:
 
     with Console(stderr=True).status(Text(text)) as status:
         yield lambda text: status.update(Text(printable(text)))
+
+
+def _count_for_nobody(count: int) -> None:
+    """Bytes that interest only somebody who looks."""
+
+
+@contextmanager
+def byte_progress(text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, if that is a terminal. Yields a function that is told of each further number of bytes."""
+    if not sys.stderr.isatty():
+        yield _count_for_nobody
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda count: bar.advance(task, count)

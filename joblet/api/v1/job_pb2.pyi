@@ -11,14 +11,27 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ApplyRequest(_message.Message):
-    __slots__ = ("manifest", "filename", "dry_run")
+    __slots__ = ("manifest", "filename", "dry_run", "files")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     FILENAME_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
     manifest: bytes
     filename: str
     dry_run: bool
-    def __init__(self, manifest: _Optional[bytes] = ..., filename: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+    files: _containers.RepeatedCompositeFieldContainer[LocalFile]
+    def __init__(self, manifest: _Optional[bytes] = ..., filename: _Optional[str] = ..., dry_run: _Optional[bool] = ..., files: _Optional[_Iterable[_Union[LocalFile, _Mapping]]] = ...) -> None: ...
+
+class LocalFile(_message.Message):
+    __slots__ = ("sha256", "size", "mode")
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    sha256: str
+    size: int
+    mode: int
+    def __init__(self, sha256: _Optional[str] = ..., size: _Optional[int] = ..., mode: _Optional[int] = ..., **kwargs) -> None: ...
 
 class ApplyResponse(_message.Message):
     __slots__ = ("results",)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NewType, Protocol
 
 from joblet.manifest import JobManifest, ResourceManifest
@@ -11,6 +11,17 @@ from jobletd.model import AttemptId, End, LimitStatus, LogEntry, Usage
 
 Handle = NewType("Handle", str)
 """An executor's own name for a submitted attempt: opaque text, recorded by the reconciler, valid after a restart."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class GivenSecrets:
+    """What an attempt gets of its job's secrets. files: by path below /run/secrets. In memory alone, and never printed."""
+
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    env: Mapping[str, bytes] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return "GivenSecrets(***)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +39,7 @@ class AttemptRequest:
     manifest: JobManifest
     deadline_seconds: float | None
     resources: tuple[ResourceManifest, ...] = ()
+    secrets: GivenSecrets = GivenSecrets()
 
 
 @dataclass(frozen=True, slots=True)

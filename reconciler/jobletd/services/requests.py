@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -10,11 +11,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from joblet.api.v1 import job_pb2
 from joblet.errors import JobletError
 from joblet.manifest import Manifest, read_manifests
+from jobletd.blobs.naming import LocalFile, with_contents
 from jobletd.executor import LogQuery
 from jobletd.model import Phase
 
 PAGE = 500
 LARGEST_PAGE = 5000
+SHA256 = re.compile(r"[0-9a-f]{64}")
+PERMISSIONS = 0o777
 STREAMS = ("", "stdout", "stderr")
 # What takes longer than this to parse would hold up every other call.
 INLINE_BYTES = 1 << 15
@@ -30,11 +34,24 @@ class InvalidRequest(JobletError):
 
 
 async def manifests_of(request: job_pb2.ApplyRequest) -> tuple[Manifest, ...]:
-    """Raises ManifestErrors."""
+    """Raises ManifestErrors, InvalidRequest."""
     filename = request.filename or "manifest"
     if len(request.manifest) <= INLINE_BYTES:
-        return read_manifests(request.manifest, filename=filename)
-    return await asyncio.to_thread(read_manifests, request.manifest, filename=filename)
+        manifests = read_manifests(request.manifest, filename=filename)
+    else:
+        manifests = await asyncio.to_thread(read_manifests, request.manifest, filename=filename)
+    return with_contents(manifests, local_files_of(request))
+
+
+def local_files_of(request: job_pb2.ApplyRequest) -> dict[str, LocalFile]:
+    """What the client says of its own files, by the path that the manifest has."""
+    found: dict[str, LocalFile] = {}
+    for file in request.files:
+        source = getattr(file, "from")  # a word of Python's own
+        if not SHA256.fullmatch(file.sha256) or file.size < 0 or file.mode & ~PERMISSIONS:
+            raise InvalidRequest("files", f"{source!r} has no SHA-256, size and permission bits")
+        found[source] = LocalFile(file.sha256, file.size, file.mode)
+    return found
 
 
 def page_size_of(request: job_pb2.ListRequest) -> int:

@@ -10,10 +10,25 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from joblet.api.channel import MESSAGE_BYTES
-from joblet.api.v1 import job_pb2, job_pb2_grpc, node_pb2, node_pb2_grpc, resource_pb2, resource_pb2_grpc
+from joblet.api.v1 import (
+    file_pb2,
+    file_pb2_grpc,
+    job_pb2,
+    job_pb2_grpc,
+    node_pb2,
+    node_pb2_grpc,
+    resource_pb2,
+    resource_pb2_grpc,
+)
 from jobletd.services.access import AccessControl, check_complete
 
-DESCRIPTORS = (job_pb2.DESCRIPTOR, node_pb2.DESCRIPTOR, resource_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
+DESCRIPTORS = (
+    job_pb2.DESCRIPTOR,
+    node_pb2.DESCRIPTOR,
+    resource_pb2.DESCRIPTOR,
+    file_pb2.DESCRIPTOR,
+    health_pb2.DESCRIPTOR,
+)
 GRACE_SECONDS = 1.0
 OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
@@ -36,6 +51,7 @@ class ApiServer:
         jobs: job_pb2_grpc.JobServiceServicer,
         node: node_pb2_grpc.NodeServiceServicer,
         resources: resource_pb2_grpc.ResourceServiceServicer,
+        files: file_pb2_grpc.FileServiceServicer,
         socket_path: str,
     ) -> None:
         """socket_path: in a directory that only root can enter."""
@@ -45,6 +61,7 @@ class ApiServer:
         job_pb2_grpc.add_JobServiceServicer_to_server(jobs, self._server)
         node_pb2_grpc.add_NodeServiceServicer_to_server(node, self._server)
         resource_pb2_grpc.add_ResourceServiceServicer_to_server(resources, self._server)
+        file_pb2_grpc.add_FileServiceServicer_to_server(files, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [service.full_name for file in DESCRIPTORS for service in file.services_by_name.values()]
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)

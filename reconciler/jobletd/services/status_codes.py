@@ -17,6 +17,7 @@ from grpc_status import rpc_status
 from joblet.errors import JobletError
 from joblet.manifest import ManifestErrors
 from jobletd import errors
+from jobletd.blobs.store import UploadRefused
 from jobletd.policy import NotAllowed
 from jobletd.selectors import InvalidSelector
 from jobletd.services.requests import InvalidRequest
@@ -32,6 +33,7 @@ CODES: tuple[tuple[type[JobletError], grpc.StatusCode], ...] = (
     (ManifestErrors, grpc.StatusCode.INVALID_ARGUMENT),
     (InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
     (InvalidSelector, grpc.StatusCode.INVALID_ARGUMENT),
+    (UploadRefused, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.DuplicateName, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.AmbiguousRef, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.NoSuchJob, grpc.StatusCode.NOT_FOUND),

@@ -21,7 +21,7 @@ from watchfiles import awatch
 
 from joblet.clock import Clock
 from joblet.errors import JobletError
-from joblet.manifest import Manifest, key_of
+from joblet.manifest import Manifest, SecretManifest, key_of
 from joblet.manifest.errors import ManifestError
 from jobletd.model import Action, JobName, Source
 from jobletd.sources.desired_jobs import DesiredJobs
@@ -239,6 +239,17 @@ class Spool:
             file.fault = Refused("NotApplied", (ManifestError(name, 1, 1, 0, "", str(error)),))
         else:
             file.applied, file.fault = wanted, None
+            await self._warn_of_readers(name, file, manifests)
+
+    async def _warn_of_readers(self, name: str, file: _File, manifests: Iterable[Manifest]) -> None:
+        """The values of a secret are safe in the store, and lie open in a file that others can read."""
+        mode = file.stamp.mode & 0o777 if file.stamp is not None else 0
+        if mode & 0o077:
+            path = os.path.join(self._settings.directory, name)
+            message = f"{name} holds its values and can be read by others (mode {mode:04o}): chmod 600 {path}"
+            for manifest in manifests:
+                if isinstance(manifest, SecretManifest) and manifest.spec.values:
+                    await self._desired.record_event(key_of(manifest), "", "Warning", "ReadableByOthers", message)
 
     # -- telling --
 

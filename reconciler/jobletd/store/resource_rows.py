@@ -9,12 +9,12 @@ from dataclasses import asdict
 from joblet.manifest import manifest_to_json, resource_from_json
 from jobletd.model import Condition, JobName, ResourceView, Source
 
-COLUMNS = "key, uid, manifest, source, generation, created_ns, updated_ns, deleting, conditions"
+COLUMNS = "key, uid, manifest, source, generation, created_ns, updated_ns, deleting, conditions, secret"
 _PUT = f"""
-    INSERT INTO resources ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO resources ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (key) DO UPDATE SET uid = excluded.uid, manifest = excluded.manifest, source = excluded.source,
         generation = excluded.generation, created_ns = excluded.created_ns, updated_ns = excluded.updated_ns,
-        deleting = excluded.deleting, conditions = excluded.conditions
+        deleting = excluded.deleting, conditions = excluded.conditions, secret = excluded.secret
 """  # noqa: S608  the columns are constants
 
 
@@ -31,6 +31,7 @@ def put_resource(connection: sqlite3.Connection, view: ResourceView) -> None:
             view.updated_ns,
             view.deleting,
             json.dumps([asdict(condition) for condition in view.conditions]),
+            view.secret,
         ),
     )
 
@@ -50,6 +51,7 @@ def load_resources(connection: sqlite3.Connection) -> list[ResourceView]:
             updated_ns=row[6],
             deleting=bool(row[7]),
             conditions=tuple(Condition(**condition) for condition in json.loads(row[8])),
+            secret=row[9],
         )
         for row in connection.execute(f"SELECT {COLUMNS} FROM resources ORDER BY key")  # noqa: S608  constants
     ]

@@ -161,3 +161,13 @@ def test_what_is_allowed_is_read(file: Path) -> None:
 )
 def test_what_may_be_allowed_is_checked(file: Path, isolation: str, words: str) -> None:
     assert words in refusal(file, MINIMAL + f"isolation: {isolation}\n")
+
+
+def test_uploads_are_bounded_and_the_secret_key_may_lie_elsewhere(file: Path) -> None:
+    config = load_server_config(str(file), {})
+    assert (config.uploads.max_file_bytes, config.uploads.max_total_bytes) == (1 << 30, 10 << 30)
+    assert config.state.key_file is None
+    text = MINIMAL.replace("/x/state}", "/x/state, keyFile: /x/key}") + "uploads: {maxFileBytes: 5Mi}\n"
+    config = load_server_config(str(write(file, text)), {})
+    assert (config.uploads.max_file_bytes, config.state.key_file) == (5 << 20, "/x/key")
+    assert "is not a size" in refusal(file, MINIMAL + "uploads: {maxFileBytes: 5MB}\n")

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from joblet.manifest import UnknownField, explain, read_manifests, schema_of, to_yaml
+from joblet.manifest import UnknownField, explain, jobs_of, read_manifests, schema_of, to_yaml
 from joblet.manifest.explanation import all_fields
 from tests.unit.manifest.samples import FULL, read
 
@@ -35,18 +35,19 @@ def test_every_object_of_the_schema_is_closed_and_every_field_described() -> Non
             assert field["description"], f"{name}.{key}"
 
 
-def test_there_are_the_thirteen_examples() -> None:
+def test_there_is_an_example_of_each_feature() -> None:
     assert {path.stem for path in EXAMPLES} == {
         "hello", "limits", "timeout", "retry", "script", "files", "service", "big-output", "failing", "environment",
-        "cpu-quota", "untrusted-python", "volume",
+        "cpu-quota", "untrusted-python", "secrets", "volume",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_is_valid_for_the_reader_and_for_the_schema(path: Path) -> None:
     manifests = read_manifests(path.read_bytes(), filename=path.name)
-    assert manifests[0].metadata.name == path.stem
-    for manifest, document in zip(manifests, YAML(typ="safe", pure=True).load_all(path.read_text()), strict=True):
+    documents = list(YAML(typ="safe", pure=True).load_all(path))
+    assert path.stem in {manifest.metadata.name for manifest in jobs_of(manifests)}
+    for manifest, document in zip(manifests, documents, strict=True):
         validator = jsonschema.Draft202012Validator(schema_of(manifest.kind))
         validator.validate(document)
         validator.validate(YAML(typ="safe", pure=True).load(to_yaml(manifest)))

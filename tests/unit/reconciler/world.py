@@ -8,13 +8,24 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from joblet.manifest import JobManifest, ResourceManifest, jobs_of, manifest_from_json, read_manifests
+from joblet.manifest import (
+    JobManifest,
+    ResourceManifest,
+    VolumeManifest,
+    jobs_of,
+    manifest_from_json,
+    read_manifests,
+)
+from jobletd.blobs.store import BlobLimits, BlobStore
 from jobletd.desired import DesiredState
 from jobletd.errors import WrongState
 from jobletd.model import ApplyResult, Attempt, AttemptId, Event, JobName, JobView, Phase, ResourceView, Run, Source
 from jobletd.reconciler import Reconciler
 from jobletd.registry import Registry
 from jobletd.resources import Resources
+from jobletd.secrets.controller import SecretController
+from jobletd.secrets.host_key import HostKey
+from jobletd.secrets.vault import Vault
 from jobletd.selectors import LabelSelector
 from jobletd.store import Store, rows
 from tests.unit.reconciler.fake_executor import FakeExecutor, FakeHost
@@ -91,7 +102,8 @@ class FakeVolumes:
     def check(
         self, current: ResourceManifest | None, desired: ResourceManifest, others: Iterable[ResourceManifest]
     ) -> None:
-        if current is not None and current.spec.type != desired.spec.type:
+        assert isinstance(desired, VolumeManifest)
+        if isinstance(current, VolumeManifest) and current.spec.type != desired.spec.type:
             raise WrongState("a volume cannot change its type")
 
     async def realize(self, view: ResourceView) -> None:
@@ -111,6 +123,7 @@ class World:
 
     def __init__(self, directory: Path, *, max_concurrent: int = 0) -> None:
         self.path = str(directory / "joblet.db")
+        self.key_file = directory / "secret.key"
         self.clock = SteppedClock()
         self.host = FakeHost(self.clock)
         self.max_concurrent = max_concurrent
@@ -124,9 +137,13 @@ class World:
         self.registry = Registry(self.store, self.clock)
         await self.registry.load()
         self.volumes = FakeVolumes()
-        self.resources = Resources(self.registry, {"Volume": self.volumes})
+        key = HostKey(str(self.key_file), {}, anything_sealed=self.registry.anything_sealed)
+        vault = Vault(key)
+        self.resources = Resources(self.registry, {"Volume": self.volumes, "Secret": SecretController(vault)}, vault)
         self.reconciler = Reconciler(self.registry, self.executor, self.resources, max_concurrent=self.max_concurrent)
-        self.desired = DesiredState(self.registry, self.executor, self.reconciler.nudge, self.resources)
+        self.blobs = BlobStore(str(self.key_file.parent / "blobs"), BlobLimits(1 << 20, 1 << 21))
+        self.blobs.open()
+        self.desired = DesiredState(self.registry, self.executor, self.reconciler.nudge, self.resources, self.blobs)
         await self.executor.start()
         await self.resources.start()
         await self.reconciler.start()

@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from joblet.api.v1 import job_pb2, job_pb2_grpc, node_pb2, node_pb2_grpc
+from joblet.api.v1 import file_pb2, file_pb2_grpc, job_pb2, job_pb2_grpc, node_pb2, node_pb2_grpc
 from joblet.pki import Authority, Role
 
 STARTED = 1_767_322_985  # 2026-01-02T03:03:05Z
@@ -78,6 +78,7 @@ class Answers:
     events: list[job_pb2.Event] = field(default_factory=list)
     refusals: dict[str, Refusal] = field(default_factory=dict)  # by method
     requests: list[Any] = field(default_factory=list)
+    contents: dict[str, bytes] = field(default_factory=dict)  # that were uploaded, by SHA-256
     page_size: int = 0
     hold: threading.Event = field(default_factory=threading.Event)  # set: streams end; else they stay open
 
@@ -85,8 +86,8 @@ class Answers:
         return [request for request in self.requests if isinstance(request, kind)]
 
 
-class Service(job_pb2_grpc.JobServiceServicer, node_pb2_grpc.NodeServiceServicer):
-    """Both services, from one set of answers."""
+class Service(job_pb2_grpc.JobServiceServicer, node_pb2_grpc.NodeServiceServicer, file_pb2_grpc.FileServiceServicer):
+    """All services, from one set of answers."""
 
     def __init__(self, answers: Answers) -> None:
         self.answers = answers
@@ -169,6 +170,23 @@ class Service(job_pb2_grpc.JobServiceServicer, node_pb2_grpc.NodeServiceServicer
             features=[node_pb2.Feature(name="limits.io", available=False, detail="no io controller")],
         )  # fmt: skip
 
+    def FindMissing(
+        self, request: file_pb2.FindMissingRequest, context: grpc.ServicerContext
+    ) -> file_pb2.FindMissingResponse:
+        self.note("FindMissing", request, context)
+        missing = [one.sha256 for one in request.contents if one.sha256 not in self.answers.contents]
+        return file_pb2.FindMissingResponse(sha256=missing)
+
+    def Upload(
+        self, request_iterator: Iterator[file_pb2.UploadRequest], context: grpc.ServicerContext
+    ) -> file_pb2.UploadResponse:
+        self.note("Upload", None, context)
+        name = ""
+        for message in request_iterator:
+            name = message.begin.sha256 or name
+            self.answers.contents[name] = self.answers.contents.get(name, b"") + message.data
+        return file_pb2.UploadResponse()
+
     def stay_open(self, context: grpc.ServicerContext) -> None:
         """A stream that the daemon would keep open: until the client goes, or the test is over."""
         gone = threading.Event()
@@ -227,6 +245,7 @@ def serve(directory: Path) -> Iterator[Running]:
     service = Service(answers)
     job_pb2_grpc.add_JobServiceServicer_to_server(service, server)
     node_pb2_grpc.add_NodeServiceServicer_to_server(service, server)
+    file_pb2_grpc.add_FileServiceServicer_to_server(service, server)
     credentials = grpc.ssl_server_credentials(
         [(pair.key.encode(), pair.certificate.encode())], authority.pair.certificate.encode(), require_client_auth=True
     )

@@ -80,7 +80,7 @@ def test_the_flags_of_run_become_a_manifest(rnx: Rnx, answers: Answers, tmp_path
     assert [(one.name, one.path, one.read_only) for one in spec.volumes] == [
         *(("b", "/data", False), ("c", "/old", True), ("a", "/volumes/a", False)),
     ]
-    assert [(file.path, file.mode, file.content) for file in spec.files] == [
+    assert [(file.path, file.mode, answers.contents[file.sha256 or ""].decode()) for file in spec.files] == [
         ("sub/a.txt", 0o644, "ä"),
         ("tool.sh", 0o755, "#!/bin/sh\n"),
     ]
@@ -112,7 +112,10 @@ def test_what_follows_the_command_is_its_own(
         (["--network", "mine", "true"], "--network mine is not a network of this version"),
         (["--env", "A", "true"], "--env A: there is no value"),
         (["--upload", "/nonexistent", "true"], "--upload /nonexistent: No such file or directory"),
-        (["--upload", "/bin/true", "true"], "--upload /bin/true: is not text; binary files cannot be uploaded yet"),
+        (["--upload", "/dev/null", "true"], "--upload /dev/null: is no regular file"),
+        (["--upload", "/usr", "true"], "--upload /usr: is a directory"),
+        (["--upload-dir", "/nonexistent", "true"], "--upload-dir /nonexistent: there is no such directory"),
+        (["--secret", "a:", "true"], "--secret a:: a part is empty"),
         (
             ["--job", "a", "--max-cpu", "5"],
             "--job runs an existing job as it is and takes no command and no other flags",

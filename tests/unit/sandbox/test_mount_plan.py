@@ -13,6 +13,7 @@ from joblet.sandbox.volumes import need_own_root
 SPEC: dict[str, Any] = {
     "rootfs": "host",
     "script": None,
+    "secrets": [],
     "network": "none",
     "tmp_bytes": 1024,
     "root_bytes": 4096,

@@ -36,7 +36,9 @@ def test_a_viewer_may_read_and_nothing_else() -> None:
         "Run",
         "Delete",
         "DeleteResource",
+        "FindMissing",
         "Stop",
+        "Upload",
     }
 
 

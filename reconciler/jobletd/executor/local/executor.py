@@ -170,6 +170,7 @@ class LocalExecutor:
             root_bytes=self._settings.default_disk_bytes,
             stop_signal=signal.Signals[request.manifest.spec.stop.signal],
             cgroup=self._hierarchy.plan(request.attempt_id, limits),
+            content_path=self._settings.content_path,
         )
         descriptors: list[int] = []
         try:

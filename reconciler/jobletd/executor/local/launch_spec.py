@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from joblet.cgroup import CgroupLimits, CgroupPlan, IoLimits
 from joblet.cgroup.hierarchy import readable_size
-from joblet.manifest import JobManifest, Limits, Network
+from joblet.errors import JobletError
+from joblet.manifest import FileSpec, JobManifest, Limits, Network
 from jobletd.executor import AttemptRequest
 from jobletd.executor.local.etc_files import etc_files, group_of, user_name
 from jobletd.executor.local.seccomp_choice import seccomp_of
@@ -22,6 +25,10 @@ RLIMITS = {
     **{"NOFILE": [1024, 524288], "CORE": [0, 0], "MEMLOCK": [8 << 20, 8 << 20], "MSGQUEUE": [819200, 819200]},
     **{"SIGPENDING": [16384, 16384], "NICE": [0, 0], "RTPRIO": [0, 0]},
 }
+
+
+class NotAVariable(JobletError):
+    """A secret that cannot stand in the environment."""
 
 
 def cgroup_limits(limits: Limits, device: str | None) -> CgroupLimits:
@@ -86,10 +93,12 @@ def launch_spec(
     root_bytes: int,
     stop_signal: int,
     cgroup: CgroupPlan,
+    content_path: Callable[[str], str],
 ) -> dict[str, Any]:
     """The launch spec, version 1.
 
-    rootfs: ``host`` or a directory. root_bytes: what the job may write to it.
+    rootfs: ``host`` or a directory. root_bytes: what the job may write to it. content_path: where an uploaded content
+    lies.
     """
     spec = request.manifest.spec
     name = request.manifest.metadata.name
@@ -114,7 +123,8 @@ def launch_spec(
         "root_bytes": root_bytes,
         "etc": etc_files(spec.isolation, spec.isolation.hostname or name),
         "workspace": workspace,
-        "files": [{"path": file.path, "mode": file.mode, "content": file.content} for file in spec.files],
+        "files": [launch_file(file, content_path) for file in spec.files],
+        "secrets": list(request.secrets.files.items()),
         "tmp_bytes": min(TMP_BYTES, (spec.limits.memory_bytes or 2 * TMP_BYTES) // 2),
         "capabilities": list(spec.isolation.capabilities),
         "seccomp": seccomp_of(spec.isolation),
@@ -124,6 +134,15 @@ def launch_spec(
         "timeout_seconds": min(timeouts) if timeouts else None,
         "cgroup": dict(cgroup),
     }
+
+
+def launch_file(file: FileSpec, content_path: Callable[[str], str]) -> dict[str, Any]:
+    """One file of the workspace: its text, where its content lies on the host, or where it links to."""
+    if file.link is not None:
+        return {"path": file.path, "link": file.link}
+    if file.sha256 is not None:
+        return {"path": file.path, "mode": file.mode, "host_path": content_path(file.sha256), "size": file.size}
+    return {"path": file.path, "mode": file.mode, "content": file.content or ""}
 
 
 def argv_of(manifest: JobManifest) -> list[str]:
@@ -148,4 +167,16 @@ def environment(request: AttemptRequest) -> dict[str, str]:
         "JOBLET_RUN": request.run_id,
         "JOBLET_ATTEMPT": str(request.number),
         **request.manifest.spec.env,
+        **{name: variable(name, value) for name, value in request.secrets.env.items()},
     }
+
+
+def variable(name: str, value: bytes) -> str:
+    """A secret as execve passes it on, whatever bytes it has but NUL. Raises NotAVariable."""
+    if b"\0" in value:
+        raise NotAVariable(
+            "the secret holds a NUL byte, which no variable can hold",
+            where=f"spec.secrets: {name}",
+            todo="take it as a file: path instead of env",
+        )
+    return os.fsdecode(value)

@@ -30,6 +30,10 @@ class LocalSettings:
     def work_directory(self, attempt_id: str) -> str:
         return f"{self.state_directory}/work/{attempt_id}"
 
+    def content_path(self, sha256: str) -> str:
+        """Of a content that was uploaded."""
+        return f"{self.state_directory}/blobs/sha256/{sha256}"
+
     def log_path(self, attempt_id: str) -> str:
         """``<log>/<job>/<run>-<number>.log``."""
         job, run, number = attempt_id.rsplit("-", 2)
