@@ -29,7 +29,7 @@ def spec(**fields: Any) -> dict[str, Any]:
 # A document, its fault, and whether a JSON Schema can say so too.
 REFUSED: list[tuple[dict[str, Any], str, bool]] = [
     ({**raw(), "apiVersion": "joblet/v2"}, 'apiVersion: "joblet/v2" is not allowed here (use joblet/v1)', True),
-    ({**raw(), "kind": "job"}, 'kind: "job" is not a kind; did you mean Job? (use Job, Volume)', True),
+    ({**raw(), "kind": "job"}, 'kind: "job" is not a kind; did you mean Job? (use Job, Volume, Network)', True),
     ({**raw(), "specs": {}}, 'specs: unknown key "specs"; did you mean spec?', True),
     ({**raw(), "spec": None}, "spec: null is not a mapping", True),
     ({**raw(), "metadata": []}, "metadata: a list is not a mapping", True),
@@ -151,7 +151,17 @@ REFUSED: list[tuple[dict[str, Any], str, bool]] = [
         False,
     ),
     (spec(restart="never"), '"never" is not allowed here; did you mean Never? (use Never, OnFailure, Always)', True),
-    (spec(isolation={"network": "bridge"}), '"bridge" is not allowed here (use none, host)', True),
+    (spec(isolation={"network": "Back end"}), 'spec.isolation.network: "Back end" is not a name', True),
+    (
+        spec(limits={"network": {"in": "1M"}}),
+        "works only with a network of the job's own, not with network: none",
+        False,
+    ),
+    (
+        spec(limits={"network": {"out": "1M"}}, isolation={"network": "host"}),
+        "spec.limits.network: works only with a network of the job's own, not with network: host",
+        False,
+    ),
     (spec(isolation={"user": 70_000}), "spec.isolation.user: 70000 is out of range (0 to 65535)", True),
     (spec(isolation={"hostname": "a_b"}), 'spec.isolation.hostname: "a_b" is not a host name', True),
     (spec(isolation={"capabilities": ["CAP_CHOWN"]}), '"CAP_CHOWN" is not a capability; did you mean CHOWN?', True),

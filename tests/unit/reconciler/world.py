@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from joblet.manifest import JobManifest, ResourceManifest, jobs_of, manifest_from_json, read_manifests
+from joblet.manifest import JobManifest, ResourceManifest, VolumeManifest, jobs_of, manifest_from_json, read_manifests
 from jobletd.desired import DesiredState
 from jobletd.errors import WrongState
 from jobletd.model import ApplyResult, Attempt, AttemptId, Event, JobName, JobView, Phase, ResourceView, Run, Source
@@ -91,6 +91,8 @@ class FakeVolumes:
     def check(
         self, current: ResourceManifest | None, desired: ResourceManifest, others: Iterable[ResourceManifest]
     ) -> None:
+        assert isinstance(desired, VolumeManifest)
+        assert current is None or isinstance(current, VolumeManifest)
         if current is not None and current.spec.type != desired.spec.type:
             raise WrongState("a volume cannot change its type")
 

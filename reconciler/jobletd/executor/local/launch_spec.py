@@ -99,7 +99,7 @@ def launch_spec(
         "gid": spec.isolation.user,
         "id_base": id_base,
         "id_count": id_count,
-        "network": "host" if spec.isolation.network is Network.HOST else "none",
+        "network": "host" if spec.isolation.network == Network.HOST else "none",
         "rootfs": spec.isolation.rootfs,
         "workspace": workspace,
         "files": [{"path": file.path, "mode": file.mode, "content": file.content} for file in spec.files],
