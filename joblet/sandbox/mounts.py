@@ -7,6 +7,7 @@ once in a mount namespace of its own; ``plan_spare`` and ``plan_job`` what each 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -96,6 +97,7 @@ def plan_job(template: str, spec: dict[str, Any]) -> tuple[list[tuple[Any, ...]]
     ]
     if spec["network"] == "host":
         plan.append(("resolv", "/etc/resolv.conf", f"{root}/etc/resolv.conf"))
+    plan += [("etc", source, root, name) for name, source in spec.get("etc", {}).items()]
     return plan, root
 
 
@@ -230,8 +232,33 @@ def _resolv(source: str, target: str) -> None:
         _bind(os.path.realpath(source), target, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 
+def _etc(source: str, root: str, name: str) -> None:
+    """A file of the host as one of /etc, where it goes on changing. Links in a root file system of the job's are not followed."""
+    directory, target = f"{root}/etc", f"{root}/etc/{name}"
+    if os.path.islink(directory):
+        raise OSError(errno.ELOOP, "may not be a link in a root file system", "/etc")
+    try:
+        if os.path.islink(target):
+            os.unlink(target)
+        if not os.path.exists(target):
+            os.makedirs(directory, 0o755, exist_ok=True)
+            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            return  # the host itself has no such file
+        raise
+    _bind(source, target, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+
 _DO: dict[str, Callable[..., None]] = {
     **{"tmpfs": _tmpfs, "bind": _bind, "system": _system, "directory": _directory, "file": _file, "copy": _copy},
     **{"symlink": _symlink, "device": _device, "read-only": _read_only, "overlay": _overlay, "proc": _proc},
-    **{"mask": _mask, "protect": _protect, "devpts": _devpts, "workspace": _workspace, "resolv": _resolv},
+    **{
+        "mask": _mask,
+        "protect": _protect,
+        "devpts": _devpts,
+        "workspace": _workspace,
+        "resolv": _resolv,
+        "etc": _etc,
+    },
 }

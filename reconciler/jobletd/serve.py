@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import structlog
 
@@ -19,6 +20,9 @@ from joblet.errors import JobletError
 from joblet.pki import CertificateError, check_certificate, load_certificate
 from jobletd.desired import DesiredState
 from jobletd.executor.local import LocalExecutor, LocalSettings
+from jobletd.executor.local.networking.controller import NetworkController
+from jobletd.executor.local.networking.host_networks import HostNetworks, NetworkSettings
+from jobletd.executor.local.networking.provider import NetworkProvider
 from jobletd.host_features import HostFeatures, Place
 from jobletd.logging_setup import set_up_logging
 from jobletd.notify import sd_notify
@@ -96,15 +100,21 @@ class Daemon:
         front = self._make_front()
         store = Store.open(f"{config.state.directory}/joblet.db")
         stack.callback(store.close)
-        controllers: dict[str, Controller] = {}
+        networks = HostNetworks(self._network_settings())
+        controllers: dict[str, Controller] = {"Network": NetworkController(networks)}
         executor = LocalExecutor.on_this_host(
-            self._local_settings(), cgroup_base=config.cgroup.base_dir, clock=self._clock
+            self._local_settings(),
+            cgroup_base=config.cgroup.base_dir,
+            clock=self._clock,
+            providers=(NetworkProvider(networks),),
         )
         registry = Registry(store, self._clock)
         await registry.load()
         resources = Resources(registry, controllers)
         self._reconciler = Reconciler(registry, executor, resources, max_concurrent=config.joblet.max_concurrent_jobs)
         desired = DesiredState(registry, executor, self._reconciler.nudge, resources)
+        await networks.start()
+        stack.push_async_callback(networks.close)
         await executor.start()
         stack.push_async_callback(executor.close)
         await resources.start()
@@ -160,6 +170,17 @@ class Daemon:
             run_directory=config.run.directory,
             id_base=config.isolation.id_base,
             id_slots=config.isolation.id_slots,
+        )
+
+    def _network_settings(self) -> NetworkSettings:
+        config = self._config
+        ports = (port.partition("/") for port in config.network.allow_host_ports)
+        return NetworkSettings(
+            state_directory=os.path.realpath(config.state.directory),
+            directory=Path(config.run.directory, "networks"),
+            pool=config.network.pool,
+            denied=tuple(map(str, config.network.deny)),
+            host_ports=tuple(f"{protocol} . {port}" for port, _, protocol in ports),
         )
 
     async def _start_spool(self, stack: AsyncExitStack, registry: Registry, desired: DesiredState) -> None:
