@@ -87,6 +87,7 @@ class Stage:
     host: Namespace
     world: Namespace
     servers: list[Server] = field(default_factory=list)
+    bare: set[str] = field(default_factory=set)  # the host's interfaces before there was any daemon
 
     @property
     def within(self) -> tuple[str, ...]:
@@ -157,6 +158,7 @@ def stage() -> Iterator[Stage]:
         host.call(lambda: _furnish_host(world.holder.pid))
         world.call(_furnish_world)
         there = Stage(host, world)
+        there.bare = there.interfaces()
         try:
             yield there
         finally:
