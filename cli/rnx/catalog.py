@@ -6,12 +6,16 @@ from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """One command. function: ``module:name`` below rnx.commands. own_arguments: what follows the first is not ours."""
+    """One command. function: ``module:name`` below rnx.commands. own_arguments: what follows the first is not ours.
+
+    commands: it is a group of these (name, function, summary) and has no function of its own.
+    """
 
     name: str
     function: str
     summary: str
     own_arguments: bool = False
+    commands: tuple[tuple[str, str, str], ...] = ()
 
 
 DECLARE = (
@@ -23,6 +27,18 @@ DECLARE = (
     Entry("delete", "delete:delete", "Stop jobs and remove them"),
     Entry("explain", "explain:explain", "Tell what a field of a manifest means"),
     Entry("schema", "explain:schema", "Print the JSON Schema of manifests"),
+)
+KEEP = (
+    Entry(
+        "network",
+        "",
+        "Declare networks whose jobs see each other by name",
+        commands=(
+            ("create", "network:create", "Make a network"),
+            ("list", "network:list_networks", "List networks with their addresses and users"),
+            ("remove", "network:remove", "Remove networks"),
+        ),
+    ),
 )
 RUN = (
     Entry("run", "run:run", "Run a command as a job", own_arguments=True),
@@ -38,5 +54,5 @@ HOST = (
     Entry("version", "nodes:version", "Show the client's and the daemon's version"),
     Entry("doctor", "doctor:doctor", "Check configuration, certificates and connection"),
 )
-SECTIONS = (("Declare jobs", DECLARE), ("Run and follow jobs", RUN), ("Nodes", HOST))
+SECTIONS = (("Declare jobs", DECLARE), ("Run and follow jobs", RUN), ("What jobs use", KEEP), ("Nodes", HOST))
 ENTRIES = {entry.name: entry for _, section in SECTIONS for entry in section}

@@ -58,6 +58,16 @@ class LazyGroup(typer.core.TyperGroup):
 
 def load(entry: Entry) -> Any:
     """The command of that entry, built by typer from its function. Its docstring from ``Example:`` on is kept as it is."""
+    if entry.commands:
+        commands = {one[0]: load(Entry(*one)) for one in entry.commands}
+        return typer.core.TyperGroup(
+            name=entry.name,
+            help=f"{entry.summary}.",
+            epilog=f"\b\nExample:\n  rnx {entry.name} {next(iter(commands))} --help",
+            commands=commands,
+            no_args_is_help=True,
+            rich_markup_mode=None,
+        )
     module, _, name = entry.function.partition(":")
     function: Callable[..., object] = getattr(importlib.import_module(f"rnx.commands.{module}"), name)
     app = typer.Typer(add_completion=False, rich_markup_mode=None)

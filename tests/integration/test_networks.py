@@ -430,3 +430,37 @@ class Pump:
     def close(self) -> None:
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
+
+
+# --- by rnx -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_network_is_made_listed_used_and_removed_by_rnx(host: Host) -> None:
+    made = host.rnx("network", "create", "by-hand", "--cidr=10.77.5.0/24")
+    assert (made.status, made.out) == (0, "network/by-hand created\n"), made.err
+    again = host.rnx("network", "create", "by-hand", "--cidr=10.77.6.0/24")
+    assert (again.status, "there is a network by-hand already" in again.err) == (6, True)
+    wrong = host.rnx("network", "create", "wrong", "--cidr=10.77.5.1/24")
+    assert (wrong.status, "--cidr: " in wrong.err and "did you mean 10.77.5.0/24?" in wrong.err) == (2, True), wrong.err
+    taken = host.rnx("network", "create", "taken", "--cidr=10.77.5.64/26")
+    assert (taken.status, "overlaps 10.77.5.0/24 of network/by-hand" in taken.err) == (6, True), taken.err
+    used = host.rnx("run", "--network", "by-hand", "--name", "uses-it", "sleep", "1000")
+    assert used.status == 0, used.err
+    host.running("uses-it")
+    header, *rows = host.rnx("network", "list").out.splitlines()
+    (row,) = (row for row in rows if row.startswith("by-hand "))
+    assert header.split() == ["NAME", "READY", "CIDR", "JOBS", "USED", "BY"]
+    assert row.split() == ["by-hand", "True", "10.77.5.0/24", "1", "uses-it"]
+    kept = host.rnx("network", "remove", "by-hand")
+    assert (kept.status, "uses-it" in kept.err) == (6, True), kept.err
+    assert host.rnx("delete", "uses-it").status == 0
+    eventually(lambda: host.rnx("network", "remove", "by-hand").status == 0, what="its removal")
+    eventually(lambda: "by-hand" not in host.rnx("network", "list").out, what="the list to be without it")
+
+
+def test_a_job_waits_for_a_network_that_is_not_declared_yet(host: Host) -> None:
+    host.apply(job("early", "later", ["/bin/true"]))
+    told = eventually(lambda: [one.message for one in host.job("early").conditions if "network/later" in one.message])
+    assert "apply a manifest of it" in told[0]
+    host.apply(network("later", "10.77.7.0/24"))
+    assert host.finished("early").phase == "COMPLETED"

@@ -35,19 +35,21 @@ def test_every_object_of_the_schema_is_closed_and_every_field_described() -> Non
             assert field["description"], f"{name}.{key}"
 
 
-def test_there_are_the_twelve_examples() -> None:
+def test_there_are_the_thirteen_examples() -> None:
     assert {path.stem for path in EXAMPLES} == {
         "hello", "limits", "timeout", "retry", "script", "files", "service", "big-output", "failing", "environment",
-        "cpu-quota", "untrusted-python",
+        "cpu-quota", "untrusted-python", "network",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_is_valid_for_the_reader_and_for_the_schema(path: Path) -> None:
-    (manifest,) = read_manifests(path.read_bytes(), filename=path.name)
-    assert manifest.metadata.name == path.stem
-    VALIDATOR.validate(YAML(typ="safe", pure=True).load(path))
-    VALIDATOR.validate(YAML(typ="safe", pure=True).load(to_yaml(manifest)))
+    manifests = read_manifests(path.read_bytes(), filename=path.name)
+    assert manifests[0].metadata.name == path.stem
+    for manifest, document in zip(manifests, YAML(typ="safe", pure=True).load_all(path.read_text()), strict=True):
+        validator = jsonschema.Draft202012Validator(schema_of(manifest.kind))
+        validator.validate(document)
+        validator.validate(YAML(typ="safe", pure=True).load(to_yaml(manifest)))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -104,8 +104,6 @@ def test_what_follows_the_command_is_its_own(
     [
         (["--volume", "data", "true"], "--volume is not available yet"),
         (["--schedule", "1h", "true"], "--schedule is not available yet"),
-        (["--network", "bridge", "true"], "--network bridge is not available yet"),
-        (["--network", "mine", "true"], "--network mine is not a network of this version"),
         (["--env", "A", "true"], "--env A: there is no value"),
         (["--upload", "/nonexistent", "true"], "--upload /nonexistent: No such file or directory"),
         (["--upload", "/bin/true", "true"], "--upload /bin/true: is not text; binary files cannot be uploaded yet"),
