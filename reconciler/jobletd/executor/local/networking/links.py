@@ -20,11 +20,11 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from joblet.sandbox import syscalls
+from joblet.sandbox.command import bring_loopback_up
 from jobletd.executor.local.networking.errors import NetworkUnavailable
 from jobletd.executor.local.networking.lan import Lan, Mode
 from jobletd.executor.local.networking.naming import Naming, cable_mac, job_mac
 
-LO = 1  # the index of lo, in every network namespace
 SYSCTL = "/proc/sys/net"  # of the network namespace of the thread that looks
 # Programs in a job need no capability for what they can do anywhere else: a server on port 80, ping. IPv6 is for ::1 alone.
 INSIDE = {
@@ -113,8 +113,7 @@ class Links:
         namespace, inside = self._make_namespace()
         try:
             self._plug_in(lan, cable, namespace)
-            inside.link("set", index=LO, state="up")
-            eth0 = inside.link("get", ifname="eth0")[0]["index"]
+            eth0 = self._index_within(namespace, "eth0")
             inside.link("set", index=eth0, state="up")
             inside.addr("add", index=eth0, address=str(cable.address), prefixlen=lan.cidr.prefixlen)
             if lan.mode.goes_out:
@@ -137,8 +136,16 @@ class Links:
         syscalls.unshare_thread(syscalls.CLONE_NEWNET)
         try:
             write_sysctls(INSIDE)
+            bring_loopback_up()
             inside = IPRoute()
             return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC), inside
+        finally:
+            syscalls.setns(self._host, syscalls.CLONE_NEWNET)
+
+    def _index_within(self, namespace: int, name: str) -> int:
+        syscalls.setns(namespace, syscalls.CLONE_NEWNET)
+        try:
+            return socket.if_nametoindex(name)
         finally:
             syscalls.setns(self._host, syscalls.CLONE_NEWNET)
 
@@ -149,15 +156,15 @@ class Links:
             ifname=name,
             kind="veth",
             address=cable_mac(cable.address),
+            master=socket.if_nametoindex(lan.bridge),
             peer={"ifname": "eth0", "net_ns_fd": namespace, "address": job_mac(cable.address)},
         )
         write_sysctls({f"ipv6/conf/{name}/disable_ipv6": "1"})
         index = socket.if_nametoindex(name)
-        bridge = socket.if_nametoindex(lan.bridge)
-        self._route.link("set", index=index, master=bridge, ifalias=self._naming.alias(cable.attempt, cable.job))
         if not lan.mode.jobs_see_each_other:
             self._route.brport("set", index=index, isolated=1)
-        self._route.link("set", index=index, state="up")  # last: no frame passes before
+        # Last: no frame passes before.
+        self._route.link("set", index=index, state="up", ifalias=self._naming.alias(cable.attempt, cable.job))
 
     # --- what is there ------------------------------------------------------------------------------------------------
 
