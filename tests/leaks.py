@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 SESSION = f"joblet-test-{os.getpid()}"
@@ -55,6 +57,10 @@ def _things() -> Iterator[str]:
             continue  # it was detached just now
         if "joblet" in image:
             yield f"loop device /dev/{backing.parts[3]} of {image}"
+    for _, name in socket.if_nameindex():
+        if name.startswith("jb"):
+            with suppress(OSError):  # it is gone just now
+                yield f"interface {name} {Path(f'/sys/class/net/{name}/ifalias').read_text().strip()}"
     for path in (*Path("/run/joblet").rglob("*"), *Path(tempfile.gettempdir()).glob("joblet-*")):
         yield f"file {path}"
 

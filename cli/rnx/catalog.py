@@ -49,6 +49,16 @@ KEEP = (
             ("remove", "secret:remove", "Remove secrets"),
         ),
     ),
+    Entry(
+        "network",
+        "",
+        "Declare networks whose jobs see each other by name",
+        commands=(
+            ("create", "network:create", "Make a network"),
+            ("list", "network:list_networks", "List networks with their addresses and users"),
+            ("remove", "network:remove", "Remove networks"),
+        ),
+    ),
 )
 RUN = (
     Entry("run", "run:run", "Run a command as a job", own_arguments=True),

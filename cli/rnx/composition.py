@@ -59,7 +59,6 @@ class RunFlags:
 
 def compose(flags: RunFlags) -> tuple[bytes, list[LocalContent]]:
     """The manifest, and the contents that it names. Raises InvalidRequest for what cannot be said in one."""
-    check_network(flags.network)
     spec: dict[str, Any] = {"command": list(flags.command)}
     if flags.env:
         spec["env"] = dict(pairs("--env", flags.env))
@@ -103,14 +102,6 @@ def unique_name(command: str) -> str:
     """The command's name with a random end: ``python3-x7k2p``."""
     word = _UNSUITABLE.sub("-", os.path.basename(command).lower()).strip("-")[:57].rstrip("-") or "job"
     return f"{word}-{''.join(secrets.choice(_SUFFIX_ALPHABET) for _ in range(5))}"
-
-
-def check_network(network: str) -> None:
-    """Go Joblet's other networks are refused rather than replaced by something that isolates differently."""
-    if network in ("none", "host"):
-        return
-    known = "is not available yet" if network in ("bridge", "isolated") else "is not a network of this version"
-    raise InvalidRequest(f"--network {network} {known}", todo="use --network none (the default) or --network host")
 
 
 def pairs(flag: str, texts: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from ipaddress import IPv4Network
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -17,6 +18,7 @@ from joblet.manifest.quantities import parse_size
 
 DEFAULT_PATH = "/opt/joblet/config/joblet-config.yml"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_PORT = re.compile(r"(\d{1,5})(?:/(tcp|udp))?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -44,6 +46,21 @@ def _size(value: object) -> object:
     return size
 
 
+def _pool(value: IPv4Network) -> IPv4Network:
+    if not 16 <= value.prefixlen <= 24:
+        raise ValueError(f"{value} is not /16 to /24")
+    return value
+
+
+def _host_port(value: object) -> str:
+    match = _PORT.fullmatch(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    if match is None or not 1 <= int(match[1]) <= 65535:
+        raise ValueError(f"{value!r} is not a port (use 8080 or 53/udp)")
+    return f"{match[1]}/{match[2] or 'tcp'}"
+
+
+Pool = Annotated[IPv4Network, AfterValidator(_pool)]
+HostPort = Annotated[str, BeforeValidator(_host_port)]
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 Size = Annotated[int, BeforeValidator(_size)]
 Capability = Annotated[str, BeforeValidator(check_capability)]
@@ -137,6 +154,15 @@ class IsolationSection(Section):
     memory_disk_bytes: Size = Field(default=64 << 20, alias="memoryDisk")
 
 
+class NetworkSection(Section):
+    """Networks of jobs. pool: what bridge and isolated take addresses from, half each. deny: what no job on a network of its own
+    reaches. allow_host_ports: ports of the host that such jobs reach, ``53/udp`` or ``8080`` (TCP)."""
+
+    pool: Pool = IPv4Network("10.213.0.0/16")
+    deny: tuple[IPv4Network, ...] = (IPv4Network("169.254.0.0/16"),)
+    allow_host_ports: tuple[HostPort, ...] = Field(default=(), alias="allowHostPorts")
+
+
 class ServerConfig(Section):
     """The whole file."""
 
@@ -152,6 +178,7 @@ class ServerConfig(Section):
     run: DirectorySection
     isolation: IsolationSection = IsolationSection()
     uploads: UploadsSection = UploadsSection()
+    network: NetworkSection = NetworkSection()
 
 
 def load_server_config(path: str | None, env: Mapping[str, str]) -> ServerConfig:

@@ -18,7 +18,7 @@ from joblet.manifest import names, quantities, secret_value
 from joblet.manifest.nearest import nearest
 from joblet.manifest.quantities import shown
 
-KINDS = ("Job", "Secret", "Volume")
+KINDS = ("Job", "Network", "Secret", "Volume")
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,20 @@ def _seccomp(value: object) -> str:
     return names.check_absolute_path(value)
 
 
+def _network(value: object) -> str:
+    """A network that every host has, as a member of Network; else the name of one that a manifest declares."""
+    if isinstance(value, str) and value in _NETWORKS:
+        return Network(value)
+    return names.check_name(value)
+
+
+def _network_name(value: object) -> str:
+    name = names.check_name(value)
+    if name in _NETWORKS:
+        raise ValueError(f"{shown(value)} is a network that every host has; choose another name")
+    return name
+
+
 class VolumeType(StrEnum):
     """Where a volume's data lie."""
 
@@ -179,10 +193,12 @@ class Restart(StrEnum):
 
 
 class Network(StrEnum):
-    """Which network a job sees."""
+    """The networks that every host has; others are declared by manifests of kind Network."""
 
     NONE = "none"
     HOST = "host"
+    BRIDGE = "bridge"
+    ISOLATED = "isolated"
 
 
 class Seccomp(StrEnum):
@@ -192,6 +208,8 @@ class Seccomp(StrEnum):
     STRICT = "strict"
     UNCONFINED = "unconfined"
 
+
+_NETWORKS = frozenset(Network)
 
 PathText = Annotated[str, _text(names.check_absolute_path, pattern=names.ABSOLUTE_PATH_PATTERN)]
 MountPath = Annotated[str, _text(names.check_mount_path, pattern=names.MOUNT_PATH_PATTERN)]
@@ -267,7 +285,9 @@ Retention = Annotated[float, _duration()]
 
 EnforcementChoice = Annotated[Enforcement, _choice(Enforcement)]
 RestartChoice = Annotated[Restart, _choice(Restart)]
-NetworkChoice = Annotated[Network, _choice(Network)]
+NetworkChoice = Annotated[
+    str, _text(_network, pattern=names.NAME_PATTERN, examples=[*(network.value for network in Network), "backend"])
+]
 Flag = Annotated[bool, Leaf(_boolean, {"type": "boolean"}, kind="flag")]
 ApiVersion = Annotated[str, _exactly("joblet/v1")]
 Kind = Annotated[str, _kind("Job")]
@@ -297,6 +317,12 @@ SealedText = Annotated[
 VolumeKind = Annotated[str, _kind("Volume")]
 VolumeTypeChoice = Annotated[VolumeType, _choice(VolumeType)]
 VolumeSize = Annotated[int, _size(1 << 20)]
+
+NetworkKind = Annotated[str, _kind("Network")]
+NetworkName = Annotated[
+    str, _text(_network_name, pattern=names.NAME_PATTERN, **{"not": {"enum": [network.value for network in Network]}})
+]
+Cidr = Annotated[str, _text(names.check_cidr, pattern=names.CIDR_PATTERN, examples=["10.20.0.0/24"])]
 
 ListInput = BeforeValidator(_list)
 MappingInput = BeforeValidator(_mapping)

@@ -75,10 +75,41 @@ class SecretManifest(ManifestModel):
     spec: SecretSpec = Field(description=str(SecretSpec.__doc__))
 
 
-ResourceManifest = SecretManifest | VolumeManifest
+class NetworkMetadata(Metadata):
+    """What a network is called, and what is noted about it."""
+
+    name: f.NetworkName = Field(description="The name, unique among all networks of the host: an RFC 1123 label.")
+
+
+class NetworkSpec(ManifestModel):
+    """A network whose jobs see each other by name."""
+
+    cidr: f.Cidr = Field(
+        description="Its addresses, IPv4. They may not overlap those of another network or of the host, nor change."
+    )
+    internal: f.Flag = Field(
+        default=False, description="true: there is no way out of it; its jobs see each other alone."
+    )
+
+
+class NetworkManifest(ManifestModel):
+    """One YAML document that declares one network."""
+
+    api_version: f.ApiVersion = Field(alias="apiVersion", description="The version of this form: joblet/v1.")
+    kind: f.NetworkKind = Field(description="What is declared: Network.")
+    metadata: NetworkMetadata = Field(description=str(NetworkMetadata.__doc__))
+    spec: NetworkSpec = Field(description=str(NetworkSpec.__doc__))
+
+
+ResourceManifest = NetworkManifest | SecretManifest | VolumeManifest
 Manifest = JobManifest | ResourceManifest
-Model = type[JobManifest] | type[SecretManifest] | type[VolumeManifest]
-MODELS: Mapping[str, Model] = {"Job": JobManifest, "Secret": SecretManifest, "Volume": VolumeManifest}
+Model = type[JobManifest] | type[NetworkManifest] | type[SecretManifest] | type[VolumeManifest]
+MODELS: Mapping[str, Model] = {
+    "Job": JobManifest,
+    "Network": NetworkManifest,
+    "Secret": SecretManifest,
+    "Volume": VolumeManifest,
+}
 RESOURCE_KINDS = tuple(kind for kind in MODELS if kind != "Job")
 
 
@@ -95,6 +126,8 @@ def references(job: JobManifest) -> Iterator[str]:
     """The keys of all that a job uses."""
     yield from (key("Volume", volume.name) for volume in job.spec.volumes)
     yield from dict.fromkeys(key("Secret", secret.name) for secret in job.spec.secrets)
+    if (network := job.spec.isolation.network) not in frozenset(f.Network):
+        yield key("Network", network)
 
 
 def jobs_of(manifests: Iterable[Manifest]) -> tuple[JobManifest, ...]:

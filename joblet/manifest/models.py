@@ -86,6 +86,13 @@ class IoLimits(ManifestModel):
     write_ops: f.Operations = Field(default=None, alias="writeOps", description="Write operations a second.")
 
 
+class NetworkLimits(ManifestModel):
+    """The most that the job may receive and send a second, on a network of its own (bridge, isolated or a declared one)."""
+
+    in_bytes: f.Rate = Field(default=None, alias="in", description="Bytes received a second.")
+    out_bytes: f.Rate = Field(default=None, alias="out", description="Bytes sent a second.")
+
+
 class Limits(ManifestModel):
     """What the job may use at most. A limit that is left out is not set, unless a default is named."""
 
@@ -100,6 +107,9 @@ class Limits(ManifestModel):
     pids: f.Pids = Field(default=None, description="Processes and threads at the same time.")
     io: Annotated[IoLimits | None, MappingInput] = Field(
         default=None, description="Reads and writes a second, on the workspace's disk."
+    )
+    network: Annotated[NetworkLimits | None, MappingInput] = Field(
+        default=None, description="Traffic a second; needs isolation.network other than none and host."
     )
     disk_bytes: f.Disk = Field(
         default=None,
@@ -116,6 +126,11 @@ class Limits(ManifestModel):
     @classmethod
     def _no_limits_is_none(cls, io: IoLimits | None) -> IoLimits | None:
         return None if io == IoLimits() else io
+
+    @field_validator("network", mode="after")
+    @classmethod
+    def _no_traffic_limits_is_none(cls, network: NetworkLimits | None) -> NetworkLimits | None:
+        return None if network == NetworkLimits() else network
 
 
 class Stop(ManifestModel):
@@ -150,7 +165,9 @@ class Isolation(ManifestModel):
     """How far the job is kept from the host and from other jobs."""
 
     network: f.NetworkChoice = Field(
-        default=f.Network.NONE, description="none: its own loopback device alone; host: the host's network."
+        default=f.Network.NONE,
+        description="none: its own loopback device alone; bridge: out, the host may connect to it; isolated: out, nobody "
+        "connects to it; host: the host's network; any other name: a declared network, whose jobs see each other by name.",
     )
     user: f.UserId = Field(
         default=0,

@@ -6,7 +6,9 @@ machines whose own tables differ or that have none.
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from contextlib import suppress
 
 from joblet.manifest.nearest import nearest
 from joblet.manifest.quantities import shown
@@ -17,6 +19,7 @@ ENV_NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,254}$"
 LABEL_KEY_PATTERN = r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 SECRET_KEY_PATTERN = r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,253}$"  # noqa: S105  a pattern
+CIDR_PATTERN = r"^([0-9]{1,3}\.){3}[0-9]{1,3}/[0-9]{1,2}$"
 MODE_PATTERN = r"^0?[0-7]{3}$"
 FILE_PATH_PATTERN = r"^(?!/)(?!.*//)(?!(.*/)?\.{1,2}(/|$))[^\u0000]*[^/\u0000]$"
 MOUNT_PATH_PATTERN = (
@@ -29,6 +32,9 @@ SHA256_PATTERN = r"^[0-9a-f]{64}$"
 FURNISHED = ("proc", "sys", "dev", "etc", "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 ABSOLUTE_PATH_PATTERN = r"^/(?!.*//)(?!(.*/)\.{1,2}(/|$))[^\u0000]*$"
 NO_NUL_PATTERN = r"^[^\u0000]*$"
+
+# Room for a gateway and a few jobs at least; no more than one bridge is good for at most.
+SHORTEST_CIDR, LONGEST_CIDR = 16, 29
 
 # One argument or variable may have 128 KiB, its final NUL included: MAX_ARG_STRLEN, linux/binfmts.h.
 MAX_ARGUMENT_BYTES = 131_071
@@ -57,7 +63,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 _NAME, _HOSTNAME, _ENV = _compiled(NAME_PATTERN), _compiled(HOSTNAME_PATTERN), _compiled(ENV_NAME_PATTERN)
 _LABEL_KEY, _LABEL_VALUE = _compiled(LABEL_KEY_PATTERN), _compiled(LABEL_VALUE_PATTERN)
-_MODE = _compiled(MODE_PATTERN)
+_MODE, _CIDR = _compiled(MODE_PATTERN), _compiled(CIDR_PATTERN)
 _SHA256 = _compiled(SHA256_PATTERN)
 _SECRET_KEY = _compiled(SECRET_KEY_PATTERN)
 
@@ -77,6 +83,24 @@ def check_name(value: object) -> str:
             f"{shown(text)} is not a name (use 1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends)"
         )
     return text
+
+
+def check_cidr(value: object) -> str:
+    """An IPv4 network with room for some jobs, written as ipaddress writes it."""
+    text = _text(value, "a network")
+    try:
+        network = ipaddress.IPv4Network(text)
+    except ValueError:
+        hint = ""
+        if _CIDR.match(text) and all(int(part) < 256 for part in text.partition("/")[0].split(".")):
+            with suppress(ValueError):
+                hint = f"; did you mean {ipaddress.IPv4Network(text, strict=False)}?"
+        raise ValueError(f"{shown(text)} is not an IPv4 network{hint} (use one as in 10.20.0.0/24)") from None
+    if not LONGEST_CIDR >= network.prefixlen >= SHORTEST_CIDR:
+        raise ValueError(f"{shown(text)} has a prefix out of range (/{SHORTEST_CIDR} to /{LONGEST_CIDR})")
+    if network.is_loopback or network.is_multicast or network.is_link_local or network.is_unspecified:
+        raise ValueError(f"{shown(text)} has a meaning of its own (use a private one as in 10.20.0.0/24)")
+    return str(network)
 
 
 def check_hostname(value: object) -> str:

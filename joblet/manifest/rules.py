@@ -84,6 +84,13 @@ def _repeated(spec: Mapping[str, object]) -> Iterator[Problem]:
             seen.add(value)
 
 
+def _traffic_limits(spec: Mapping[str, object]) -> Iterator[Problem]:
+    limits, isolation = spec.get("limits"), spec.get("isolation")
+    network = isolation.get("network", "none") if isinstance(isolation, Mapping) else "none"
+    if isinstance(limits, Mapping) and limits.get("network") and network in ("none", "host"):
+        yield Problem(("limits", "network"), f"works only with a network of the job's own, not with network: {network}")
+
+
 def _files(spec: Mapping[str, object]) -> Iterator[Problem]:
     files = spec.get("files")
     if not isinstance(files, (list, tuple)):
@@ -200,6 +207,7 @@ _RULES: tuple[Callable[[Mapping[str, object]], Iterator[Problem]], ...] = (
     _timeouts,
     _retry,
     _repeated,
+    _traffic_limits,
     _files,
     _volumes,
     _secrets,

@@ -159,9 +159,14 @@ class Init:
             os.fchown(fd, spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"])
         self.errors_fd, errors_write = os.pipe2(os.O_CLOEXEC)
         gate_read, self.gate = os.pipe2(os.O_CLOEXEC)
+        namespaces = self.namespace_fds
+        if spec["network"] == "given":
+            # It belongs to the host's user namespace, so it is entered before the right to is given up. Our own goes unused.
+            os.close(namespaces.pop())
+            namespaces.insert(0, os.dup(self.given[spec["network_fd"]]))
         doors = command.Doors(
             cgroups=[os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in cgroup["join"]],
-            namespaces=self.namespace_fds,
+            namespaces=namespaces,
             standard=(self.null_fd, self.out_write, self.err_write),
         )
         into = cgroup["command_into"]

@@ -103,6 +103,7 @@ def plan_job(
     """What a job's spec adds to that, and its new root's path. spec: the launch spec. user_namespace: the command's."""
     root = template
     plan: list[tuple[Any, ...]] = []
+    etc = {**spec["etc"], **spec.get("etc_shown", {})}
     if spec.get("own_root"):
         root = f"{template}/mnt"
         plan.append(("own-root", template, root))
@@ -118,7 +119,7 @@ def plan_job(
             ("tree", f"{template}/sys", f"{root}/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY),
             *_plan_kernel_files(root, template),
             *_plan_run(root),
-            *(("replace", f"{root}/etc", name, f"/{JOB_ETC}/{name}") for name in ETC_OF_THE_JOB if name in spec["etc"]),
+            *(("replace", f"{root}/etc", name, f"/{JOB_ETC}/{name}") for name in ETC_OF_THE_JOB if name in etc),
         ]
     tmp = tmpfs_options(spec["tmp_bytes"], "1777")
     plan += [
@@ -127,6 +128,7 @@ def plan_job(
         ("tmpfs", f"{root}/dev/shm", tmp, MS_NOSUID | MS_NODEV | MS_NOEXEC),
         ("workspace", spec["workspace"], f"{root}/work"),
     ]
+    plan += [("shown", source, f"{root}/{JOB_ETC}/{name}") for name, source in spec.get("etc_shown", {}).items()]
     return plan, root
 
 
@@ -365,9 +367,15 @@ def _own_root(template: str, root: str) -> None:
     make_own_root(template, root)
 
 
+def _shown(source: str, target: str) -> None:
+    """A file of the host that goes on changing while the job reads it."""
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644))
+    _bind(source, target, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+
 _DO: dict[str, Callable[..., None]] = {
     **{"tmpfs": _tmpfs, "bind": _bind, "system": _system, "directory": _directory, "file": _file, "copy": _copy},
     **{"symlink": _symlink, "device": _device, "read-only": _read_only, "overlay": _overlay, "proc": _proc},
     **{"mask": _mask, "protect": _protect, "devpts": _devpts, "workspace": _workspace, "sys": _sys, "tree": _tree},
-    **{"own": _own, "place": _place, "replace": _replace, "own-root": _own_root},
+    **{"own": _own, "place": _place, "replace": _replace, "own-root": _own_root, "shown": _shown},
 }

@@ -145,6 +145,11 @@ def join_session_keyring() -> None:
             raise
 
 
+def unshare_thread(flags: int) -> None:
+    """unshare(2) of the calling thread, in a process with others, which run on meanwhile: the kernel may take its time."""
+    _check(ctypes.CDLL(None, use_errno=True).unshare(ctypes.c_int(flags)), "unshare")
+
+
 def setns(fd: int, kind: int) -> None:
     """setns(2). kind: one CLONE_NEW flag, or 0 for whatever namespace it is."""
     _check(_libc.setns(ctypes.c_int(fd), ctypes.c_int(kind)), "setns")

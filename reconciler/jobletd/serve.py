@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import structlog
 
@@ -21,6 +22,9 @@ from jobletd.blobs.collector import BlobCollector
 from jobletd.blobs.store import BlobLimits, BlobStore
 from jobletd.desired import DesiredState
 from jobletd.executor.local import LocalExecutor, LocalSettings
+from jobletd.executor.local.networking.controller import NetworkController
+from jobletd.executor.local.networking.host_networks import HostNetworks, NetworkSettings
+from jobletd.executor.local.networking.provider import NetworkProvider
 from jobletd.executor.local.volumes import Volumes
 from jobletd.host_features import HostFeatures, Place
 from jobletd.logging_setup import set_up_logging
@@ -110,10 +114,14 @@ class Daemon:
         front = self._make_front()
         store = Store.open(f"{config.state.directory}/joblet.db")
         stack.callback(store.close)
+        networks = HostNetworks(self._network_settings())
         volumes = Volumes(config.state.directory, config.run.directory)
-        controllers: dict[str, Controller] = {"Volume": volumes}
+        controllers: dict[str, Controller] = {"Network": NetworkController(networks), "Volume": volumes}
         executor = LocalExecutor.on_this_host(
-            self._local_settings(), cgroup_base=config.cgroup.base_dir, clock=self._clock, providers=[volumes]
+            self._local_settings(),
+            cgroup_base=config.cgroup.base_dir,
+            clock=self._clock,
+            providers=(volumes, NetworkProvider(networks)),
         )
         uploads = config.uploads
         blobs = BlobStore(
@@ -131,6 +139,8 @@ class Daemon:
         resources = Resources(registry, controllers, vault)
         self._reconciler = Reconciler(registry, executor, resources, max_concurrent=config.joblet.max_concurrent_jobs)
         desired = DesiredState(registry, executor, self._reconciler.nudge, resources, blobs, self._policy)
+        await networks.start()
+        stack.push_async_callback(networks.close)
         await executor.start()
         stack.push_async_callback(executor.close)
         await resources.start()
@@ -190,6 +200,17 @@ class Daemon:
             policy=self._policy,
             default_disk_bytes=config.isolation.default_disk_bytes,
             memory_disk_bytes=config.isolation.memory_disk_bytes,
+        )
+
+    def _network_settings(self) -> NetworkSettings:
+        config = self._config
+        ports = (port.partition("/") for port in config.network.allow_host_ports)
+        return NetworkSettings(
+            state_directory=os.path.realpath(config.state.directory),
+            directory=Path(config.run.directory, "networks"),
+            pool=config.network.pool,
+            denied=tuple(map(str, config.network.deny)),
+            host_ports=tuple(f"{protocol} . {port}" for port, _, protocol in ports),
         )
 
     async def _start_spool(self, stack: AsyncExitStack, registry: Registry, desired: DesiredState) -> None:

@@ -50,6 +50,7 @@ class Host:
     daemon: subprocess.Popen[str] | None = None
     environment: dict[str, str] = field(default_factory=dict)
     channels: dict[str, grpc.Channel] = field(default_factory=dict)
+    within: tuple[str, ...] = ()  # what the daemon and the client are started by, to live in other namespaces
 
     @property
     def config(self) -> Path:
@@ -86,7 +87,7 @@ class Host:
         with log.open("a") as stream:
             offset = stream.tell()
             self.daemon = subprocess.Popen(
-                [BIN / "joblet", "serve", "--config", self.config],
+                [*self.within, BIN / "joblet", "serve", "--config", self.config],
                 stdout=stream,
                 stderr=stream,
                 text=True,
@@ -139,7 +140,9 @@ class Host:
 
     def client(self, role: str = "admin") -> job_pb2_grpc.JobServiceStub:
         """A stub over the daemon's real TLS port, with the certificate of that role; one channel a role and daemon."""
-        if role not in self.channels:
+        if self.within:  # its port is in another network namespace, its socket is not
+            self.channels.setdefault(role, grpc.insecure_channel(f"unix:{self.root}/run/joblet.sock"))
+        elif role not in self.channels:
             name = "rnx-config.yml" if role == "admin" else f"rnx-config-{role}.yml"
             node = YAML(typ="safe").load((self.root / "config" / name).read_text())["nodes"]["default"]
             credentials = grpc.ssl_channel_credentials(*(node[key].encode() for key in ("ca", "key", "cert")))
@@ -201,7 +204,7 @@ class Host:
     def rnx(self, *arguments: str | Path, role: str = "admin", stdin: str = "", timeout: float = 60) -> Ended:
         """Run the client against this host, as a person would."""
         name = "rnx-config.yml" if role == "admin" else f"rnx-config-{role}.yml"
-        command = [str(BIN / "rnx"), "--config", str(self.root / "config" / name), *map(str, arguments)]
+        command = [*self.within, str(BIN / "rnx"), "--config", str(self.root / "config" / name), *map(str, arguments)]
         ended = subprocess.run(
             command, input=stdin.encode(), capture_output=True, timeout=timeout * PATIENCE, check=False
         )
@@ -230,10 +233,12 @@ class Ended:
 
 
 @contextmanager
-def job_host(*init_arguments: str, configure: Callable[[dict[str, Any]], None] | None = None) -> Iterator[Host]:
-    """A running host; at the end nothing of it is left, whatever happened."""
+def job_host(
+    *init_arguments: str, configure: Callable[[dict[str, Any]], None] | None = None, within: tuple[str, ...] = ()
+) -> Iterator[Host]:
+    """A running host; at the end nothing of it is left, whatever happened. within: see Host."""
     root = Path(tempfile.mkdtemp(prefix=f"joblet-test-{os.getpid()}-"))  # tests/leaks.py looks for it
-    host = Host(root / "h")
+    host = Host(root / "h", within=within)
     host.root = root / root.name.removeprefix("joblet-test-")
     try:
         host.init(*init_arguments)

@@ -10,7 +10,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.integration.host import Host, job_host
+from tests.integration.network_stage import stage
 
+NETWORKS = sorted((Path(__file__).parents[2] / "examples").glob("network*.yml"))
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yml"))
 
 
@@ -23,12 +25,23 @@ def host() -> Iterator[Host]:
 def test_there_is_an_example_for_each_feature() -> None:
     assert {path.stem for path in EXAMPLES} >= {
         *("hello", "limits", "timeout", "retry", "script", "files", "service", "big-output", "failing", "environment"),
-        *("cpu-quota", "untrusted-python", "secrets", "volume"),
+        *("cpu-quota", "untrusted-python", "secrets", "volume", "network"),
     }
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in EXAMPLES if path not in NETWORKS], ids=lambda path: path.stem)
 def test_an_example_ends_as_it_says(host: Host, path: Path) -> None:
+    ends_as_it_says(host, path)
+
+
+@pytest.mark.native_only(reason="the guest's kernel has no nf_tables")
+@pytest.mark.parametrize("path", NETWORKS, ids=lambda path: path.stem)
+def test_an_example_with_a_network_ends_as_it_says(path: Path) -> None:
+    with stage() as place, job_host(within=place.within) as host:  # not in the network of whoever runs the tests
+        ends_as_it_says(host, path)
+
+
+def ends_as_it_says(host: Host, path: Path) -> None:
     text = path.read_text()
     expected = re.search(r"^# expect: (\S+) ?(\S*)$", text, flags=re.MULTILINE)
     assert expected, f"{path.name} does not say how it ends"

@@ -26,7 +26,9 @@ def run(
         int, typer.Option(min=0, metavar="BYTES", help="Bytes read and written a second; 0 is no limit.")
     ] = 0,
     cpu_cores: Annotated[str | None, typer.Option(metavar="LIST", help="The cores it may use: 0-3 or 0,2.")] = None,
-    network: Annotated[str, typer.Option(metavar="none|host", help="The network it sees.")] = "none",
+    network: Annotated[
+        str, typer.Option(metavar="none|bridge|isolated|host|NAME", help="The network it sees.")
+    ] = "none",
     env: Annotated[
         list[str] | None, typer.Option("--env", "-e", metavar="NAME=VALUE", help="A variable of its environment.")
     ] = None,

@@ -161,7 +161,17 @@ REFUSED: list[tuple[dict[str, Any], str, bool]] = [
         False,
     ),
     (spec(restart="never"), '"never" is not allowed here; did you mean Never? (use Never, OnFailure, Always)', True),
-    (spec(isolation={"network": "bridge"}), '"bridge" is not allowed here (use none, host)', True),
+    (spec(isolation={"network": "Back end"}), 'spec.isolation.network: "Back end" is not a name', True),
+    (
+        spec(limits={"network": {"in": "1M"}}),
+        "works only with a network of the job's own, not with network: none",
+        False,
+    ),
+    (
+        spec(limits={"network": {"out": "1M"}}, isolation={"network": "host"}),
+        "spec.limits.network: works only with a network of the job's own, not with network: host",
+        False,
+    ),
     (spec(isolation={"user": 70_000}), "spec.isolation.user: 70000 is out of range (0 to 65535)", True),
     (spec(isolation={"hostname": "a_b"}), 'spec.isolation.hostname: "a_b" is not a host name', True),
     (spec(isolation={"capabilities": ["CAP_CHOWN"]}), '"CAP_CHOWN" is not a capability; did you mean CHOWN?', True),

@@ -108,8 +108,6 @@ def test_what_follows_the_command_is_its_own(
     [
         (["--volume", "data:/data:no", "true"], "--volume data:/data:no: is not a volume"),
         (["--schedule", "1h", "true"], "--schedule is not available yet"),
-        (["--network", "bridge", "true"], "--network bridge is not available yet"),
-        (["--network", "mine", "true"], "--network mine is not a network of this version"),
         (["--env", "A", "true"], "--env A: there is no value"),
         (["--upload", "/nonexistent", "true"], "--upload /nonexistent: No such file or directory"),
         (["--upload", "/dev/null", "true"], "--upload /dev/null: is no regular file"),

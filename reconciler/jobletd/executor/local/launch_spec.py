@@ -118,7 +118,7 @@ def launch_spec(
         "gid": group_of(spec.isolation),
         "id_base": id_base,
         "id_count": id_count,
-        "network": "host" if spec.isolation.network is Network.HOST else "none",
+        "network": "host" if spec.isolation.network == Network.HOST else "none",
         "rootfs": rootfs,
         "root_bytes": root_bytes,
         "etc": etc_files(spec.isolation, spec.isolation.hostname or name),

@@ -1,0 +1,186 @@
+"""Interfaces, addresses and rules of jobs' networks are given back, whatever dies; and what lives keeps its network."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from joblet.api.v1 import job_pb2
+from tests.integration.host import Host, eventually, job_host
+from tests.integration.network_stage import WORLD, Stage, stage
+from tests.integration.test_networks import ASK, PYTHON, job, network, serving
+from tests.timing import PATIENCE
+
+pytestmark = pytest.mark.native_only(reason="the guest's kernel has no nf_tables")
+
+UP0_FORWARDING = Path("/proc/sys/net/ipv4/conf/up0/forwarding")
+
+
+@pytest.fixture
+def place() -> Iterator[Stage]:
+    with stage() as there:
+        yield there
+
+
+@pytest.fixture
+def host(place: Stage) -> Iterator[Host]:
+    with job_host(within=place.within) as host:
+        yield host
+
+
+def cables(place: Stage) -> set[str]:
+    """The host's ends of jobs' cables."""
+    return {name for name in place.interfaces() if re.fullmatch(r"jb[0-9a-f]{13}", name)}
+
+
+def all_that_is_ours(host: Host) -> set[int]:
+    """Daemon, launcher and inits."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes()
+            ours = host.root.name in (process / "cgroup").read_text() and command.startswith(b"joblet-init")
+        except OSError:
+            continue
+        if ours:
+            found.append(int(process.name))
+    assert host.daemon is not None
+    children = " ".join(path.read_text() for path in Path(f"/proc/{host.daemon.pid}").glob("task/*/children")).split()
+    return {host.daemon.pid, *map(int, children), *found}
+
+
+def test_nothing_is_left_after_a_clean_stop(host: Host, place: Stage) -> None:
+    host.apply(network("backend", "10.77.1.0/24"))
+    serving(host, "one", "bridge")
+    serving(host, "two", "backend")
+    assert len(cables(place)) == 2
+    assert place.host.call(UP0_FORWARDING.read_text) == "1\n"
+    host.stop()
+    assert place.interfaces() == place.bare
+    assert place.ruleset() == ""
+    assert place.host.call(UP0_FORWARDING.read_text) == "0\n"
+
+
+def test_nothing_is_left_once_the_daemon_is_back_after_all_of_ours_was_killed(host: Host, place: Stage) -> None:
+    host.apply(network("backend", "10.77.1.0/24"))
+    for number in range(4):
+        serving(host, f"killed-{number}", "bridge" if number % 2 else "backend")
+    pids = all_that_is_ours(host)
+    assert len(pids) >= 6, pids  # the daemon, its launcher, four inits
+    for pid in pids:
+        with suppress(ProcessLookupError):  # the launcher follows its daemon
+            os.kill(pid, signal.SIGKILL)
+    host.kill()
+    host.start()
+    assert [host.finished(f"killed-{number}").reason for number in range(4)] == ["Lost"] * 4
+    eventually(lambda: not cables(place), what="the cables to be gone")
+    host.rnx("delete", *(f"killed-{number}" for number in range(4)))
+    host.rnx("delete", "network/backend")
+    eventually(lambda: len(place.interfaces() - place.bare) == 1, what="the network's bridge to be gone")
+    host.stop()
+    assert place.interfaces() == place.bare
+    assert place.ruleset() == ""
+
+
+def test_a_job_keeps_its_network_when_the_daemon_dies_and_nobody_gets_its_address(host: Host, place: Stage) -> None:
+    host.apply(network("backend", "10.77.1.0/24"))
+    first = serving(host, "first", "backend")
+    server = place.serve(place.world, WORLD)
+    host.kill()
+    host.start()
+    assert host.run("first").phase == "RUNNING"
+    host.apply(
+        job("second", "backend", [*PYTHON, ASK, f"tcp:{first}:80", "tcp:first:80", f"tcp:{WORLD}:{server.port}"])
+    )
+    assert host.finished("second").phase == "COMPLETED"
+    greetings = host.log("second").decode().splitlines()
+    mine = greetings[0].split()[-1]
+    assert mine != first
+    assert greetings[:2] == [f"tcp:{first}:80 hello {mine}", f"tcp:first:80 hello {mine}"]
+    assert len(greetings) == 3
+
+
+def test_a_job_that_never_began_has_no_interface(host: Host, place: Stage) -> None:
+    host.apply(job("absent", "bridge", ["/no/such/program"]))
+    assert host.finished("absent").phase == "FAILED"
+    eventually(lambda: not cables(place), what="its cable to be gone")
+
+
+def test_addresses_of_many_jobs_are_all_given_back(host: Host, place: Stage) -> None:
+    host.apply(network("small", "10.77.3.0/28"))
+    count = 100
+    names = [f"many-{number}" for number in range(count)]
+    text = "\n---\n".join(job(name, "bridge", ["/bin/true"]) for name in names)
+    stream = host.jobs.Watch(job_pb2.WatchRequest(), timeout=100 * PATIENCE)
+    next(iter(stream))
+    host.apply(text)
+    done: set[str] = set()
+    for event in stream:
+        if event.job.runs and event.job.runs[0].phase in ("COMPLETED", "FAILED"):
+            assert event.job.runs[0].phase == "COMPLETED", event.job.runs[0]
+            done.add(event.job.name)
+            if len(done) == count:
+                break
+    stream.cancel()
+    # A network of thirteen addresses serves any number of jobs, one after another.
+    for number in range(30):
+        host.apply(job(f"small-{number}", "small", ["/bin/true"]))
+        assert host.finished(f"small-{number}").phase == "COMPLETED"
+    eventually(lambda: not cables(place), what="all cables to be gone")
+
+
+def test_a_full_network_says_so(host: Host, place: Stage) -> None:
+    host.apply(network("tiny", "10.77.4.0/29"))
+    for number in range(5):
+        host.apply(job(f"holds-{number}", "tiny", ["/bin/sleep", "1000"]))
+        host.running(f"holds-{number}")
+    host.apply(job("late", "tiny", ["/bin/true"]))
+    run = host.finished("late")
+    assert run.phase == "FAILED" and "all 5 addresses of 10.77.4.0/29 are in use" in run.message, run
+
+
+def test_a_pool_that_overlaps_the_hosts_addresses_is_refused_when_it_is_needed(place: Stage) -> None:
+    def change(config: dict[str, object]) -> None:
+        config["network"] = {"pool": "192.0.2.0/24"}
+
+    with job_host(within=place.within, configure=change) as host:
+        host.apply(job("hopeless", "bridge", ["/bin/true"]))
+        message = host.finished("hopeless").message
+        assert "192.0.2.0/25 overlaps 192.0.2.0/24, which the host reaches by up0" in message
+        assert "network.pool" in message
+        assert place.interfaces() == place.bare
+
+
+def test_another_daemons_interfaces_are_left_alone(host: Host, place: Stage) -> None:
+    serving(host, "mine", "bridge")
+    with job_host(
+        within=place.within, configure=lambda config: config.update(network={"pool": "10.214.0.0/16"})
+    ) as other:
+        other.apply(job("theirs", "bridge", ["/bin/true"]))
+        assert other.finished("theirs").phase == "COMPLETED"
+        assert len(place.ruleset().split("table inet joblet_")) == 3
+        other.kill()
+        other.start()
+    assert len(cables(place)) == 1
+    assert len(place.ruleset().split("table inet joblet_")) == 2
+
+
+def test_ports_of_the_host_that_are_allowed_are_reached(place: Stage) -> None:
+    server = place.serve(place.host, "0.0.0.0")
+    closed = place.serve(place.host, "0.0.0.0")
+
+    def change(config: dict[str, object]) -> None:
+        config["network"] = {"allowHostPorts": [server.port, f"{closed.port}/udp"], "deny": []}
+
+    with job_host(within=place.within, configure=change) as host:
+        targets = [f"{kind}:10.213.0.1:{port}" for kind in ("tcp", "udp") for port in (server.port, closed.port)]
+        host.apply(job("asks", "bridge", [*PYTHON, ASK, *targets]))
+        assert host.finished("asks").phase == "COMPLETED"
+        answers = [line.split(" ", 1)[1] for line in host.log("asks").decode().splitlines()]
+    assert [answer.startswith("10.213.0.") for answer in answers] == [True, False, False, True], answers

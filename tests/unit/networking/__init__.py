@@ -1,0 +1,1 @@
+"""Networks of jobs, without a kernel: names, addresses, rules, files."""
