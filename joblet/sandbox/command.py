@@ -77,13 +77,14 @@ def become_command(spec: dict[str, Any], doors: Doors, seccomp: bytes, gate: int
         set_limits(spec["rlimits"])
         os.umask(0o022)
         restore_signals()
-        syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
+        close_all_but(gate, errors)
         drop_privileges(spec["uid"], spec["gid"], mask_of(spec["capabilities"]))
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         if seccomp:
             syscalls.set_seccomp_filter(seccomp)
         if os.read(gate, 1) != GO:
             os._exit(126)
+        os.close(gate)
         os.chdir("/")
         what = f"workdir {spec['workdir']}"
         os.chdir(spec["workdir"])
@@ -98,6 +99,17 @@ def become_command(spec: dict[str, Any], doors: Doors, seccomp: bytes, gate: int
         report(errors, 126, f"{type(error).__name__}: {error}")
     finally:
         os._exit(126)
+
+
+def close_all_but(*kept: int) -> None:
+    """Close what is left of the set-up before anything of the job's choice happens, not only at exec: its working directory may
+    be a path below /proc/self/fd."""
+    first = 3
+    for fd in sorted(kept):
+        if first < fd:
+            syscalls.close_range(first, fd - 1)
+        first = fd + 1
+    syscalls.close_range(first)
 
 
 def report(errors: int, code: int, text: str) -> None:

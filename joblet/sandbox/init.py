@@ -31,6 +31,7 @@ PIPE_BYTES = 1 << 20
 DRAIN_BYTES_AT_MOST = 1 << 30
 # What init needs once the sandbox stands: to signal the command (whose user ids differ), nothing else.
 KEPT_CAPABILITIES = mask_of(["KILL"])
+NAMESPACE_OWNERS = 0xF000_0000  # far above the pool of jobs' ids; a pid has 22 bits
 F_SETPIPE_SZ = 1031
 MOST_DESCRIPTORS = 40  # that may come with a launch spec
 
@@ -96,9 +97,15 @@ class Init:
             flags |= syscalls.CLONE_NEWNET
             names.append("net")
         ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
+        # What a job has of things that the kernel counts a user (inotify instances, namespaces) counts for whoever made its user
+        # namespace, too: that is not root, whose own share a job could use up, but a user id for this init alone.
+        syscalls.prctl(syscalls.PR_SET_SECUREBITS, syscalls.SECBIT_NO_SETUID_FIXUP)  # its capabilities stay
+        os.seteuid(NAMESPACE_OWNERS + self.host_pid)
         pid, pidfd = syscalls.clone3(flags)
         if pid == 0:
             command.furnish_namespaces(ready_write, self.own_network)
+        os.seteuid(0)
+        syscalls.prctl(syscalls.PR_SET_SECUREBITS, 0)
         os.close(ready_write)
         if os.read(ready_read, 1) != command.READY:
             raise OSError(errno.EIO, "the command's namespaces could not be made")

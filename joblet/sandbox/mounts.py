@@ -68,6 +68,7 @@ NO_NAMESPACE = -1
 CANNOT_MAP = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP)
 COPY_BYTES_AT_MOST = 8 << 20
 RUN_BYTES = 4 << 20
+TERMINALS = 64
 BYTES_AN_INODE = 4096  # at least, on a tmpfs: so that empty files do not fill the kernel's memory
 INODES_AT_LEAST = 1024
 
@@ -344,7 +345,8 @@ def _protect(target: str) -> None:
 
 
 def _devpts(target: str) -> None:
-    mount("devpts", target, "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620")
+    # There are kernel.pty.max for all jobs together.
+    mount("devpts", target, "devpts", MS_NOSUID | MS_NOEXEC, f"newinstance,ptmxmode=0666,mode=0620,max={TERMINALS}")
 
 
 def _workspace(workspace: dict[str, Any], target: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
@@ -12,6 +13,7 @@ import pytest
 
 from joblet.cgroup import CgroupLimits
 from joblet.sandbox.mounts import SYS_DIRECTORIES
+from tests.integration.host import eventually
 from tests.integration.sandbox_attempts import ID_BASE, Sandboxes, sandboxes
 
 
@@ -122,6 +124,34 @@ def test_the_environment_is_the_specs_alone(box: Sandboxes) -> None:
 def test_only_the_standard_descriptors_are_open_and_stdin_is_empty(box: Sandboxes) -> None:
     assert box.run(["/bin/ls", "/proc/self/fd"]).output().split() == [b"0", b"1", b"2", b"3"]  # 3 is ls's own
     assert box.shell("cat; readlink /proc/self/fd/0").endswith("null\n")
+
+
+def test_terminals_are_bounded_since_all_jobs_share_those_of_the_kernel(box: Sandboxes) -> None:
+    code = "import os\nfds = []\ntry:\n  while True: fds.append(os.open('/dev/ptmx', os.O_RDWR))\nexcept OSError: print(len(fds))"
+    assert box.run(["/usr/bin/python3", "-c", code]).output() == b"64\n"
+
+
+def test_no_descriptor_of_the_set_up_is_left_when_the_working_directory_is_entered(box: Sandboxes) -> None:
+    for fd in range(3, 40):
+        outcome = box.run(["/bin/pwd"], workdir=f"/proc/self/fd/{fd}").record()["outcome"]
+        assert outcome["type"] == "not_started" and outcome["code"] == 126, (fd, outcome)
+
+
+def test_what_is_counted_for_a_user_is_not_counted_for_root(box: Sandboxes) -> None:
+    """Inotify instances: counted for each user namespace's maker up to the first one."""
+    bound = int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
+    script = "import ctypes, time\nlibc = ctypes.CDLL(None)\n"
+    script += f"print(sum(libc.inotify_init() >= 0 for _ in range({bound})), flush=True)\ntime.sleep(600)"
+    jobs = [box.start(["/usr/bin/python3", "-c", script]) for _ in range(2)]
+    for job in jobs:
+        eventually(job.output, what="the count")
+        assert int(job.output()) == bound  # each has all of its own
+    fd = ctypes.CDLL(None, use_errno=True).inotify_init()
+    assert fd >= 0, os.strerror(ctypes.get_errno())
+    os.close(fd)
+    for job in jobs:
+        job.signal(signal.SIGUSR1)
+        job.wait()
 
 
 def test_a_tty_of_its_own_can_be_had(box: Sandboxes) -> None:

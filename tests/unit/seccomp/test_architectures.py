@@ -70,9 +70,9 @@ def test_raw_packets_come_with_their_capability() -> None:
     assert verdict(program, "x86_64", TABLES["x86_64"]["socket"], [17]) == ALLOW
 
 
-@pytest.mark.parametrize("capability", ["SYS_PTRACE", "SYS_NICE"])
-def test_calls_that_engines_allow_with_a_capability_alone(capability: str) -> None:
-    number = {"SYS_PTRACE": 312, "SYS_NICE": 237}[capability]  # kcmp, mbind
+@pytest.mark.parametrize("capability", ["SYS_PTRACE", "SYS_NICE", "SYS_RESOURCE"])
+def test_calls_that_come_with_a_capability_alone(capability: str) -> None:
+    number = {"SYS_PTRACE": 312, "SYS_NICE": 237, "SYS_RESOURCE": 206}[capability]  # kcmp, mbind, io_setup
     assert verdict(compile_default(machine="x86_64"), "x86_64", number) == EPERM
     assert verdict(compile_default(frozenset({capability}), machine="x86_64"), "x86_64", number) == ALLOW
 
