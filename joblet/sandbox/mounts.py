@@ -49,6 +49,7 @@ ETC_FILES = {"nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n"}
 # Each job has its own, below JOB_ETC; where there is none, the link leads nowhere.
 ETC_OF_THE_JOB = ("passwd", "group", "hosts", "hostname", "resolv.conf")
 JOB_ETC = "run/joblet/etc"
+ETC_FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
 # What programs look up to know how many processors there are, and how memory lies.
 SYS_DIRECTORIES = ("devices/system/cpu", "devices/system/node", "kernel/mm/transparent_hugepage")
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
@@ -104,7 +105,8 @@ def plan_job(
     """What a job's spec adds to that, and its new root's path. spec: the launch spec. user_namespace: the command's."""
     root = template
     plan: list[tuple[Any, ...]] = []
-    etc = {**spec["etc"], **spec.get("etc_shown", {})}
+    bound = spec.get("etc_bound", {})  # files of the host that go on changing
+    etc = {**spec["etc"], **dict.fromkeys(bound, "")}
     if spec.get("own_root"):
         root = f"{template}/mnt"
         plan.append(("own-root", template, root))
@@ -124,12 +126,12 @@ def plan_job(
         ]
     tmp = tmpfs_options(spec["tmp_bytes"], "1777")
     plan += [
-        *(("file", f"{root}/{JOB_ETC}/{name}", text) for name, text in spec["etc"].items()),
+        *(("file", f"{root}/{JOB_ETC}/{name}", text) for name, text in etc.items()),
+        *(("bind", path, f"{root}/{JOB_ETC}/{name}", ETC_FLAGS) for name, path in bound.items()),
         ("tmpfs", f"{root}/tmp", tmp, MS_NOSUID | MS_NODEV),
         ("tmpfs", f"{root}/dev/shm", tmp, MS_NOSUID | MS_NODEV | MS_NOEXEC),
         ("workspace", spec["workspace"], f"{root}/work"),
     ]
-    plan += [("shown", source, f"{root}/{JOB_ETC}/{name}") for name, source in spec.get("etc_shown", {}).items()]
     return plan, root
 
 
@@ -369,15 +371,9 @@ def _own_root(template: str, root: str) -> None:
     make_own_root(template, root)
 
 
-def _shown(source: str, target: str) -> None:
-    """A file of the host that goes on changing while the job reads it."""
-    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644))
-    _bind(source, target, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
-
-
 _DO: dict[str, Callable[..., None]] = {
     **{"tmpfs": _tmpfs, "bind": _bind, "system": _system, "directory": _directory, "file": _file, "copy": _copy},
     **{"symlink": _symlink, "device": _device, "read-only": _read_only, "overlay": _overlay, "proc": _proc},
     **{"mask": _mask, "protect": _protect, "devpts": _devpts, "workspace": _workspace, "sys": _sys, "tree": _tree},
-    **{"own": _own, "place": _place, "replace": _replace, "own-root": _own_root, "shown": _shown},
+    **{"own": _own, "place": _place, "replace": _replace, "own-root": _own_root},
 }
