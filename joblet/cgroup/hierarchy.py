@@ -8,6 +8,7 @@ What can be enforced is decided once, by ``prepare``; ``plan`` is pure, so that 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
@@ -44,7 +45,9 @@ class Hierarchy(ABC):
         if relative.startswith("..") or relative == ".":
             raise CgroupError("not a cgroup", where=base, todo=f"cgroup.baseDir is a path below {ROOT}")
         self.relative = relative
-        self._made: list[str] = []
+        self._lock_fd: int | None = None
+        self.made: list[str] = []
+        """What ``prepare`` made above the base, and may be removed with it; an owner that comes back adds what it knows."""
 
     @property
     @abstractmethod
@@ -97,6 +100,30 @@ class Hierarchy(ABC):
     @abstractmethod
     def limits_swap(self) -> bool:
         """Whether the kernel accounts for swap by cgroup."""
+
+    def lock(self) -> None:
+        """Make the base ours alone until ``unlock`` or our end: everything in it counts as our attempts. Raises CgroupError."""
+        fd = os.open(self.bases[0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise CgroupError(
+                "another daemon uses it", where=self.bases[0], todo="stop that one, or give each its own cgroup.baseDir"
+            ) from None
+        self._lock_fd = fd
+
+    def unlock(self) -> None:
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    def restore(self) -> None:
+        """Make the base again if somebody removed it while it was empty."""
+        if not all(os.path.isdir(base) for base in self.bases):
+            self.prepare()
+            self.unlock()
+            self.lock()
 
     def usage(self, attempt_id: str) -> CgroupUsage:
         """What the attempt uses now; all None once its cgroup is gone."""
@@ -231,12 +258,12 @@ class Hierarchy(ABC):
     def remove_base(self) -> None:
         """Remove the base where it is empty, and those above it that ``prepare`` made. Raises CgroupError."""
         leaves = [f"{base}/{leaf}" for base in self.bases for leaf in (INITS, DAEMON)]
-        for directory in (*leaves, *self.bases, *reversed(self._made)):
+        for directory in (*leaves, *self.bases, *reversed(self.made)):
             remove_if_empty(directory)
-        self._made = [directory for directory in self._made if os.path.isdir(directory)]
+        self.made = [directory for directory in self.made if os.path.isdir(directory)]
 
     def _make(self, directory: str) -> None:
-        self._made += files.make_directories(directory)
+        self.made += files.make_directories(directory)
 
 
 def job_directory(attempt_id: str) -> str:

@@ -13,6 +13,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from joblet.config.document import parse
 from joblet.config.errors import ConfigError
 from joblet.config.private_file import read_private
+from joblet.manifest.names import check_capability
+from joblet.manifest.quantities import parse_size
 
 DEFAULT_PATH = "/opt/joblet/config/joblet-config.yml"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
@@ -52,7 +54,18 @@ def _host_port(value: object) -> str:
 
 Pool = Annotated[IPv4Network, AfterValidator(_pool)]
 HostPort = Annotated[str, BeforeValidator(_host_port)]
+
+
+def _size(value: object) -> object:
+    size = parse_size(value)
+    if size < 1 << 20:
+        raise ValueError(f"{value!r} is too small (at least 1Mi)")
+    return size
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds)]
+Size = Annotated[int, BeforeValidator(_size)]
+Capability = Annotated[str, BeforeValidator(check_capability)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 
 
@@ -112,10 +125,22 @@ class DirectorySection(Section):
 
 
 class IsolationSection(Section):
-    """The pool of host user ids: id_slots ranges of 65,536 from id_base on."""
+    """What manifests may ask for, nothing unless it stands here; and what every job gets.
+
+    id_base, id_slots: the pool of host user ids, ranges of 65,536. seccomp_profiles, rootfs_images: the directories below
+    which profiles and root file systems may lie. default_disk: size of a workspace without limits.disk, in memory.
+    memory_disk: up to this size limits.disk is in memory too.
+    """
 
     id_base: int = Field(default=0x7000_0000, ge=65536, alias="idBase")
     id_slots: int = Field(default=8192, ge=1, le=16384, alias="idSlots")
+    allowed_capabilities: tuple[Capability, ...] = Field(default=(), alias="allowedCapabilities")
+    allow_host_network: bool = Field(default=False, strict=True, alias="allowHostNetwork")
+    allow_unconfined: bool = Field(default=False, strict=True, alias="allowUnconfined")
+    seccomp_profiles: AbsolutePath | None = Field(default=None, alias="seccompProfiles")
+    rootfs_images: AbsolutePath | None = Field(default=None, alias="rootfsImages")
+    default_disk_bytes: Size = Field(default=512 << 20, alias="defaultDisk")
+    memory_disk_bytes: Size = Field(default=64 << 20, alias="memoryDisk")
 
 
 class NetworkSection(Section):

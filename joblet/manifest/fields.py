@@ -159,6 +159,17 @@ def _network_name(value: object) -> str:
     return name
 
 
+def _seccomp(value: object) -> str:
+    words = [choice.value for choice in Seccomp]
+    if isinstance(value, str) and not value.startswith("/"):
+        if value in words:
+            return Seccomp(value)
+        best = nearest(value, words)
+        hint = f"; did you mean {best}?" if best else ""
+        raise ValueError(f"{shown(value)} is not allowed here{hint} (use {', '.join(words)}, or a profile's path)")
+    return names.check_absolute_path(value)
+
+
 class VolumeType(StrEnum):
     """Where a volume's data lie."""
 
@@ -191,9 +202,11 @@ class Network(StrEnum):
 
 
 class Seccomp(StrEnum):
-    """Which system calls a job may make."""
+    """Which system calls a job may make; besides there are profiles by their path."""
 
     DEFAULT = "default"
+    STRICT = "strict"
+    UNCONFINED = "unconfined"
 
 
 _NETWORKS = frozenset(Network)
@@ -214,6 +227,20 @@ FileMode = Annotated[
 Hostname = Annotated[str | None, _text(names.check_hostname, pattern=names.HOSTNAME_PATTERN)]
 Signal = Annotated[str, _text(names.check_signal, enum=list(names.SIGNALS))]
 Capability = Annotated[str, _text(names.check_capability, enum=list(names.CAPABILITIES))]
+SeccompProfile = Annotated[
+    str,
+    Leaf(
+        _seccomp,
+        {
+            "anyOf": [
+                {"enum": [choice.value for choice in Seccomp]},
+                {"type": "string", "pattern": names.ABSOLUTE_PATH_PATTERN},
+            ]
+        },
+        str,
+        "default | strict | unconfined | path",
+    ),
+]
 RootFs = Annotated[
     str, _text(_rootfs, anyOf=[{"const": "host"}, {"type": "string", "pattern": names.ABSOLUTE_PATH_PATTERN}])
 ]
@@ -242,6 +269,7 @@ Operations = Annotated[int | None, _whole(1, 10**9)]
 LogSize = Annotated[int, _size(4096)]
 Pids = Annotated[int | None, _whole(1, 4_194_304)]
 UserId = Annotated[int, _whole(0, 65_535)]
+GroupId = Annotated[int | None, _whole(0, 65_535)]
 RetryLimit = Annotated[int, _whole(0, 1_000_000)]
 Keep = Annotated[int, _whole(1, 10_000)]
 ExitCode = Annotated[int, _whole(1, 255)]
@@ -255,7 +283,6 @@ RestartChoice = Annotated[Restart, _choice(Restart)]
 NetworkChoice = Annotated[
     str, _text(_network, pattern=names.NAME_PATTERN, examples=[*(network.value for network in Network), "backend"])
 ]
-SeccompChoice = Annotated[Seccomp, _choice(Seccomp)]
 Flag = Annotated[bool, Leaf(_boolean, {"type": "boolean"}, kind="flag")]
 ApiVersion = Annotated[str, _exactly("joblet/v1")]
 Kind = Annotated[str, _kind("Job")]

@@ -90,7 +90,11 @@ class Limits(ManifestModel):
     network: Annotated[NetworkLimits | None, MappingInput] = Field(
         default=None, description="Traffic a second; needs isolation.network other than none and host."
     )
-    disk_bytes: f.Disk = Field(default=None, alias="disk", description="Size of the workspace /work.")
+    disk_bytes: f.Disk = Field(
+        default=None,
+        alias="disk",
+        description="Size of the workspace /work. Default: 512Mi in memory, at most half of memory.",
+    )
     logs_bytes: f.LogSize = Field(default=64 << 20, alias="logs", description="Kept output; older output rotates away.")
     enforcement: f.EnforcementChoice = Field(
         default=f.Enforcement.STRICT,
@@ -146,17 +150,24 @@ class Isolation(ManifestModel):
     )
     user: f.UserId = Field(
         default=0,
-        description="User and group id inside the job, whose user namespace maps it to an unprivileged range.",
+        description="User id inside the job, whose user namespace maps it to an unprivileged range of the host's.",
     )
+    group: f.GroupId = Field(default=None, description="Group id inside the job. Default: the same number as user.")
     hostname: f.Hostname = Field(default=None, description="The host name that the job sees. Default: the job's name.")
     capabilities: Annotated[tuple[f.Capability, ...], ListInput] = Field(
         default=(),
-        description="Capabilities it keeps, as in capabilities(7) without CAP_, within its own namespaces.",
+        description="Capabilities it keeps, as in capabilities(7) without CAP_, within its own namespaces; those that the "
+        "daemon's configuration allows.",
     )
-    seccomp: f.SeccompChoice = Field(default=f.Seccomp.DEFAULT, description="The system calls it may make.")
+    seccomp: f.SeccompProfile = Field(
+        default=f.Seccomp.DEFAULT,
+        description="The system calls it may make: as in a container; less (no network, nothing exotic); all, if the "
+        "configuration allows that; or those of a profile in the OCI format.",
+    )
     rootfs: f.RootFs = Field(
         default="host",
-        description="host: the host's system directories, read-only; or a directory that holds a root file system.",
+        description="host: the host's system directories, read-only; or a root file system, as a directory or a tar "
+        "archive, which the job may write to and which stays as it is.",
     )
 
     @field_validator("capabilities", mode="after")

@@ -117,6 +117,8 @@ def _manifest(document: Document) -> tuple[Manifest | None, list[Fault]]:
 def _faults(document: Document, error: ValidationError) -> Iterator[Fault]:
     seen: set[tuple[Path, str]] = set()
     for detail in error.errors(include_url=False, include_input=False)[:MAX_ERRORS]:
+        if detail["type"] == "too_short" and _value_at(document.value, detail["loc"]):
+            continue  # it has items, and what is wrong with them is told
         fault = _fault(document, detail["type"], detail["loc"], detail.get("ctx", {}))
         seen.add((fault.path, fault.message))
         yield fault

@@ -91,6 +91,8 @@ def become_command(spec: dict[str, Any], doors: Doors, seccomp: bytes, gate: int
         execute(spec["argv"], spec["env"])
     except OSError as error:
         code = 127 if error.errno == errno.ENOENT and what == command else 126
+        if code == 127 and "/" in command and os.path.exists(command):
+            what += ": the interpreter that it names"  # by #! or as an ELF program's loader
         report(errors, code, f"{what}: {os.strerror(error.errno or 0)}" if what else str(error))
     except BaseException as error:  # whatever it is, it must neither unwind into init's code nor reach the job's output
         report(errors, 126, f"{type(error).__name__}: {error}")
@@ -132,6 +134,7 @@ def drop_privileges(uid: int, gid: int, keep: int) -> None:
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
+    syscalls.join_session_keyring()  # of the daemon's it would be a possessor, whoever it is
     syscalls.capset(keep, keep)
     if uid != 0:
         for number in range(keep.bit_length()):

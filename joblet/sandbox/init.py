@@ -75,6 +75,8 @@ class Init:
         for number in (_signal.SIGTERM, _signal.SIGUSR1, _signal.SIGCHLD):
             _signal.signal(number, _nothing)
         self.host_pid, self.start_time = host_identity()
+        with open("/proc/self/oom_score_adj", "rb") as file:
+            self.oom_adjusted = file.read() != b"0\n"
         execute(plan_spare(self.template))
         self.null_fd = os.open(f"{self.template}/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self.out_read, self.out_write = output_pipe()
@@ -156,14 +158,14 @@ class Init:
             os.fchown(fd, spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"])
         self.errors_fd, errors_write = os.pipe2(os.O_CLOEXEC)
         gate_read, self.gate = os.pipe2(os.O_CLOEXEC)
-        namespaces = self.namespace_fds
+        network: list[int] = []
         if spec["network"] == "given":
             # It belongs to the host's user namespace, so it is entered before the right to is given up. Our own goes unused.
-            os.close(namespaces.pop())
-            namespaces.insert(0, os.dup(self.given[spec["network_fd"]]))
+            network = [self.given[spec["network_fd"]]]
+            os.close(self.namespace_fds.pop())
         doors = command.Doors(
             cgroups=[os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in cgroup["join"]],
-            namespaces=namespaces,
+            namespaces=[*network, *self.namespace_fds],
             standard=(self.null_fd, self.out_write, self.err_write),
         )
         into = cgroup["command_into"]
@@ -174,11 +176,21 @@ class Init:
         if self.main_pid == 0:
             os.close(self.gate)
             command.become_command(spec, doors, program, gate_read, errors_write)
-        for fd in (pidfd, errors_write, gate_read, *doors.cgroups, *doors.namespaces, *doors.standard):
+        if self.oom_adjusted:
+            self.reset_oom_score()
+        for fd in (pidfd, errors_write, gate_read, *doors.cgroups, *self.namespace_fds[1:], *doors.standard):
             os.close(fd)
         if cgroup_fd is not None:
             os.close(cgroup_fd)  # it would keep the removed cgroup in the kernel
         self.streams = {self.out_read: "stdout", self.err_read: "stderr"}
+
+    def reset_oom_score(self) -> None:
+        """A daemon may be spared by the kernel when memory runs out, or picked first; its jobs are neither for that."""
+        try:
+            with open(f"{self.template}/proc/{self.main_pid}/oom_score_adj", "wb", 0) as file:
+                file.write(b"0")
+        except (PermissionError, FileNotFoundError):
+            pass  # whoever made it likelier to be picked does not let us take that back; or it has ended
 
     def set_up(self) -> None:
         """Everything that needs the host's tree, then the new root."""
@@ -187,11 +199,15 @@ class Init:
             self.deadline = now() + spec["timeout_seconds"]
         self.open_log()
         self.open_cgroup_files()
-        plan, root = plan_job(self.template, spec)
+        user_namespace = self.namespace_fds[0]
+        plan, root = plan_job(self.template, spec, user_namespace)
         execute(plan)
         self.fill_workspace(f"{root}/work")
         if spec["script"] is not None:
             self.write_script(root)
+        if "volumes" in spec:
+            self.mount_volumes(root, user_namespace)
+        os.close(user_namespace)
         for fd in self.given:
             os.close(fd)
         os.chdir(root)
@@ -240,12 +256,20 @@ class Init:
 
     def write_script(self, root: str) -> None:
         """The script, where the command can run but not change it."""
-        if not os.path.isdir(f"{root}/run/joblet"):
-            os.makedirs(f"{root}/run/joblet", 0o755, exist_ok=True)
         fd = os.open(f"{root}/run/joblet/script", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o555)
         write_all(fd, self.spec["script"].encode())
         os.fchmod(fd, 0o555)
         os.close(fd)
+
+    def mount_volumes(self, root: str, user_namespace: int) -> None:
+        """After the files: the way to a volume may lead through their directories."""
+        from joblet.sandbox import volumes  # only jobs that have some pay for it
+
+        spec = self.spec
+        owner = spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"]
+        volumes.mount_volumes(root, spec["volumes"], self.given, user_namespace, owner)
+        if spec["own_root"]:
+            volumes.seal_own_root(root)
 
     # --- the command --------------------------------------------------------------------------------------------------
 

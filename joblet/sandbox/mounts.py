@@ -12,14 +12,26 @@ import os
 import stat
 
 from joblet.sandbox.syscalls import (
+    AT_RECURSIVE,
+    MNT_DETACH,
+    MOUNT_ATTR_IDMAP,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
     MS_BIND,
     MS_NODEV,
     MS_NOEXEC,
     MS_NOSUID,
+    MS_PRIVATE,
     MS_RDONLY,
     MS_REC,
     MS_REMOUNT,
+    OPEN_TREE_CLONE,
     mount,
+    mount_setattr,
+    move_mount,
+    open_tree,
+    umount2,
 )
 
 TYPE_CHECKING = False  # typing itself would cost the launcher 15 ms
@@ -29,13 +41,17 @@ if TYPE_CHECKING:
 
 SYSTEM_DIRECTORIES = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 # What programs look up in /etc; all else of the host's /etc stays out.
-ETC_COPIES = ("ld.so.cache", "localtime", "timezone", "alternatives", "ssl/certs", "ssl/openssl.cnf", "resolv.conf")
-ETC_FILES = {
-    "passwd": "root:x:0:0:root:/work:/bin/sh\nnobody:x:65534:65534:nobody:/work:/usr/sbin/nologin\n",
-    "group": "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n",
-    "hosts": "127.0.0.1\tlocalhost\n::1\tlocalhost\n",
-    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
-}
+ETC_COPIES = (
+    *("ld.so.cache", "localtime", "timezone", "alternatives"),
+    *("ssl/certs", "ssl/openssl.cnf", "pki/tls/certs", "pki/ca-trust/extracted/pem"),
+)
+ETC_FILES = {"nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n"}
+# Each job has its own, below JOB_ETC; where there is none, the link leads nowhere.
+ETC_OF_THE_JOB = ("passwd", "group", "hosts", "hostname", "resolv.conf")
+JOB_ETC = "run/joblet/etc"
+ETC_FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+# What programs look up to know how many processors there are, and how memory lies.
+SYS_DIRECTORIES = ("devices/system/cpu", "devices/system/node", "kernel/mm/transparent_hugepage")
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 DEVICE_LINKS = {
     **{"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"},
@@ -47,7 +63,14 @@ MASKED_PATHS = (
     *("kpageflags", "kpagecgroup", "kallsyms", "kmsg", "mtrr", "acpi", "asound", "scsi"),
 )
 READ_ONLY_PATHS = ("bus", "fs", "irq", "sys", "sysrq-trigger")
+# Of a root file system of the job's own: these must be directories, never links, since we work on them from outside.
+PLACES = ("dev", "proc", "sys", "run", "work", "tmp", "etc")
+NO_NAMESPACE = -1
+CANNOT_MAP = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP)
 COPY_BYTES_AT_MOST = 8 << 20
+RUN_BYTES = 4 << 20
+BYTES_AN_INODE = 4096  # at least, on a tmpfs: so that empty files do not fill the kernel's memory
+INODES_AT_LEAST = 1024
 
 
 def plan_template(root: str) -> list[tuple[Any, ...]]:
@@ -61,6 +84,8 @@ def plan_template(root: str) -> list[tuple[Any, ...]]:
         ("symlink", "/run", f"{root}/var/run"),
         *(("copy", f"/etc/{name}", f"{root}/etc/{name}") for name in ETC_COPIES),
         *(("file", f"{root}/etc/{name}", text) for name, text in ETC_FILES.items()),
+        *(("symlink", f"/{JOB_ETC}/{name}", f"{root}/etc/{name}") for name in ETC_OF_THE_JOB),
+        *(("sys", f"/sys/{name}", f"{root}/sys/{name}") for name in SYS_DIRECTORIES),
         *(("device", f"{root}/dev/{name}", *number) for name, number in DEVICES.items()),
         *(("symlink", target, f"{root}/dev/{name}") for name, target in DEVICE_LINKS.items()),
         ("read-only", root, MS_NOSUID),
@@ -70,35 +95,48 @@ def plan_template(root: str) -> list[tuple[Any, ...]]:
 
 def plan_spare(template: str) -> list[tuple[Any, ...]]:
     """What every job with the host's system directories adds to its copy of the template, whatever its spec."""
-    return _plan_kernel_files(template, template)
+    return [*_plan_kernel_files(template, template), *_plan_run(template)]
 
 
-def plan_job(template: str, spec: dict[str, Any]) -> tuple[list[tuple[Any, ...]], str]:
-    """What a job's spec adds to that, and its new root's path. spec: the launch spec."""
+def plan_job(
+    template: str, spec: dict[str, Any], user_namespace: int = NO_NAMESPACE
+) -> tuple[list[tuple[Any, ...]], str]:
+    """What a job's spec adds to that, and its new root's path. spec: the launch spec. user_namespace: the command's."""
     root = template
     plan: list[tuple[Any, ...]] = []
+    bound = spec.get("etc_bound", {})  # files of the host that go on changing
+    etc = {**spec["etc"], **dict.fromkeys(bound, "")}
+    if spec.get("own_root"):
+        root = f"{template}/mnt"
+        plan.append(("own-root", template, root))
     if spec["rootfs"] != "host":
         root = f"{template}/run/root"
         plan += [
-            ("tmpfs", f"{template}/run", "mode=0755,size=64m", MS_NODEV),
-            *(("directory", f"{template}/run/{name}", 0o755) for name in ("upper", "work", "root")),
-            ("overlay", spec["rootfs"], f"{template}/run/upper", f"{template}/run/work", root),
-            *(("directory", f"{root}/{name}", 0o755) for name in ("dev", "proc", "work", "tmp")),
+            ("tmpfs", f"{template}/run", tmpfs_options(spec["root_bytes"], "0755"), MS_NODEV),
+            *(("directory", f"{template}/run/{name}", 0o755) for name in ("lower", "upper", "work", "root")),
+            ("own", f"{template}/run/upper", spec["id_base"]),
+            ("overlay", spec["rootfs"], f"{template}/run", root, user_namespace),
+            *(("place", f"{root}/{name}") for name in PLACES),
             ("bind", f"{template}/dev", f"{root}/dev", MS_NOSUID | MS_NOEXEC | MS_RDONLY),
+            ("tree", f"{template}/sys", f"{root}/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY),
             *_plan_kernel_files(root, template),
+            *_plan_run(root),
+            *(("replace", f"{root}/etc", name, f"/{JOB_ETC}/{name}") for name in ETC_OF_THE_JOB if name in etc),
         ]
-    elif spec["script"] is not None:
-        plan.append(("tmpfs", f"{root}/run", "mode=0755,size=4m", MS_NOSUID | MS_NODEV))
-    tmp = f"mode=1777,size={spec['tmp_bytes']}"
+    tmp = tmpfs_options(spec["tmp_bytes"], "1777")
     plan += [
+        *(("file", f"{root}/{JOB_ETC}/{name}", text) for name, text in etc.items()),
+        *(("bind", path, f"{root}/{JOB_ETC}/{name}", ETC_FLAGS) for name, path in bound.items()),
         ("tmpfs", f"{root}/tmp", tmp, MS_NOSUID | MS_NODEV),
         ("tmpfs", f"{root}/dev/shm", tmp, MS_NOSUID | MS_NODEV | MS_NOEXEC),
         ("workspace", spec["workspace"], f"{root}/work"),
     ]
-    if spec["network"] == "host":
-        plan.append(("resolv", "/etc/resolv.conf", f"{root}/etc/resolv.conf"))
-    plan += [("etc", source, root, name) for name, source in spec.get("etc", {}).items()]
     return plan, root
+
+
+def tmpfs_options(size_bytes: int, mode: str) -> str:
+    """Bounded in bytes and in files."""
+    return f"mode={mode},size={size_bytes},nr_inodes={max(size_bytes // BYTES_AN_INODE, INODES_AT_LEAST)}"
 
 
 def _plan_kernel_files(root: str, template: str) -> list[tuple[Any, ...]]:
@@ -108,6 +146,14 @@ def _plan_kernel_files(root: str, template: str) -> list[tuple[Any, ...]]:
         *(("mask", f"{root}/proc/{name}", f"{template}/dev/null") for name in MASKED_PATHS),
         *(("protect", f"{root}/proc/{name}") for name in READ_ONLY_PATHS),
         ("devpts", f"{root}/dev/pts"),
+    ]
+
+
+def _plan_run(root: str) -> list[tuple[Any, ...]]:
+    """/run, where init puts what is the job's own and the job may read."""
+    return [
+        ("tmpfs", f"{root}/run", tmpfs_options(RUN_BYTES, "0755"), MS_NOSUID | MS_NODEV),
+        *(("directory", f"{root}/{name}", 0o755) for name in ("run/joblet", JOB_ETC)),
     ]
 
 
@@ -133,7 +179,31 @@ def _system(source: str, target: str) -> None:
     elif os.path.isdir(source):
         os.mkdir(target, 0o755)
         mount(source, target, "", MS_BIND | MS_REC)
+        _seal(target)
+
+
+def _seal(target: str) -> None:
+    """Read-only with all that is mounted below; and what the host mounts or unmounts there later is not seen."""
+    try:
+        attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
+        mount_setattr(target, attr_set=attributes, propagation=MS_PRIVATE, recursive=True)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:  # before Linux 5.12
+            raise
+        mount("", target, "", MS_REC | MS_PRIVATE)
         mount("", target, "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
+
+
+def _sys(source: str, target: str) -> None:
+    """A part of the host's /sys, less what counts the heat of its processors: that tells what others compute."""
+    if not os.path.isdir(source):
+        return
+    os.makedirs(target, 0o755, exist_ok=True)
+    mount(source, target, "", MS_BIND)
+    _seal(target)
+    for name in os.listdir(target):
+        if os.path.isdir(hot := f"{target}/{name}/thermal_throttle"):
+            mount("tmpfs", hot, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0k")
 
 
 def _directory(path: str, mode: int) -> None:
@@ -143,9 +213,10 @@ def _directory(path: str, mode: int) -> None:
 
 
 def _file(path: str, text: str) -> None:
-    with open(path, "w") as file:
-        file.write(text)
-    os.chmod(path, 0o644)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    os.write(fd, text.encode())
+    os.fchmod(fd, 0o644)
+    os.close(fd)
 
 
 def _copy(source: str, target: str) -> None:
@@ -180,14 +251,81 @@ def _read_only(target: str, flags: int) -> None:
     mount("", target, "", MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
 
 
-def _overlay(lower: str, upper: str, work: str, target: str) -> None:
-    if any(character in lower for character in ",:\\"):
-        raise OSError(22, "a root file system's path may not contain , : or \\", lower)
-    mount("overlay", target, "overlay", MS_NOSUID | MS_NODEV, f"lowerdir={lower},upperdir={upper},workdir={work}")
+def _own(path: str, owner: int) -> None:
+    os.chown(path, owner, owner)
+
+
+def _place(path: str) -> None:
+    """A directory for us to mount on, in a tree that somebody else made: a link there may lead anywhere on the host."""
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            raise OSError(
+                errno.ENOTDIR, f"the root file system's /{os.path.basename(path)} is no directory", path
+            ) from None
+
+
+def _replace(directory: str, name: str, target: str) -> None:
+    """A link instead of whatever has that name. directory: a place."""
+    path = f"{directory}/{name}"
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    os.symlink(target, path)
+
+
+def _tree(source: str, target: str, flags: int) -> None:
+    """A directory with all that is mounted below it."""
+    mount(source, target, "", MS_BIND | MS_REC)
+    mount("", target, "", MS_REMOUNT | MS_BIND | flags)
+
+
+def _overlay(source: str, layers: str, target: str, user_namespace: int) -> None:
+    """A root file system below a layer to write to. Its root is the job's root, where the kernel and the file system can map ids;
+    else its files are nobody's. Before Linux 5.19 they can be mapped, but not overlaid then."""
+    if not (_lower(source, f"{layers}/lower", user_namespace) and _overlaid(layers, target)):
+        _lower(source, f"{layers}/lower", NO_NAMESPACE)
+        if not _overlaid(layers, target):
+            raise OSError(errno.EINVAL, "the kernel cannot overlay this root file system", source)
+
+
+def _lower(source: str, target: str, user_namespace: int) -> bool:
+    """Mount a root file system read-only. Returns whether its ids could be mapped; if not, nothing was mounted."""
+    tree = open_tree(source, OPEN_TREE_CLONE | AT_RECURSIVE)
+    try:
+        if user_namespace != NO_NAMESPACE:
+            mount_setattr(tree, attr_set=MOUNT_ATTR_IDMAP, userns_fd=user_namespace)
+        move_mount(tree, target)
+    except OSError as error:
+        if user_namespace == NO_NAMESPACE or error.errno not in CANNOT_MAP:
+            raise
+        return False
+    finally:
+        os.close(tree)
+    _seal(target)
+    return True
+
+
+def _overlaid(layers: str, target: str) -> bool:
+    """The layers are given by their last names alone: the job reads them in its mountinfo."""
+    os.chdir(layers)
+    try:
+        mount("overlay", target, "overlay", MS_NOSUID | MS_NODEV, "lowerdir=lower,upperdir=upper,workdir=work")
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        umount2("lower", MNT_DETACH)
+        return False
+    finally:
+        os.chdir("/")
+    return True
 
 
 def _proc(target: str) -> None:
-    mount("proc", target, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    # 2: of others' processes, so of init, not even the numbers are seen. Linux 5.8 calls it invisible.
+    mount("proc", target, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=2")
 
 
 def _mask(target: str, null: str) -> None:
@@ -214,8 +352,8 @@ def _devpts(target: str) -> None:
 def _workspace(workspace: dict[str, Any], target: str) -> None:
     flags = MS_NOSUID | MS_NODEV
     if workspace["type"] == "tmpfs":
-        mount("tmpfs", target, "tmpfs", flags, f"mode=0755,size={workspace['bytes']}")
-    elif workspace["type"] == "loop":
+        mount("tmpfs", target, "tmpfs", flags, tmpfs_options(workspace["bytes"], "0755"))
+    else:
         from joblet.sandbox.loop_device import attach  # only jobs with a disk limit pay for it
 
         fd, device = attach(workspace["image"])
@@ -223,42 +361,17 @@ def _workspace(workspace: dict[str, Any], target: str) -> None:
             mount(device, target, "ext4", flags)
         finally:
             os.close(fd)  # the mount holds the device; it frees itself with the last mount
-    else:
-        _bind(workspace["path"], target, flags)
 
 
-def _resolv(source: str, target: str) -> None:
-    if os.path.exists(source) and os.path.exists(target):
-        _bind(os.path.realpath(source), target, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+def _own_root(template: str, root: str) -> None:
+    from joblet.sandbox.volumes import make_own_root  # only jobs with volumes pay for it
 
-
-def _etc(source: str, root: str, name: str) -> None:
-    """A file of the host as one of /etc, where it goes on changing. Links in a root file system of the job's are not followed."""
-    directory, target = f"{root}/etc", f"{root}/etc/{name}"
-    if os.path.islink(directory):
-        raise OSError(errno.ELOOP, "may not be a link in a root file system", "/etc")
-    try:
-        if os.path.islink(target):
-            os.unlink(target)
-        if not os.path.exists(target):
-            os.makedirs(directory, 0o755, exist_ok=True)
-            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
-    except OSError as error:
-        if error.errno == errno.EROFS:
-            return  # the host itself has no such file
-        raise
-    _bind(source, target, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    make_own_root(template, root)
 
 
 _DO: dict[str, Callable[..., None]] = {
     **{"tmpfs": _tmpfs, "bind": _bind, "system": _system, "directory": _directory, "file": _file, "copy": _copy},
     **{"symlink": _symlink, "device": _device, "read-only": _read_only, "overlay": _overlay, "proc": _proc},
-    **{
-        "mask": _mask,
-        "protect": _protect,
-        "devpts": _devpts,
-        "workspace": _workspace,
-        "resolv": _resolv,
-        "etc": _etc,
-    },
+    **{"mask": _mask, "protect": _protect, "devpts": _devpts, "workspace": _workspace, "sys": _sys, "tree": _tree},
+    **{"own": _own, "place": _place, "replace": _replace, "own-root": _own_root},
 }

@@ -1,29 +1,37 @@
-"""The seccomp profile: deny by default, compiled with libseccomp into BPF once, in the daemon; the launcher only installs it.
+"""The seccomp profiles ``default`` and ``strict``: deny by default, compiled into BPF in the daemon; the launcher only
+installs them.
 
 The list is of the kind container engines use: what ordinary programs need, grouped by purpose. What is not named fails with
-EPERM, clone3 with ENOSYS so that the C library falls back to clone, whose flags can be looked at. libseccomp is called
-through ctypes: its Python bindings on the package index have had no release for years, and ten functions are all we need.
+EPERM, clone3 with ENOSYS so that the C library falls back to clone, whose flags can be looked at.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
+from collections.abc import Iterator
 from functools import cache
 
-from joblet.errors import JobletError
+from joblet.sandbox.libseccomp import (
+    SCMP_ACT_ALLOW,
+    SCMP_CMP_EQ,
+    SCMP_CMP_MASKED_EQ,
+    Rule,
+    SeccompUnavailable,
+    compile_rules,
+    errno_action,
+)
 
-SCMP_ACT_ALLOW = 0x7FFF0000
-SCMP_CMP_EQ = 4
-SCMP_CMP_MASKED_EQ = 7
-SCMP_FLTATR_CTL_OPTIMIZE = 8
+__all__ = ["WITH_CAPABILITY", "SeccompUnavailable", "compile_default", "compile_strict"]
+
 CLONE_NEW_ANY = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 PERSONALITIES = (0x0, 0x0008, 0x20000, 0x20008, 0xFFFFFFFF)
-# Families without a use in a job, each with a history of kernel bugs.
-ALLOWED_FAMILIES = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK
+AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET = 1, 2, 10, 16, 17
+# All other families are without a use in a job, each with a history of kernel bugs.
+ALLOWED_FAMILIES = (AF_UNIX, AF_INET, AF_INET6, AF_NETLINK)
 TERMINAL_INJECTION = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
-COMPAT_ARCHITECTURES = {"x86_64": (b"x86", b"x32"), "aarch64": (b"arm",)}
+# 32-bit programs run under the same rules instead of being killed.
+ARCHITECTURES = {"x86_64": ("x86_64", "x86", "x32"), "aarch64": ("aarch64", "arm")}
 
 FILES = """
 access faccessat faccessat2 chdir fchdir getcwd chmod fchmod fchmodat fchmodat2 chown chown32 fchown fchown32 fchownat
@@ -40,8 +48,7 @@ mq_open mq_timedreceive mq_timedreceive_time64 mq_timedsend mq_timedsend_time64 
 """
 MEMORY = """
 brk mmap mmap2 mprotect mremap munmap madvise mincore msync mlock mlock2 mlockall munlock munlockall membarrier
-remap_file_pages pkey_alloc pkey_free pkey_mprotect map_shadow_stack mseal memfd_secret get_mempolicy set_mempolicy
-mbind set_mempolicy_home_node process_mrelease
+remap_file_pages pkey_alloc pkey_free pkey_mprotect map_shadow_stack mseal memfd_secret process_mrelease
 """
 PROCESSES = """
 execve execveat exit exit_group fork vfork wait4 waitid waitpid kill tkill tgkill getpid getppid gettid getpgid
@@ -49,8 +56,8 @@ getpgrp getsid setpgid setsid set_tid_address set_robust_list get_robust_list se
 arch_prctl prctl getpriority setpriority ioprio_get ioprio_set nice sched_getaffinity sched_setaffinity sched_getattr
 sched_setattr sched_getparam sched_setparam sched_getscheduler sched_setscheduler sched_get_priority_max
 sched_get_priority_min sched_rr_get_interval sched_rr_get_interval_time64 sched_yield getcpu getrlimit ugetrlimit
-setrlimit prlimit64 getrusage times capget capset seccomp rseq pidfd_open pidfd_send_signal pidfd_getfd ptrace
-process_vm_readv process_vm_writev kcmp landlock_create_ruleset landlock_add_rule landlock_restrict_self modify_ldt
+setrlimit prlimit64 getrusage times capget capset seccomp rseq pidfd_open pidfd_send_signal ptrace process_vm_readv
+process_vm_writev landlock_create_ruleset landlock_add_rule landlock_restrict_self modify_ldt
 """
 IDENTITY = """
 getuid getuid32 geteuid geteuid32 getgid getgid32 getegid getegid32 getresuid getresuid32 getresgid getresgid32
@@ -72,67 +79,75 @@ futex_wake futex_requeue pipe pipe2
 """
 IPC_AND_NETWORK = """
 accept accept4 bind connect getpeername getsockname getsockopt setsockopt listen recv recvfrom recvmmsg
-recvmmsg_time64 recvmsg send sendmmsg sendmsg sendto shutdown socketpair ipc msgctl msgget msgrcv msgsnd semctl semget
+recvmmsg_time64 recvmsg send sendmmsg sendmsg sendto shutdown ipc msgctl msgget msgrcv msgsnd semctl semget
 semop semtimedop semtimedop_time64 shmat shmctl shmdt shmget
 """
+# Compared by their arguments below.
+BY_ARGUMENT = frozenset({"ioctl"})
 WITH_CAPABILITY = {
     "SYS_CHROOT": "chroot",
-    "SYS_NICE": "migrate_pages move_pages",
+    "SYS_NICE": "get_mempolicy mbind migrate_pages move_pages set_mempolicy set_mempolicy_home_node",
+    "SYS_PTRACE": "kcmp pidfd_getfd process_madvise",
     "SYS_TIME": "clock_adjtime clock_settime settimeofday adjtimex",
     "SYS_PACCT": "acct",
     "SYS_TTY_CONFIG": "vhangup",
     "SYSLOG": "syslog",
+    "NET_RAW": "",  # AF_PACKET
 }
-
-
-class SeccompUnavailable(JobletError):
-    """libseccomp is missing or refused the profile."""
-
-
-class scmp_arg_cmp(ctypes.Structure):
-    """struct scmp_arg_cmp of <seccomp.h>."""
-
-    _fields_ = (("arg", ctypes.c_uint), ("op", ctypes.c_int), ("a", ctypes.c_uint64), ("b", ctypes.c_uint64))
+# What a program can do without that keeps to computing and to its files: each leads into much of the kernel's code.
+NOT_STRICT = """
+ptrace process_vm_readv process_vm_writev modify_ldt remap_file_pages memfd_secret vmsplice name_to_handle_at io_cancel
+io_destroy io_getevents io_setup io_submit io_pgetevents io_pgetevents_time64 mq_getsetattr mq_notify mq_open
+mq_timedreceive mq_timedreceive_time64 mq_timedsend mq_timedsend_time64 mq_unlink ipc msgctl msgget msgrcv msgsnd semctl
+semget semop semtimedop semtimedop_time64 shmat shmctl shmdt shmget
+"""
 
 
 def allowed_names(capabilities: frozenset[str] = frozenset()) -> frozenset[str]:
-    """The system calls that are allowed whatever their arguments."""
+    """The system calls that ``default`` allows whatever their arguments."""
     groups = (FILES, MEMORY, PROCESSES, IDENTITY, SIGNALS_AND_TIME, WAITING, IPC_AND_NETWORK, "uname sysinfo getrandom")
-    names = {name for group in groups for name in group.split()} - {"ioctl"}
+    names = {name for group in groups for name in group.split()} - BY_ARGUMENT
     for capability in capabilities:
         names.update(WITH_CAPABILITY.get(capability, "").split())
     return frozenset(names)
 
 
 @cache
-def compile_default(capabilities: frozenset[str] = frozenset()) -> bytes:
+def compile_default(capabilities: frozenset[str] = frozenset(), *, machine: str = "") -> bytes:
     """The ``default`` profile as BPF, ``struct sock_filter`` after ``struct sock_filter``.
 
-    capabilities: granted ones that need calls of their own. Raises SeccompUnavailable.
+    capabilities: granted ones that need calls of their own. machine: as uname(1) names it; empty: this one. Raises
+    SeccompUnavailable.
     """
-    try:
-        library = ctypes.CDLL("libseccomp.so.2", use_errno=True)
-    except OSError as error:
-        raise SeccompUnavailable(
-            "libseccomp cannot be loaded", where=str(error), todo="apt-get install libseccomp2"
-        ) from error
-    library.seccomp_init.restype = ctypes.c_void_p
-    library.seccomp_init.argtypes = [ctypes.c_uint32]
-    context = ctypes.c_void_p(library.seccomp_init(errno_action(errno.EPERM)))
-    if context.value is None:
-        raise SeccompUnavailable("seccomp_init failed")
-    try:
-        profile = _Profile(library, context)
-        profile.add_architectures()
-        profile.add_rules(capabilities)
-        return profile.export()
-    finally:
-        library.seccomp_release(context)
+    families = (*ALLOWED_FAMILIES, AF_PACKET) if "NET_RAW" in capabilities else ALLOWED_FAMILIES
+    rules = _rules(allowed_names(capabilities), families)
+    return compile_rules(errno_action(errno.EPERM), ARCHITECTURES[machine or os.uname().machine], rules)
 
 
-def errno_action(number: int) -> int:
-    """SCMP_ACT_ERRNO(number)."""
-    return 0x00050000 | number
+@cache
+def compile_strict(capabilities: frozenset[str] = frozenset(), *, machine: str = "") -> bytes:
+    """The ``strict`` profile: no sockets but AF_UNIX, no 32-bit programs, none of NOT_STRICT. As compile_default otherwise."""
+    rules = _rules(allowed_names(capabilities).difference(NOT_STRICT.split()), (AF_UNIX,))
+    return compile_rules(errno_action(errno.EPERM), ARCHITECTURES[machine or os.uname().machine][:1], rules)
+
+
+def _rules(names: frozenset[str], families: tuple[int, ...]) -> Iterator[Rule]:
+    """These calls, and what is looked at more closely."""
+    # x86's older way to all socket calls. Of a rule for socket(2), libseccomp lets it through there whatever the family: an
+    # unconditional rule that comes first wins over those. Programs of 32 bits with a C library that needs it have no network.
+    yield Rule("socketcall", errno_action(errno.ENOSYS))
+    for name in sorted(names):
+        yield Rule(name, SCMP_ACT_ALLOW)
+    # Namespaces are how a job would reach kernel code that it has no business with.
+    yield Rule("clone", SCMP_ACT_ALLOW, ((0, SCMP_CMP_MASKED_EQ, CLONE_NEW_ANY, 0),))
+    yield Rule("clone3", errno_action(errno.ENOSYS))
+    for value in PERSONALITIES:
+        yield Rule("personality", SCMP_ACT_ALLOW, ((0, SCMP_CMP_EQ, value, 0),))
+    for family in families:
+        yield Rule("socket", SCMP_ACT_ALLOW, ((0, SCMP_CMP_EQ, family, 0),))
+    yield Rule("socketpair", SCMP_ACT_ALLOW, ((0, SCMP_CMP_EQ, AF_UNIX, 0),))  # only TIPC has them too
+    for mask, value in all_but(TERMINAL_INJECTION):
+        yield Rule("ioctl", SCMP_ACT_ALLOW, ((1, SCMP_CMP_MASKED_EQ, mask, value),))
 
 
 def all_but(excluded: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -153,65 +168,3 @@ def all_but(excluded: tuple[int, ...]) -> list[tuple[int, int]]:
 
     walk(31, 0, 0, excluded)
     return pairs
-
-
-class _Profile:
-    """One filter in the making."""
-
-    def __init__(self, library: ctypes.CDLL, context: ctypes.c_void_p) -> None:
-        self._library = library
-        self._context = context
-
-    def add_architectures(self) -> None:
-        """The compat ABIs of this machine, so that 32-bit programs run under the same rules instead of being killed."""
-        self._library.seccomp_arch_resolve_name.restype = ctypes.c_uint32
-        for name in COMPAT_ARCHITECTURES.get(os.uname().machine, ()):
-            token = self._library.seccomp_arch_resolve_name(name)
-            if token:
-                self._check(self._library.seccomp_arch_add(self._context, ctypes.c_uint32(token)), errno.EEXIST)
-
-    def add_rules(self, capabilities: frozenset[str]) -> None:
-        for name in sorted(allowed_names(capabilities)):
-            self.allow(name)
-        # Namespaces are how a job would reach kernel code that it has no business with.
-        self.allow("clone", (0, SCMP_CMP_MASKED_EQ, CLONE_NEW_ANY, 0))
-        self.rule(errno_action(errno.ENOSYS), "clone3")
-        for value in PERSONALITIES:
-            self.allow("personality", (0, SCMP_CMP_EQ, value, 0))
-        for family in ALLOWED_FAMILIES:
-            self.allow("socket", (0, SCMP_CMP_EQ, family, 0))
-        # The 32-bit ABIs multiplex socket(2); families can't be seen there, and few programs need it.
-        for mask, value in all_but(TERMINAL_INJECTION):
-            self.allow("ioctl", (1, SCMP_CMP_MASKED_EQ, mask, value))
-
-    def allow(self, name: str, *comparisons: tuple[int, int, int, int]) -> None:
-        self.rule(SCMP_ACT_ALLOW, name, *comparisons)
-
-    def rule(self, action: int, name: str, *comparisons: tuple[int, int, int, int]) -> None:
-        """Add one rule. A name that this libseccomp does not know is left out: it is denied then."""
-        number = self._library.seccomp_syscall_resolve_name(name.encode())
-        if number == -1:  # __NR_SCMP_ERROR
-            return
-        array = (scmp_arg_cmp * max(len(comparisons), 1))(*(scmp_arg_cmp(*comparison) for comparison in comparisons))
-        result = self._library.seccomp_rule_add_array(
-            self._context, ctypes.c_uint32(action), ctypes.c_int(number), ctypes.c_uint(len(comparisons)), array
-        )
-        self._check(result, errno.EDOM, errno.EOPNOTSUPP)  # a call that does not exist on a compat architecture
-
-    def export(self) -> bytes:
-        # A binary tree over the numbers: a hot call costs the logarithm of the list. Absent before libseccomp 2.5.
-        self._check(
-            self._library.seccomp_attr_set(self._context, SCMP_FLTATR_CTL_OPTIMIZE, ctypes.c_uint32(2)), errno.EEXIST
-        )
-        fd = os.memfd_create("seccomp")
-        try:
-            self._check(self._library.seccomp_export_bpf(self._context, fd))
-            os.lseek(fd, 0, os.SEEK_SET)
-            with open(fd, "rb", closefd=False) as file:
-                return file.read()
-        finally:
-            os.close(fd)
-
-    def _check(self, result: int, *harmless: int) -> None:
-        if result < 0 and -result not in harmless:
-            raise SeccompUnavailable(f"libseccomp refused a rule: {os.strerror(-result)}")

@@ -5,6 +5,7 @@ PyDLL, not CDLL: the interpreter lock stays held, since after a raw clone there 
 """
 
 import ctypes
+import errno
 import os
 
 CLONE_NEWNS = 0x00020000
@@ -28,7 +29,24 @@ MS_REC = 16384
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MNT_DETACH = 2
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+FSOPEN_CLOEXEC = 1
+FSMOUNT_CLOEXEC = 1
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_CMD_CREATE = 6
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+MOVE_MOUNT_F_EMPTY_PATH = 4
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_IDMAP = 0x00100000
 
+PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
 PR_SET_NAME = 15
@@ -44,13 +62,24 @@ CLOSE_RANGE_CLOEXEC = 4
 # The numbers are the same on every architecture for calls newer than 5.0; pivot_root is not.
 _SYS_CLONE3 = 435
 _SYS_PIDFD_SEND_SIGNAL = 424
+_SYS_OPEN_TREE = 428
+_SYS_MOVE_MOUNT = 429
+_SYS_FSOPEN = 430
+_SYS_FSCONFIG = 431
+_SYS_FSMOUNT = 432
+_SYS_MOUNT_SETATTR = 442
 _SYS_CLOSE_RANGE = 436
 _SYS_RT_SIGACTION = {"x86_64": 13, "aarch64": 134}[os.uname().machine]
+_SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}[os.uname().machine]
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}[os.uname().machine]
+_KEYCTL_JOIN_SESSION_KEYRING = 1
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+# For calls that wait for a disk, and are never made after a raw clone: other threads run meanwhile.
+_waiting_libc = ctypes.CDLL(None, use_errno=True)
+_waiting_libc.syscall.restype = ctypes.c_long
 
 
 class clone_args(ctypes.Structure):
@@ -63,6 +92,12 @@ class clone_args(ctypes.Structure):
             *("set_tid", "set_tid_size", "cgroup"),
         )
     )
+
+
+class mount_attr(ctypes.Structure):
+    """struct mount_attr of <linux/mount.h>."""
+
+    _fields_ = tuple((name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd"))
 
 
 class sock_fprog(ctypes.Structure):
@@ -106,6 +141,15 @@ def unshare_thread(flags: int) -> None:
     _check(ctypes.CDLL(None, use_errno=True).unshare(ctypes.c_int(flags)), "unshare")
 
 
+def join_session_keyring() -> None:
+    """keyctl(2): a new anonymous session keyring instead of the inherited one. A kernel without keys needs none."""
+    try:
+        _check(_libc.syscall(_long(_SYS_KEYCTL), _long(_KEYCTL_JOIN_SESSION_KEYRING), None), "keyctl")
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+
+
 def setns(fd: int, kind: int) -> None:
     """setns(2). kind: one CLONE_NEW flag, or 0 for whatever namespace it is."""
     _check(_libc.setns(ctypes.c_int(fd), ctypes.c_int(kind)), "setns")
@@ -117,9 +161,67 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
     _check(_libc.mount(*encoded, ctypes.c_ulong(flags), os.fsencode(data) if data else None), target)
 
 
+def fallocate(fd: int, size: int) -> None:
+    """fallocate(2) of the first ``size`` bytes: EOPNOTSUPP where the file system cannot, instead of writing them all."""
+    _check(_libc.fallocate(ctypes.c_int(fd), 0, ctypes.c_int64(0), ctypes.c_int64(size)), "fallocate")
+
+
 def umount2(target: str, flags: int) -> None:
     """umount2(2)."""
     _check(_libc.umount2(os.fsencode(target), ctypes.c_int(flags)), target)
+
+
+def open_tree(path: str, flags: int) -> int:
+    """open_tree(2). With OPEN_TREE_CLONE: a copy of the mount at ``path`` (with AT_RECURSIVE: of those below too) that is
+    nowhere yet, as a descriptor; move_mount puts it into its place."""
+    arguments = (ctypes.c_int(AT_FDCWD), os.fsencode(path), ctypes.c_uint(flags | OPEN_TREE_CLOEXEC))
+    return _check(_libc.syscall(_long(_SYS_OPEN_TREE), *arguments), path)
+
+
+def move_mount(tree_fd: int, target: str) -> None:
+    """move_mount(2) of what open_tree gave to ``target``."""
+    arguments = (ctypes.c_int(tree_fd), b"", ctypes.c_int(AT_FDCWD), os.fsencode(target))
+    _check(_libc.syscall(_long(_SYS_MOVE_MOUNT), *arguments, ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH)), target)
+
+
+def mount_setattr(
+    place: int | str, *, attr_set: int, userns_fd: int = -1, propagation: int = 0, recursive: bool = False
+) -> None:
+    """mount_setattr(2) on a descriptor of open_tree or a path. Linux 5.12.
+
+    userns_fd: with MOUNT_ATTR_IDMAP, whose map the mount takes: what is 0 on the disk is there whoever is 0 in that user
+    namespace. Such a mount must not be attached anywhere yet; a file system that cannot do it answers EINVAL.
+    """
+    attributes = mount_attr(attr_set=attr_set, propagation=propagation, userns_fd=max(userns_fd, 0))
+    flags = AT_RECURSIVE if recursive else 0
+    if isinstance(place, int):
+        where, path, flags = place, b"", flags | AT_EMPTY_PATH
+    else:
+        where, path = AT_FDCWD, os.fsencode(place)
+    arguments = (ctypes.c_int(where), path, ctypes.c_uint(flags), ctypes.byref(attributes))
+    what = "mount_setattr" if isinstance(place, int) else place
+    _check(_libc.syscall(_long(_SYS_MOUNT_SETATTR), *arguments, ctypes.c_size_t(ctypes.sizeof(attributes))), what)
+
+
+def mount_detached(kind: str, source: str, options: dict[str, str]) -> int:
+    """fsopen(2), fsconfig(2), fsmount(2): mount a file system nowhere, as a descriptor that move_mount puts into its place.
+
+    A block device that is mounted already gives one more mount of the same. options: an empty value is a flag. The last close
+    of the descriptor unmounts what was put nowhere. May wait for a disk.
+    """
+    call = _waiting_libc.syscall
+    context = _check(call(_long(_SYS_FSOPEN), os.fsencode(kind), ctypes.c_uint(FSOPEN_CLOEXEC)), f"fsopen {kind}")
+    try:
+        for key, value in {"source": source, **options}.items():
+            command = ctypes.c_uint(FSCONFIG_SET_STRING if value else FSCONFIG_SET_FLAG)
+            text = os.fsencode(value) if value else None
+            _check(call(_long(_SYS_FSCONFIG), ctypes.c_int(context), command, key.encode(), text, ctypes.c_int(0)), key)
+        create = ctypes.c_uint(FSCONFIG_CMD_CREATE)
+        _check(call(_long(_SYS_FSCONFIG), ctypes.c_int(context), create, None, None, ctypes.c_int(0)), source)
+        arguments = (ctypes.c_int(context), ctypes.c_uint(FSMOUNT_CLOEXEC), ctypes.c_uint(0))
+        return _check(call(_long(_SYS_FSMOUNT), *arguments), source)
+    finally:
+        os.close(context)
 
 
 def pivot_root(new_root: str, put_old: str) -> None:

@@ -10,7 +10,6 @@ import typer
 
 import joblet
 
-DEFAULT_CGROUP_BASE = "/sys/fs/cgroup/joblet.slice/joblet.service"
 app = typer.Typer(
     name="joblet",
     help="Turns this Linux machine into a declarative job host.",
@@ -48,7 +47,12 @@ def init(
     port: Annotated[
         int, typer.Option(help="The port of the API; 0: one that is free at each start.", min=0, max=65535)
     ] = 50051,
-    cgroup_base: Annotated[str, typer.Option(help="Where the jobs' cgroups lie.")] = DEFAULT_CGROUP_BASE,
+    cgroup_base: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the jobs' cgroups lie. Without: joblet.slice/joblet.service for /opt/joblet, one of its own for others."
+        ),
+    ] = None,
 ) -> None:
     """Make configuration, certificates, spool and state directories under one root."""
     from shlex import quote

@@ -53,7 +53,7 @@ def may_retry(spec: JobSpec, end: End, *, retries: int) -> bool:
     Without an exit code (the host was started anew, the attempt was lost) a service goes on; other jobs do unless they named the
     codes after which they may: then nobody said that it is safe.
     """
-    if end.reason is Reason.LIMIT_NOT_ENFORCEABLE:
+    if end.reason in (Reason.LIMIT_NOT_ENFORCEABLE, Reason.NOT_ALLOWED):
         return False
     code = exit_code_of(end.outcome)
     if code is None and spec.restart is not Restart.NEVER:

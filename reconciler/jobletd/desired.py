@@ -29,6 +29,7 @@ from jobletd.model import (
     Source,
 )
 from jobletd.planning import new_run, open_runs, plan_apply, plan_stop, with_runs
+from jobletd.policy import NOTHING_SPECIAL, Policy
 from jobletd.registry import EventDraft, Item, Registry, Save, SaveResource, Subscription
 from jobletd.resource_planning import plan_resource
 from jobletd.resources import Resources
@@ -43,10 +44,16 @@ class DesiredState:
     """What the host is asked to run. nudge: tells the reconciler that a job wants a look."""
 
     def __init__(
-        self, registry: Registry, executor: Executor, nudge: Callable[[JobName], None], resources: Resources
+        self,
+        registry: Registry,
+        executor: Executor,
+        nudge: Callable[[JobName], None],
+        resources: Resources,
+        policy: Policy = NOTHING_SPECIAL,
     ) -> None:
         self._registry = registry
         self._resources = resources
+        self._policy = policy
         self._executor = executor
         self._nudge = nudge
         self._lookup = Lookup(registry)
@@ -58,7 +65,10 @@ class DesiredState:
     # --- changing -----------------------------------------------------------------------------------------------------
 
     async def apply(self, manifests: Sequence[Manifest], source: Source, *, dry_run: bool = False) -> list[ApplyResult]:
-        """Make these manifests the desired state, all or none. Raises OwnershipConflict, DuplicateName, StoreError."""
+        """Make these manifests the desired state, all or none.
+
+        Raises NotAllowed, OwnershipConflict, DuplicateName, StoreError.
+        """
         return await self._whole(self._apply(manifests, source, dry_run))
 
     async def transfer(self, name: JobName, old: Source, new: Source) -> None:
@@ -100,6 +110,8 @@ class DesiredState:
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise DuplicateName(f"two manifests have the name {twice!r}", todo="names are unique on a host")
+        for manifest in manifests:
+            self._policy.check(manifest)
         async with self._registry.lock_all(names):
             now_ns = self._registry.clock.wall_ns()
             results: list[ApplyResult] = []
@@ -343,7 +355,7 @@ class DesiredState:
         Raises NoSuchJob, WrongState if there is no such attempt.
         """
         run = await self._lookup.run(ref)
-        if attempt and run.phase.is_final and attempt not in (one.number for one in run.attempts):
+        if attempt and (run.phase.is_final or not query.follow) and attempt not in (one.number for one in run.attempts):
             kept = ", ".join(str(one.number) for one in run.attempts) or "none"
             raise WrongState(f"run {run.id} has no attempt {attempt}", todo=f"its attempts: {kept}")
         job = run.job

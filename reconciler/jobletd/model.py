@@ -46,6 +46,7 @@ class Reason(StrEnum):
     SHUTDOWN = "Shutdown"  # of the daemon, whose policy is to stop what runs
     START_ERROR = "StartError"
     LIMIT_NOT_ENFORCEABLE = "LimitNotEnforceable"
+    NOT_ALLOWED = "NotAllowed"  # by the configuration as it is now
     NODE_REBOOT = "NodeReboot"
     LOST = "Lost"
     BACK_OFF = "BackOff"  # waits before the next attempt

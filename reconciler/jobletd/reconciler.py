@@ -8,6 +8,7 @@ to launch is durable before the launch; what an attempt's end means is decided b
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import structlog
@@ -269,7 +270,7 @@ class Reconciler:
     async def _tend_running(
         self, view: JobView, run: Run, attempt: Attempt, started_ns: int, limits: tuple[LimitStatus, ...]
     ) -> float | None:
-        if attempt.generation != run.generation:
+        if attempt.generation != run.generation and run.stop is None:
             return await self._change_limits(view, run, attempt)
         if attempt.phase is not Phase.RUNNING:
             attempt = replace(attempt, phase=Phase.RUNNING, started_ns=started_ns, limits=limits)
@@ -288,18 +289,18 @@ class Reconciler:
 
     async def _change_limits(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
         """A new generation that goes on with the same process."""
-        attempt = replace(attempt, generation=run.generation)
         try:
             limits = await self._executor.update_limits(attempt.id, run.manifest)
-            event = EventDraft(run.job, run.id, "Normal", "LimitsChanged", f"generation {run.generation}, in place")
-            attempt = replace(attempt, limits=limits)
-        except JobletError as error:
+        except JobletError as error:  # the old ones are in force: tried again, later each time
             event = EventDraft(run.job, run.id, "Warning", "LimitsNotChanged", str(error))
+            told = with_condition(view, "LimitsEnforced", "False", event.reason, event.message, self._now())
+            await self._registry.save(Save(told, events=[event], job=told is not view))
+            raise
+        event = EventDraft(run.job, run.id, "Normal", "LimitsChanged", f"generation {run.generation}, in place")
+        attempt = replace(attempt, generation=run.generation, limits=limits)
         run = _with_attempt(run, attempt)
         view = replace(view, observed_generation=max(view.observed_generation, run.generation))
         view = with_limits_condition(with_runs(view, (run,)), attempt.limits, self._now())
-        if event.type == "Warning":
-            view = with_condition(view, "LimitsEnforced", "False", event.reason, event.message, self._now())
         await self._registry.save(Save(view, runs=[run], attempts=[attempt], events=[event], job=True))
         return None
 
@@ -331,6 +332,9 @@ class Reconciler:
     async def _record_end(
         self, view: JobView, run: Run, attempt: Attempt, end: End, limits: tuple[LimitStatus, ...]
     ) -> None:
+        events = []
+        if attempt.phase is not Phase.RUNNING and end.started_ns is not None:  # it was over before we had seen it run
+            events.append(EventDraft(run.job, run.id, "Normal", "Started", f"attempt {attempt.number} ran"))
         attempt = replace(
             attempt,
             phase=phase_of(run, end),
@@ -341,7 +345,7 @@ class Reconciler:
         run = replace(_with_attempt(run, attempt), outcome=end.outcome, started_ns=run.started_ns or end.started_ns)
         following = after_attempt(run, end)
         if isinstance(following, Finish):
-            await self._finish(view, run, following, attempt)
+            await self._finish(view, run, following, attempt, events)
         else:
             run = replace(
                 run,
@@ -354,11 +358,24 @@ class Reconciler:
             event = EventDraft(run.job, run.id, "Warning", "Retrying", text)
             changed = with_limits_condition(with_runs(view, (run,)), attempt.limits, self._now())
             await self._registry.save(
-                Save(changed, runs=[run], attempts=[attempt], events=[event], job=changed.conditions != view.conditions)
+                Save(
+                    changed,
+                    runs=[run],
+                    attempts=[attempt],
+                    events=[*events, event],
+                    job=changed.conditions != view.conditions,
+                )
             )
             self._places.give(run.id)
 
-    async def _finish(self, view: JobView, run: Run, finish: Finish, attempt: Attempt | None = None) -> float | None:
+    async def _finish(
+        self,
+        view: JobView,
+        run: Run,
+        finish: Finish,
+        attempt: Attempt | None = None,
+        earlier: Sequence[EventDraft] = (),
+    ) -> float | None:
         """The run is over, for good."""
         ended_ns = attempt.end.ended_ns if attempt is not None and attempt.end is not None else self._now()
         run = replace(
@@ -377,7 +394,9 @@ class Reconciler:
             changed = with_limits_condition(changed, attempt.limits, self._now())
         changes_job = changed is not view and changed != view
         changed = with_runs(changed, (run,))
-        await self._registry.save(Save(changed, runs=[run], attempts=attempts, events=[event], job=changes_job))
+        await self._registry.save(
+            Save(changed, runs=[run], attempts=attempts, events=[*earlier, event], job=changes_job)
+        )
         self._places.give(run.id)
         return None
 

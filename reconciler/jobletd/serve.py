@@ -23,9 +23,11 @@ from jobletd.executor.local import LocalExecutor, LocalSettings
 from jobletd.executor.local.networking.controller import NetworkController
 from jobletd.executor.local.networking.host_networks import HostNetworks, NetworkSettings
 from jobletd.executor.local.networking.provider import NetworkProvider
+from jobletd.executor.local.volumes import Volumes
 from jobletd.host_features import HostFeatures, Place
 from jobletd.logging_setup import set_up_logging
 from jobletd.notify import sd_notify
+from jobletd.policy import Policy
 from jobletd.reconciler import Reconciler
 from jobletd.registry import Registry
 from jobletd.resources import Controller, Resources
@@ -73,6 +75,7 @@ class Daemon:
         self._clock = SystemClock()
         self._ended = asyncio.Event()
         self._broken = False
+        self._policy = Policy.of(config.isolation)
 
     async def run(self) -> int:
         """Start everything, wait for the signal, end everything in the opposite order."""
@@ -81,7 +84,11 @@ class Daemon:
             loop.add_signal_handler(number, self._ended.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)  # it never ends the daemon, not even while that starts
         async with AsyncExitStack() as stack:
-            await self._start(stack)
+            try:
+                await self._start(stack)
+            except BaseException:
+                self._broken = True
+                raise
             await self._ended.wait()
             log.info("stopping", running_jobs=self._reconciler.running, policy=self._shutdown_policy)
             sd_notify("STOPPING=1")
@@ -90,7 +97,8 @@ class Daemon:
 
     @property
     def _shutdown_policy(self) -> str:
-        """What becomes of running jobs. Those who did not fail do not pay for our own fault: the next daemon adopts them."""
+        """What becomes of running jobs. Those who did not fail do not pay for our own fault, nor for a start that did not come
+        off: the next daemon adopts them."""
         return "keep" if self._broken else self._config.server.on_shutdown
 
     async def _start(self, stack: AsyncExitStack) -> None:
@@ -100,19 +108,22 @@ class Daemon:
         front = self._make_front()
         store = Store.open(f"{config.state.directory}/joblet.db")
         stack.callback(store.close)
+        volumes = Volumes(config.state.directory, config.run.directory)
         networks = HostNetworks(self._network_settings())
-        controllers: dict[str, Controller] = {"Network": NetworkController(networks)}
+        controllers: dict[str, Controller] = {"Volume": volumes, "Network": NetworkController(networks)}
         executor = LocalExecutor.on_this_host(
             self._local_settings(),
             cgroup_base=config.cgroup.base_dir,
             clock=self._clock,
-            providers=(NetworkProvider(networks),),
+            providers=[volumes, NetworkProvider(networks)],
         )
         registry = Registry(store, self._clock)
         await registry.load()
+        volumes.start(registry.resources)
+        stack.callback(volumes.close)
         resources = Resources(registry, controllers)
         self._reconciler = Reconciler(registry, executor, resources, max_concurrent=config.joblet.max_concurrent_jobs)
-        desired = DesiredState(registry, executor, self._reconciler.nudge, resources)
+        desired = DesiredState(registry, executor, self._reconciler.nudge, resources, self._policy)
         await networks.start()
         stack.push_async_callback(networks.close)
         await executor.start()
@@ -170,6 +181,9 @@ class Daemon:
             run_directory=config.run.directory,
             id_base=config.isolation.id_base,
             id_slots=config.isolation.id_slots,
+            policy=self._policy,
+            default_disk_bytes=config.isolation.default_disk_bytes,
+            memory_disk_bytes=config.isolation.memory_disk_bytes,
         )
 
     def _network_settings(self) -> NetworkSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
 import shutil
 import socket
@@ -25,7 +26,11 @@ DIRECTORIES = (
     ("state", 0o711),
     ("log", 0o750),
     ("run", 0o700),
+    ("seccomp", 0o700),
+    ("images", 0o700),  # files in it may belong to any user id, with any bits
 )
+DEFAULT_ROOT = "/opt/joblet"
+DEFAULT_CGROUP_BASE = "/sys/fs/cgroup/joblet.slice/joblet.service"
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  listened on if names of the outside were given
 
 
@@ -40,7 +45,7 @@ class Setup:
     root: str
     addresses: tuple[str, ...]
     port: int
-    cgroup_base: str
+    cgroup_base: str | None = None
 
 
 class Block(str):
@@ -143,16 +148,31 @@ def files(root: str, setup: Setup, addresses: tuple[str, ...]) -> dict[str, byte
 def server_config(root: str, setup: Setup, listen: str, server: KeyPair, ca: str) -> dict[str, object]:
     return {
         "version": "3.0",
-        "server": {"address": listen, "port": setup.port},
+        "server": {"address": listen, "port": setup.port, "onShutdown": "stop"},
         "joblet": {"maxConcurrentJobs": 0},
-        "cgroup": {"baseDir": setup.cgroup_base},
+        "cgroup": {"baseDir": setup.cgroup_base or cgroup_base_of(root)},
         "logging": {"level": "INFO", "format": "text"},
         "spool": {"directory": f"{root}/spool"},
         "state": {"directory": f"{root}/state"},
         "logs": {"directory": f"{root}/log"},
         "run": {"directory": f"{root}/run"},
+        "isolation": {
+            "allowedCapabilities": [],
+            "allowHostNetwork": False,
+            "allowUnconfined": False,
+            "seccompProfiles": f"{root}/seccomp",
+            "rootfsImages": f"{root}/images",
+        },
         "security": {"serverCert": Block(server.certificate), "serverKey": Block(server.key), "caCert": Block(ca)},
     }
+
+
+def cgroup_base_of(root: str) -> str:
+    """The packaged place has the well-known base; any other root one of its own, since two daemons can't share one."""
+    if root == DEFAULT_ROOT:
+        return DEFAULT_CGROUP_BASE
+    number = hashlib.sha256(root.encode()).hexdigest()[:8]
+    return f"{os.path.dirname(DEFAULT_CGROUP_BASE)}/joblet-{number}.service"
 
 
 def client_config(address: str, pair: KeyPair, ca: str) -> dict[str, object]:

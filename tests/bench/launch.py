@@ -24,3 +24,4 @@ def main() -> None:
             "fork+exec": lambda: fork_exec(TRUE),
         }
         print_ratios("joblet", alternate(peers, rounds=ROUNDS))
+    print("budget: ratio to bubblewrap at most 0.8, to runc at most 0.2")

@@ -1,6 +1,7 @@
-"""Memory of one running idle job, all our processes, PSS; beside bubblewrap with the same command.
+"""Memory of one running idle job, PSS: what its processes beside the command cost, in Joblet, bubblewrap and runc.
 
-The job's own ``sleep`` counts on both sides.
+The command, ``sleep``, is the same for all and does not count. What we share among jobs (the interpreter's pages in the
+launcher) is spread over them, as PSS does.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import subprocess
 from pathlib import Path
 
 from tests.bench import peers
+from tests.bench.peers import Runc
 from tests.bench.sandbox import Sandbox
 
 JOBS = 50
+RUNC_JOBS = 10
 SLEEP = ["/bin/sleep", "600"]
 
 
@@ -24,18 +27,33 @@ def main() -> None:
         for _, _, status in started:
             os.read(status, 256)
         inits = [pid for _, pid, _ in started]
-        ours = (pss_of([sandbox.process.pid, *inits, *children_of(inits)]) - empty) / JOBS
+        ours = (pss_of([sandbox.process.pid, *inits]) - empty) / JOBS
         launched = [start_bubblewrap() for _ in range(JOBS)]
         try:
             tops = [process.pid for process in launched]
-            below = children_of(tops)
-            theirs = pss_of([*tops, *below, *children_of(below)]) / JOBS
+            theirs = pss_of([*tops, *children_of(tops)]) / JOBS  # one waits outside, one is pid 1 inside
         finally:
             for process in launched:
                 process.kill()
                 process.wait()
-    print(f"joblet: {ours / 1024:.2f} MB a job with its command (launcher alone: {empty / 1024:.2f} MB)")
-    print(f"ratio to bubblewrap: {ours / theirs:.2f}   (bubblewrap: {theirs / 1024:.2f} MB)")
+    runc = runc_alone()
+    print(f"joblet: {ours / 1024:.2f} MB a job (budget: 1 MB; launcher with a spare: {empty / 1024:.2f} MB)")
+    print(
+        f"ratio to bubblewrap: {ours / theirs:.2f}   (bubblewrap: {theirs / 1024:.2f} MB, keeps neither log nor record)"
+    )
+    print(f"ratio to runc: {ours / runc:.2f}   (runc: {runc / 1024:.2f} MB, which waits for its job)")
+
+
+def runc_alone() -> float:
+    """PSS of a ``runc run`` without its command, which is its grandchild or child."""
+    with Runc() as runc:
+        started = [runc.start(["/bin/sh", "-c", "echo up; exec /bin/sleep 600"]) for _ in range(RUNC_JOBS)]
+        try:
+            return pss_of([process.pid for process in started]) / RUNC_JOBS
+        finally:
+            for number, process in enumerate(started, 1):
+                runc.kill(number)
+                process.wait()
 
 
 def start_bubblewrap() -> subprocess.Popen[bytes]:

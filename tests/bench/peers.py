@@ -63,7 +63,6 @@ class Runc:
         config["linux"]["resources"].update(
             {"memory": {"limit": 64 << 20}, "cpu": {"quota": 100_000, "period": 100_000}, "pids": {"limit": 64}}
         )
-        config["linux"]["cgroupsPath"] = f"/joblet-bench-{os.getpid()}.slice/runc"
         path.write_text(json.dumps(config))
         return self
 
@@ -73,15 +72,34 @@ class Runc:
             if not any(entry.is_dir() for entry in directory.iterdir()):
                 directory.rmdir()
 
+    def start(self, command: list[str]) -> subprocess.Popen[bytes]:
+        """A ``runc run`` whose command has written its first line."""
+        self.prepare(command)
+        name = f"joblet-bench-{os.getpid()}-{self.count}"
+        process = subprocess.Popen(
+            ["runc", "run", "--bundle", self.bundle, name], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        return process
+
+    def kill(self, number: int) -> None:
+        """The container that was started as that one, from 1."""
+        subprocess.run(["runc", "kill", f"joblet-bench-{os.getpid()}-{number}", "KILL"], check=True)
+
     def run(self, command: list[str]) -> None:
-        self.count += 1
-        path = self.bundle / "config.json"
-        config = json.loads(path.read_text())
-        if config["process"]["args"] != command:
-            config["process"]["args"] = command
-            path.write_text(json.dumps(config))
+        self.prepare(command)
         subprocess.run(
             ["runc", "run", "--bundle", self.bundle, f"joblet-bench-{os.getpid()}-{self.count}"],
             check=True,
             stdin=subprocess.DEVNULL,
         )
+
+    def prepare(self, command: list[str]) -> None:
+        """The next one's bundle."""
+        self.count += 1
+        path = self.bundle / "config.json"
+        config = json.loads(path.read_text())
+        config["process"]["args"] = command
+        config["linux"]["cgroupsPath"] = f"/joblet-bench-{os.getpid()}.slice/runc-{self.count}"
+        path.write_text(json.dumps(config))

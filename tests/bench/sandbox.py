@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -44,7 +45,7 @@ class Sandbox:
         self.hierarchy.prepare()
         self.clock = SystemClock()
         self.count = 0
-        self.finished: list[str] = []
+        self.finished: list[tuple[str, int]] = []
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         package = Path(joblet.__file__).parent.parent
         code = f"import sys; sys.path.insert(0, {str(package)!r}); from joblet.sandbox.launcher import main; main()"
@@ -79,7 +80,7 @@ class Sandbox:
         self.count += 1
         attempt_id = AttemptId(f"bench-{os.getpid()}-{self.count}")
         directory = self.root / attempt_id
-        (directory / "work").mkdir(parents=True)
+        directory.mkdir()
         manifest = manifest_of(tuple(command))
         spec = launch_spec(
             AttemptRequest(attempt_id, "bench", self.count, manifest, None),
@@ -87,7 +88,9 @@ class Sandbox:
             log_path=f"{directory}/log",
             id_base=0x7000_0000,
             id_count=65536,
-            workspace={"type": "directory", "path": f"{directory}/work"},
+            workspace={"type": "tmpfs", "bytes": 32 << 20},
+            rootfs="host",
+            root_bytes=32 << 20,
             stop_signal=15,
             cgroup=self.hierarchy.plan(attempt_id, self.limits),
         )
@@ -96,8 +99,7 @@ class Sandbox:
         answer = marshal.loads(data)
         if "pid" not in answer:
             raise RuntimeError(f"not launched: {answer}")
-        os.close(fds[0])
-        self.finished.append(attempt_id)
+        self.finished.append((attempt_id, fds[0]))
         return attempt_id, answer["pid"], fds[1]
 
     def run(self, command: list[str]) -> None:
@@ -113,7 +115,9 @@ class Sandbox:
     def clean_up(self) -> None:
         """Remove what ended attempts hold: outside of what is timed, as it is in the daemon."""
         while self.finished:
-            attempt_id = self.finished.pop()
+            attempt_id, pidfd = self.finished.pop()
+            select.select([pidfd], [], [], 10)  # its init may still make the record durable
+            os.close(pidfd)
             self.hierarchy.remove(attempt_id)
             shutil.rmtree(self.root / attempt_id)
 

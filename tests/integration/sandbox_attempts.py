@@ -126,7 +126,7 @@ class Sandboxes:
         self.count += 1
         attempt = f"t-{os.getpid()}-{self.count}"
         directory = self.root / attempt
-        (directory / "work").mkdir(parents=True)
+        directory.mkdir()
         return {
             "version": 1,
             "attempt": attempt,
@@ -144,7 +144,13 @@ class Sandboxes:
             "id_count": 65536,
             "network": "none",
             "rootfs": "host",
-            "workspace": {"type": "directory", "path": f"{directory}/work"},
+            "root_bytes": 64 << 20,
+            "etc": {
+                "passwd": "root:x:0:0:root:/work:/bin/sh\n",
+                "group": "root:x:0:\n",
+                "hosts": "127.0.0.1 localhost\n",
+            },
+            "workspace": {"type": "tmpfs", "bytes": 16 << 20},
             "files": [],
             "tmp_bytes": 16 << 20,
             "capabilities": [],

@@ -111,6 +111,22 @@ def test_a_command_that_ignores_sigterm_is_killed_after_timeout_and_grace(host: 
     assert host.log("stubborn") == b""
 
 
+def test_a_limit_on_writes_holds_on_a_workspace_of_limited_size(host: Host) -> None:
+    host.apply("""
+        apiVersion: joblet/v1
+        kind: Job
+        metadata: {name: writer}
+        spec:
+          command: [dd, if=/dev/zero, of=/work/file, bs=1M, count=8, oflag=direct]
+          limits: {io: {write: 4Mi}, disk: 32Mi}
+    """)
+    run = host.finished("writer")
+    assert run.phase == "COMPLETED", host.log("writer")
+    seconds = (run.ended.ToNanoseconds() - run.started.ToNanoseconds()) / 1e9
+    assert seconds >= 1.5, "8 MiB at 4 MiB a second"
+    assert run.attempts[-1].usage.io_write_bytes >= 8 << 20
+
+
 def test_every_limit_is_shown_as_asked_and_as_read_back(host: Host) -> None:
     host.apply("""
         apiVersion: joblet/v1

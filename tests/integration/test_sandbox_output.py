@@ -23,8 +23,8 @@ def box() -> Iterator[Sandboxes]:
 
 
 def test_binary_output_comes_through_unharmed(box: Sandboxes) -> None:
-    attempt = box.run(["/bin/sh", "-c", "head -c 2000000 /dev/urandom | tee data"])
-    assert attempt.output() == (attempt.directory / "work/data").read_bytes()
+    attempt = box.run(["/bin/sh", "-c", "head -c 2000000 /dev/urandom | tee data; sha256sum < data >&2"])
+    assert hashlib.sha256(attempt.output()).hexdigest() == attempt.output("stderr").split()[0].decode()
     assert all(CRI_LINE.fullmatch(line) for line in attempt.lines)
 
 
@@ -82,25 +82,3 @@ def test_output_that_cannot_be_written_is_counted_and_the_job_goes_on() -> None:
         finally:
             box.stop_launcher()
             subprocess.run(["umount", small], check=True)
-
-
-def test_output_reaches_half_the_speed_of_a_plain_file(box: Sandboxes) -> None:
-    megabytes = 64
-    lines = f"yes 'a line of output as programs write them, of some sixty bytes' | head -c {megabytes}M"
-
-    def plain() -> float:
-        begin = time.perf_counter()
-        subprocess.run(["/bin/sh", "-c", f"{lines} > {box.root}/plain"], check=True)
-        return time.perf_counter() - begin
-
-    def ours() -> float:
-        begin = time.perf_counter()
-        attempt = box.run(["/bin/sh", "-c", lines], log_bytes=1 << 30)
-        spent = time.perf_counter() - begin
-        digest = hashlib.sha256(attempt.output())
-        assert digest.hexdigest() == hashlib.sha256((box.root / "plain").read_bytes()).hexdigest()
-        (attempt.directory / "out.log").unlink()
-        return spent
-
-    pairs = [(plain(), ours()) for _ in range(3)]
-    assert min(theirs / direct for direct, theirs in pairs) <= 2 * PATIENCE, pairs

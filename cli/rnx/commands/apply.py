@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rnx import exit_codes
-from rnx.options import FilesOption, RecursiveOption
+from rnx.options import FilesOption, Format, FormatOption, RecursiveOption
 from rnx.target import Target, connected
 
 if TYPE_CHECKING:
     from joblet.api.v1 import job_pb2
     from rnx.daemon import Daemon
     from rnx.manifest_files import ManifestFile
+
+DOCUMENTS = (Format.JSON, Format.YAML)
 
 
 @connected
@@ -23,6 +26,7 @@ def apply(
     filename: FilesOption,
     recursive: RecursiveOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would happen; change nothing.")] = False,
+    output: FormatOption = Format.TABLE,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until the runs have ended.")] = False,
 ) -> int:
     """Make manifests the desired state.
@@ -35,6 +39,7 @@ def apply(
     Example:
       rnx apply -f job.yml
       rnx apply -f jobs/ -R --dry-run
+      rnx apply -f job.yml -o json
     """
     from rnx.manifest_files import read_files
 
@@ -44,31 +49,57 @@ def apply(
         # With several files the daemon looks at all of them before it takes the first.
         expected = [result for file in files for result in send(daemon, file, dry_run=True)]
         if dry_run:
-            show(expected, dry_run=True)
+            show(expected, output, dry_run=True)
             return exit_codes.OK
     results = []
     for file in files:
         answer = send(daemon, file, dry_run=False)
-        show(answer, dry_run=False)
+        if output not in DOCUMENTS:
+            show(answer, output, dry_run=False)
         results += answer
-    return wait_for_all(daemon, files, results) if wait else exit_codes.OK
+    if output in DOCUMENTS:
+        show(results, output, dry_run=False)
+    return wait_for_all(daemon, files, results, output) if wait else exit_codes.OK
 
 
 def send(daemon: Daemon, file: ManifestFile, *, dry_run: bool) -> list[job_pb2.ApplyResult]:
     return daemon.apply(file.data, filename=file.name, dry_run=dry_run)
 
 
-def show(results: Sequence[job_pb2.ApplyResult], *, dry_run: bool) -> None:
-    """``job/hello created (starts a run)``, one line a manifest."""
+def show(results: Sequence[job_pb2.ApplyResult], form: Format, *, dry_run: bool) -> None:
+    """``job/hello created (starts a run)``, one line a manifest; or one document with all."""
+    from rnx.output.documents import print_json, print_yaml
+
+    if form in DOCUMENTS:
+        data = [result_data(result, dry_run=dry_run) for result in results]
+        print_json(data) if form is Format.JSON else print_yaml(data)
+        sys.stdout.flush()
+        return
     for result in results:
+        what = f"{result.kind.lower() or 'job'}/{result.name}"
+        if form is Format.NAME:
+            print(what, flush=True)
+            continue
         consequence = f" ({result.consequence})" if result.consequence and result.action != "unchanged" else ""
-        print(
-            f"{result.kind.lower() or 'job'}/{result.name} {result.action}{consequence}{' (dry run)' if dry_run else ''}",
-            flush=True,
-        )
+        print(f"{what} {result.action}{consequence}{' (dry run)' if dry_run else ''}", flush=True)
 
 
-def wait_for_all(daemon: Daemon, files: Sequence[ManifestFile], results: Sequence[job_pb2.ApplyResult]) -> int:
+def result_data(result: job_pb2.ApplyResult, *, dry_run: bool) -> dict[str, object]:
+    """The keys are a contract with scripts."""
+    return {
+        "kind": result.kind or "Job",
+        "name": result.name,
+        "action": result.action,
+        "consequence": result.consequence,
+        "generation": result.generation,
+        "run": result.run_id or None,
+        "dryRun": dry_run,
+    }
+
+
+def wait_for_all(
+    daemon: Daemon, files: Sequence[ManifestFile], results: Sequence[job_pb2.ApplyResult], output: Format
+) -> int:
     """Wait for each job's run. Returns the exit code of the first that failed."""
     from joblet.manifest import Restart, jobs_of
     from rnx.output.terminal import progress
@@ -89,7 +120,9 @@ def wait_for_all(daemon: Daemon, files: Sequence[ManifestFile], results: Sequenc
                 (lambda one: is_final(one) or one.phase == "RUNNING") if service else is_final,
                 tell=tell,
             )
-            print(f"job/{result.name} {run.phase}{f' ({run.reason})' if run.reason else ''}", flush=True)
+            # Where the output is a document, this is for people who wait.
+            to = sys.stderr if output in DOCUMENTS else sys.stdout
+            print(f"job/{result.name} {run.phase}{f' ({run.reason})' if run.reason else ''}", file=to, flush=True)
             if is_final(run):
                 code = code or exit_code_of(run)
     return code

@@ -17,6 +17,7 @@ from grpc_status import rpc_status
 from joblet.errors import JobletError
 from joblet.manifest import ManifestErrors
 from jobletd import errors
+from jobletd.policy import NotAllowed
 from jobletd.selectors import InvalidSelector
 from jobletd.services.requests import InvalidRequest
 from jobletd.store import StoreError
@@ -80,6 +81,8 @@ def details(error: JobletError) -> list[Message]:
         found.append(violation(error.field, error.what))
     if isinstance(error, InvalidSelector):
         found.append(violation("label_selector", error.what))
+    if isinstance(error, NotAllowed):
+        found.extend(violation(problem.path, problem.what) for problem in error.problems)
     if isinstance(error, errors.NoSuchJob):
         found.extend(
             error_details_pb2.ResourceInfo(resource_type="Job", resource_name=name, description="nearest name")

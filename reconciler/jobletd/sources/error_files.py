@@ -49,7 +49,7 @@ class ErrorFiles:
         data: dict[str, Any] = {
             "file": file,
             "reason": reason,
-            "since": datetime.fromtimestamp(self._clock.wall_ns() // 10**9, UTC).isoformat(),
+            "since": f"{datetime.fromtimestamp(self._clock.wall_ns() // 10**9, UTC):%Y-%m-%dT%H:%M:%SZ}",
             "effect": "nothing that runs was changed",
             "errors": [_entry(error) for error in errors],
         }

@@ -23,7 +23,7 @@ from joblet.clock import Clock
 from joblet.errors import JobletError
 from joblet.manifest import Manifest, key_of
 from joblet.manifest.errors import ManifestError
-from jobletd.model import JobName, Source
+from jobletd.model import Action, JobName, Source
 from jobletd.sources.desired_jobs import DesiredJobs
 from jobletd.sources.error_files import ErrorFiles
 from jobletd.sources.spool_files import Absent, Content, Loaded, Refused, SpoolDirectory, SpoolUnavailable, Stamp
@@ -41,6 +41,7 @@ _LEAVE_SECONDS = 0.25  # how long a file must be gone before its jobs are
 _REOPEN_SECONDS = 1.0  # how soon a missing directory is looked for again
 _APPLIES_AT_ONCE = 64  # so that one commit can carry many
 
+_audit = structlog.get_logger("audit")
 _log = structlog.get_logger(__name__)
 
 
@@ -185,6 +186,7 @@ class Spool:
         )
         for job, old, new in plan.transfers:
             await self._desired.transfer(job, old, new)
+            note("transfer", new.name, job, before=str(old))
             await self._desired.record_event(job, "", "Normal", "OwnerChanged", f"moved from {old} to {new}")
         await self._apply_all(plan)
         for job, source in plan.deletes:
@@ -205,6 +207,7 @@ class Spool:
     async def _delete(self, job: JobName, source: Source) -> None:
         try:
             await self._desired.delete(job, source=source)
+            note("delete", source.name, job)
         except JobletError as error:
             _log.error("job not deleted", job=job, source=str(source), error=str(error))
             self._again_in(_REOPEN_SECONDS)
@@ -229,7 +232,9 @@ class Spool:
         manifests = [manifest for manifest in file.good or () if key_of(manifest) in wanted]
         try:
             if manifests:
-                await self._desired.apply(manifests, spool_source(name))
+                for result in await self._desired.apply(manifests, spool_source(name)):
+                    if result.action is not Action.UNCHANGED:
+                        note("apply", name, result.name, action=result.action.value, generation=result.generation)
         except JobletError as error:
             file.fault = Refused("NotApplied", (ManifestError(name, 1, 1, 0, "", str(error)),))
         else:
@@ -243,7 +248,9 @@ class Spool:
         for name in new:
             message = "; ".join(str(error) for error in faults[name].errors[:5])
             _log.warning("spool file refused", file=name, reason=faults[name].reason, message=message)
-            await self._desired.record_event("", "", "Warning", faults[name].reason, message)
+            jobs = [job for job, owner in owners.items() if owner == spool_source(name)]
+            for job in jobs or [JobName("")]:
+                await self._desired.record_event(job, "", "Warning", faults[name].reason, message)
         for name in gone:
             await self._desired.record_event("", "", "Normal", "FileAccepted", f"{name}: its errors are gone")
         await self._tell_validity(owners, faults)
@@ -365,6 +372,11 @@ class Spool:
         except OSError as error:
             # No inotify left, or the directory went away: the rescans go on, and the watch is begun anew by ``run``.
             _log.warning("spool not watched, only rescanned", error=str(error))
+
+
+def note(change: str, file: str, job: JobName, **what: object) -> None:
+    """One audit line for each change: who, what, which generation."""
+    _audit.info(change, client="root", source=str(spool_source(file)), job=job, **what)
 
 
 def _is_good(file: _File) -> bool:

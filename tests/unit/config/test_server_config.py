@@ -127,3 +127,37 @@ def test_a_duration_without_unit_is_refused(file: Path, text: str) -> None:
 def test_a_missing_file_is_answered_with_the_command_that_makes_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="joblet init"):
         load_server_config(str(tmp_path / "none.yml"), dict(os.environ))
+
+
+def test_nothing_special_is_allowed_unless_it_stands_in_the_file(file: Path) -> None:
+    isolation = load_server_config(str(file), {}).isolation
+    assert (isolation.allowed_capabilities, isolation.allow_host_network, isolation.allow_unconfined) == (
+        (),
+        False,
+        False,
+    )
+    assert (isolation.seccomp_profiles, isolation.rootfs_images) == (None, None)
+    assert (isolation.default_disk_bytes, isolation.memory_disk_bytes) == (512 << 20, 64 << 20)
+
+
+def test_what_is_allowed_is_read(file: Path) -> None:
+    text = MINIMAL + (
+        "isolation: {allowedCapabilities: [CHOWN], allowHostNetwork: true, rootfsImages: /x/images, defaultDisk: 1Gi}\n"
+    )
+    isolation = load_server_config(str(write(file, text)), {}).isolation
+    assert (isolation.allowed_capabilities, isolation.allow_host_network) == (("CHOWN",), True)
+    assert (isolation.rootfs_images, isolation.default_disk_bytes) == ("/x/images", 1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("isolation", "words"),
+    [
+        ("{allowedCapabilities: [CAP_CHOWN]}", "did you mean CHOWN?"),
+        ('{allowHostNetwork: "yes"}', "isolation.allowHostNetwork: input should be a valid boolean"),
+        ("{rootfsImages: images}", "'images' is not an absolute path"),
+        ("{defaultDisk: 1K}", "is too small (at least 1Mi)"),
+        ("{defaultDisk: much}", '"much" is not a size'),
+    ],
+)
+def test_what_may_be_allowed_is_checked(file: Path, isolation: str, words: str) -> None:
+    assert words in refusal(file, MINIMAL + f"isolation: {isolation}\n")

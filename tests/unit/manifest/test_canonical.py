@@ -68,6 +68,8 @@ COMMON = optional(
     isolation=optional(
         network=st.sampled_from(["none", "host"]),
         user=st.integers(0, 65535),
+        group=st.integers(0, 65535),
+        seccomp=st.sampled_from(["default", "strict", "unconfined", "/profiles/p.json"]),
         hostname=KEYS,
         capabilities=st.lists(st.sampled_from(CAPABILITIES), unique=True, max_size=4),
     ),

@@ -166,7 +166,13 @@ REFUSED: list[tuple[dict[str, Any], str, bool]] = [
     (spec(isolation={"hostname": "a_b"}), 'spec.isolation.hostname: "a_b" is not a host name', True),
     (spec(isolation={"capabilities": ["CAP_CHOWN"]}), '"CAP_CHOWN" is not a capability; did you mean CHOWN?', True),
     (spec(isolation={"capabilities": ["CHOWN", "CHOWN"]}), '"CHOWN" is given twice', False),
-    (spec(isolation={"seccomp": "unconfined"}), '"unconfined" is not allowed here (use default)', True),
+    (
+        spec(isolation={"seccomp": "unconfind"}),
+        "did you mean unconfined? (use default, strict, unconfined, or a profile's path)",
+        True,
+    ),
+    (spec(isolation={"seccomp": "/profiles/../p"}), "has an empty part, . or .. in it", True),
+    (spec(isolation={"group": -1}), "spec.isolation.group: -1 is out of range (0 to 65535)", True),
     (spec(isolation={"rootfs": "image"}), 'spec.isolation.rootfs: "image" is not an absolute path', True),
     (spec(history={"keep": 0}), "spec.history.keep: 0 is out of range (1 to 10000)", True),
     (spec(history={"for": "forever"}), 'spec.history.for: "forever" is not a duration', True),
@@ -196,6 +202,8 @@ ACCEPTED = [
     spec(stop={"signal": "SIGKILL", "grace": "0s"}),
     spec(restart="Always", retry={"limit": 0}),
     spec(isolation={"capabilities": ["SYS_PTRACE"], "hostname": "a.b-c.D", "rootfs": "/srv"}),
+    spec(isolation={"user": 1000, "group": 100, "seccomp": "strict", "rootfs": "/images/debian.tar.zst"}),
+    spec(isolation={"seccomp": "/profiles/p.json"}),
     raw(script="#!/bin/sh\necho\n"),
     with_metadata(labels={"example.org/team": "", "a": "B.c_d-e"}, annotations={"x": "any\ntext"}),
 ]

@@ -35,10 +35,10 @@ def test_every_object_of_the_schema_is_closed_and_every_field_described() -> Non
             assert field["description"], f"{name}.{key}"
 
 
-def test_there_are_the_thirteen_examples() -> None:
+def test_there_are_the_fourteen_examples() -> None:
     assert {path.stem for path in EXAMPLES} == {
         "hello", "limits", "timeout", "retry", "script", "files", "service", "big-output", "failing", "environment",
-        "cpu-quota", "untrusted-python", "network",
+        "cpu-quota", "untrusted-python", "volume", "network",
     }  # fmt: skip
 
 

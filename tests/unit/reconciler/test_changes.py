@@ -87,6 +87,25 @@ def test_a_limit_that_the_kernel_refuses_to_change_is_told_and_the_job_runs_on(w
         assert view.runs[0].phase is Phase.RUNNING
         condition = next(one for one in view.conditions if one.type == "LimitsEnforced")
         assert (condition.status, condition.message) == ("False", "memory.max: EBUSY")
+        assert view.observed_generation == 1
+
+        world.host.update_error = None  # it uses less now
+        await world.advance(1)
+        view = await world.view()
+        assert (view.observed_generation, view.runs[0].attempts[0].limits[0].asked) == (2, str(1 << 20))
+        assert [one.status for one in view.conditions if one.type == "LimitsEnforced"] == ["True"]
+        assert len(world.host.launches) == 1
+
+    play(scenario, world)
+
+
+def test_a_job_whose_limits_cannot_be_changed_can_be_stopped(world: World) -> None:
+    async def scenario(world: World) -> None:
+        await world.apply(job("limits: {memory: 64Mi}"))
+        world.host.update_error = ExecutorUnavailable("memory.max: EBUSY")
+        await world.apply(job("limits: {memory: 1Mi}"))
+        await world.stop()
+        assert (await world.run()).phase is Phase.STOPPED
 
     play(scenario, world)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import grpc
@@ -44,6 +45,19 @@ def test_apply_tells_what_became_of_each_manifest(rnx: Rnx, answers: Answers, tm
     assert rnx("apply", "-f", tmp_path / "a.yml").out == "job/a unchanged\n"
     request = answers.asked(job_pb2.ApplyRequest)[0]
     assert (request.manifest, request.filename) == (manifest("a").encode(), str(tmp_path / "a.yml"))
+
+
+def test_what_apply_did_can_be_had_as_a_document_or_as_names(rnx: Rnx, answers: Answers, tmp_path: Path) -> None:
+    answers.apply = created
+    (tmp_path / "a.yml").write_text(manifest("a") + "---\n" + manifest("b"))
+    first, second = json.loads(rnx("apply", "-f", tmp_path / "a.yml", "-o", "json").out)
+    assert first == {
+        "kind": "Job", "name": "a", "action": "created", "consequence": "starts a run", "generation": 0,
+        "run": "k3x9q2ab", "dryRun": False,
+    }  # fmt: skip
+    assert second["name"] == "b"
+    assert rnx("apply", "-f", tmp_path / "a.yml", "-o", "name", "--dry-run").out == "job/a\njob/b\n"
+    assert "dryRun: true" in rnx("apply", "-f", tmp_path / "a.yml", "-o", "yaml", "--dry-run").out
 
 
 def test_apply_takes_files_and_directories(rnx: Rnx, answers: Answers, tmp_path: Path) -> None:

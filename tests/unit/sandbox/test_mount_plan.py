@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from joblet.sandbox import mounts
 from joblet.sandbox.syscalls import MS_NODEV, MS_NOSUID
+from joblet.sandbox.volumes import need_own_root
 
 SPEC: dict[str, Any] = {
     "rootfs": "host",
     "script": None,
     "network": "none",
     "tmp_bytes": 1024,
-    "workspace": {"type": "directory", "path": "/state/work/a"},
+    "root_bytes": 4096,
+    "id_base": 70000,
+    "etc": {"hosts": "127.0.0.1 localhost\n"},
+    "workspace": {"type": "tmpfs", "bytes": 1 << 20},
 }
 
 
@@ -42,17 +48,50 @@ def test_proc_is_mounted_before_it_is_masked() -> None:
 def test_a_job_adds_its_places_to_write_to() -> None:
     plan, root = mounts.plan_job("/t", SPEC)
     assert root == "/t"
-    assert [operation[0] for operation in plan] == ["tmpfs", "tmpfs", "workspace"]
+    places = [operation[1] for operation in plan if operation[0] == "tmpfs"]
+    assert places == ["/t/tmp", "/t/dev/shm"] and plan[-1][0] == "workspace"
+    assert ("file", "/t/run/joblet/etc/hosts", "127.0.0.1 localhost\n") in plan
     assert all(operation[3] & MS_NOSUID and operation[3] & MS_NODEV for operation in plan if operation[0] == "tmpfs")
+
+
+def test_everything_in_memory_is_bounded_in_bytes_and_in_files() -> None:
+    plan, _ = mounts.plan_job("/t", {**SPEC, "rootfs": "/images/one"})
+    options = [operation[2] for operation in plan if operation[0] == "tmpfs"]
+    assert len(options) == 4 and all("size=" in text and "nr_inodes=" in text for text in options)
+    assert mounts.tmpfs_options(1 << 30, "1777") == "mode=1777,size=1073741824,nr_inodes=262144"
+    assert mounts.tmpfs_options(4096, "0755").endswith("nr_inodes=1024")
 
 
 def test_a_root_of_its_own_is_an_overlay_that_leaves_the_directory_untouched() -> None:
     plan, root = mounts.plan_job("/t", {**SPEC, "rootfs": "/images/one"})
     overlay = next(operation for operation in plan if operation[0] == "overlay")
-    assert overlay[1] == "/images/one" and overlay[-1] == root
+    assert overlay[1:4] == ("/images/one", "/t/run", root)
     assert ("proc", f"{root}/proc") in plan
+
+
+def test_in_a_root_of_its_own_nothing_is_mounted_or_written_before_it_is_known_to_be_no_link() -> None:
+    plan, root = mounts.plan_job("/t", {**SPEC, "rootfs": "/images/one"})
+    touched = [str(argument) for operation in plan for argument in operation[1:]]
+    for place in mounts.PLACES:
+        first = next(path for path in touched if path == f"{root}/{place}" or path.startswith(f"{root}/{place}/"))
+        assert plan[[f"{root}/{place}" in map(str, operation) for operation in plan].index(True)][0] == "place", first
 
 
 def test_the_plan_is_the_same_each_time() -> None:
     assert mounts.plan_job("/t", SPEC) == mounts.plan_job("/t", SPEC)
     assert mounts.plan_template("/t") == mounts.plan_template("/t")
+
+
+def test_a_volume_outside_of_the_jobs_own_directories_takes_a_root_of_its_own() -> None:
+    _, root = mounts.plan_job("/t", SPEC)
+    plan, own = mounts.plan_job("/t", {**SPEC, "own_root": True, "volumes": []})
+    assert (root, own) == ("/t", "/t/mnt")
+    assert plan[0] == ("own-root", "/t", "/t/mnt")
+    assert ("workspace", SPEC["workspace"], "/t/mnt/work") in plan
+
+
+@pytest.mark.parametrize(
+    ("path", "needed"), [("/work/a", False), ("/tmp/a", False), ("/data", True), ("/opt/a", True), ("/workshop", True)]
+)
+def test_which_volumes_need_a_root_of_their_own(path: str, needed: bool) -> None:
+    assert need_own_root([{"path": path}]) is needed

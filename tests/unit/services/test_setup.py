@@ -41,6 +41,8 @@ def test_everything_is_made_with_the_modes_that_keep_keys_private(tmp_path: Path
         "state": 0o711,
         "log": 0o750,
         "run": 0o700,
+        "seccomp": 0o700,
+        "images": 0o700,
     }
 
 

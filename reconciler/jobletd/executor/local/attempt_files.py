@@ -20,13 +20,19 @@ _STATE = re.compile(r"exec ([0-9]+) ([0-9]+) (\S+)\n(?:started ([0-9]+)\n)?")  #
 
 @dataclass(frozen=True, slots=True)
 class AttemptNotes:
-    """What the executor itself noted before the launch, for the next daemon. words: limits for messages."""
+    """What the executor itself noted before the launch, for the next daemon.
 
-    id_slot: int
+    id_first: the host id that is 0 in its range. words: limits for messages. disk: as asked, or empty. disk_in_memory: its
+    workspace is a tmpfs. image: the root file system it runs on, as the store of images names it.
+    """
+
+    id_first: int
     limits: CgroupLimits
     left_out: tuple[tuple[str, str, str], ...]  # (limit, asked, why it is not enforced)
     words: dict[str, str]
     disk: str
+    disk_in_memory: bool = True
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +47,13 @@ class InitState:
 
 def write_notes(directory: str, notes: AttemptNotes) -> None:
     data = {
-        "id_slot": notes.id_slot,
+        "id_first": notes.id_first,
         "limits": limits_to_json(notes.limits),
         "left_out": notes.left_out,
         "words": notes.words,
         "disk": notes.disk,
+        "disk_in_memory": notes.disk_in_memory,
+        "image": notes.image,
     }
     write_atomic(f"{directory}/{ATTEMPT}", json.dumps(data).encode(), durable=False)
 
@@ -57,11 +65,13 @@ def read_notes(directory: str) -> AttemptNotes | None:
     except (FileNotFoundError, ValueError):
         return None
     return AttemptNotes(
-        data["id_slot"],
+        data["id_first"],
         limits_from_json(data["limits"]),
         tuple((name, asked, why) for name, asked, why in data["left_out"]),
         data["words"],
         data["disk"],
+        data["disk_in_memory"],
+        data["image"],
     )
 
 

@@ -12,15 +12,16 @@ import re
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from joblet.atomicfile import write_atomic
 from joblet.cgroup import CgroupError, CgroupLimits, Hierarchy, device_of, open_hierarchy
 from joblet.cgroup.hierarchy import readable_size
 from joblet.clock import Clock
 from joblet.errors import JobletError
 from joblet.manifest import Enforcement, JobManifest
 from joblet.sandbox import exit_record
-from joblet.sandbox.seccomp import compile_default
 from jobletd.executor import AttemptRequest, Ended, Handle, LogQuery, NeverSubmitted, Observation, Pending, Running
 from jobletd.executor.local import attempt_files, limit_status, watching
 from jobletd.executor.local.attempt_files import AttemptNotes
@@ -29,13 +30,17 @@ from jobletd.executor.local.launch_spec import cgroup_limits, launch_spec, limit
 from jobletd.executor.local.launcher_process import AlreadyLaunched, Launched, LauncherDied, LauncherProcess
 from jobletd.executor.local.outcome import end_of
 from jobletd.executor.local.provider import Provider
+from jobletd.executor.local.rootfs_store import RootfsStore
+from jobletd.executor.local.seccomp_choice import shared_profiles
 from jobletd.executor.local.settings import LocalSettings
-from jobletd.executor.local.workspace import can_limit_disk, make_workspace, remove_workspace
+from jobletd.executor.local.workspace import bound_of, can_limit_disk, make_workspace, remove_workspace
 from jobletd.log_reader import LogFiles, read_log
 from jobletd.model import AttemptId, End, LimitStatus, LogEntry, Reason, Unknown, Usage
+from jobletd.policy import NotAllowed
 
 KILL_AFTER_GRACE_SECONDS = 5.0
 TRIES_TO_LAUNCH = 3
+_REASONS = ((limit_status.LimitNotEnforceable, Reason.LIMIT_NOT_ENFORCEABLE), (NotAllowed, Reason.NOT_ALLOWED))
 _ATTEMPT = re.compile(r"[a-z0-9][a-z0-9.-]{0,126}-[0-9]+")
 
 
@@ -52,10 +57,11 @@ class LocalExecutor:
         self._boot_id = exit_record.boot_id()
         self._launcher = LauncherProcess(
             template=f"{settings.run_directory}/template",
-            seccomp={"default": compile_default()},
+            seccomp=shared_profiles(),
             inits_cgroup=hierarchy.inits_directory,
         )
         self._ids = IdRanges(base=settings.id_base, count=settings.id_count, slots=settings.id_slots)
+        self._images = RootfsStore(f"{settings.state_directory}/rootfs")
         self._nudge: Callable[[AttemptId], None] = _nobody
         self._watched: dict[AttemptId, watching.Watched] = {}
         self._leaving: set[asyncio.Task[None]] = set()
@@ -91,11 +97,22 @@ class LocalExecutor:
         for name in ("attempts", "work"):
             os.makedirs(f"{self._settings.state_directory}/{name}", 0o711, exist_ok=True)
         os.makedirs(self._settings.log_directory, 0o750, exist_ok=True)
-        self._hierarchy.prepare()
+        self._prepare_cgroups()
         for attempt_id in self._on_record():
             if notes := self._notes_of(attempt_id):
-                self._ids.adopt(notes.id_slot, attempt_id)
+                self._ids.adopt(notes.id_first, attempt_id)
+        self._images.remove_unused({notes.image for notes in self._notes.values()})
         await self._launcher.start()
+
+    def _prepare_cgroups(self) -> None:
+        """The base, for us alone; what was made above it is on record, so that also the daemon after a crash removes it."""
+        record = f"{self._settings.run_directory}/cgroups-made"
+        if os.path.exists(record):
+            with open(record) as file:
+                self._hierarchy.made += file.read().splitlines()
+        self._hierarchy.prepare()
+        self._hierarchy.lock()
+        write_atomic(record, "".join(f"{path}\n" for path in self._hierarchy.made).encode(), durable=False)
 
     async def close(self) -> None:
         self._launcher.close()
@@ -104,6 +121,7 @@ class LocalExecutor:
         self._watched.clear()
         await asyncio.gather(*self._leaving)
         self._hierarchy.remove_base()  # where nothing runs on
+        self._hierarchy.unlock()
 
     # --- starting -----------------------------------------------------------------------------------------------------
 
@@ -119,22 +137,26 @@ class LocalExecutor:
         except (JobletError, OSError) as error:
             if isinstance(error, LauncherDied):
                 raise
-            self._record_not_started(request, str(error))
+            self._record_not_started(request, error)
         return handle
 
     async def _launch(self, request: AttemptRequest, directory: str) -> None:
         """Limits, ids, workspace, launch; a launcher that dies over it is replaced, and the lock tells what it had done."""
+        self._settings.policy.check(request.manifest)
         limits, left_out = self._enforceable(request.manifest)
-        slot = self._ids.take(request.attempt_id)
-        id_base = self._ids.first_id(slot)
-        disk = request.manifest.spec.limits.disk_bytes
-        notes = AttemptNotes(
-            slot, limits, left_out, limit_words(request.manifest), "" if disk is None else readable_size(disk)
-        )
+        self._hierarchy.restore()
+        rootfs, image = "host", ""
+        if request.manifest.spec.isolation.rootfs != "host":
+            rootfs, image = await self._images.provide(request.manifest.spec.isolation.rootfs)
+        id_base = self._ids.take(request.attempt_id)
+        bound = bound_of(request.manifest.spec.limits, self._settings, has_loop=can_limit_disk())
+        disk = "" if request.manifest.spec.limits.disk_bytes is None else readable_size(bound.bytes)
+        words = limit_words(request.manifest)
+        notes = AttemptNotes(id_base, limits, left_out, words, disk, bound.in_memory, image)
         attempt_files.write_notes(directory, notes)
         self._notes[request.attempt_id] = notes
         owner = id_base + request.manifest.spec.isolation.user
-        workspace = await make_workspace(self._settings.work_directory(request.attempt_id), disk, owner)
+        workspace = await make_workspace(self._settings.work_directory(request.attempt_id), bound, owner)
         log_path = self._settings.log_path(request.attempt_id)
         os.makedirs(os.path.dirname(log_path), 0o750, exist_ok=True)
         spec = launch_spec(
@@ -144,6 +166,8 @@ class LocalExecutor:
             id_base=id_base,
             id_count=self._settings.id_count,
             workspace=workspace,
+            rootfs=rootfs,
+            root_bytes=self._settings.default_disk_bytes,
             stop_signal=signal.Signals[request.manifest.spec.stop.signal],
             cgroup=self._hierarchy.plan(request.attempt_id, limits),
         )
@@ -197,10 +221,10 @@ class LocalExecutor:
         left_out = tuple((name, limit_status.asked_text(asked, name), why) for name, why in problems)
         return without(limits, frozenset(name for name, _ in problems)), left_out
 
-    def _record_not_started(self, request: AttemptRequest, error: str) -> None:
+    def _record_not_started(self, request: AttemptRequest, error: JobletError | OSError) -> None:
         """The exit record of an attempt that did not reach the launcher."""
         directory = self._settings.attempt_directory(request.attempt_id)
-        reason = Reason.LIMIT_NOT_ENFORCEABLE if "limit not enforceable" in error else Reason.START_ERROR
+        reason = next((reason for kind, reason in _REASONS if isinstance(error, kind)), Reason.START_ERROR)
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             exit_record.write(
@@ -208,7 +232,7 @@ class LocalExecutor:
                 {
                     "attempt": request.attempt_id,
                     "boot_id": self._boot_id,
-                    "outcome": exit_record.not_started(126, error),
+                    "outcome": exit_record.not_started(126, str(error)),
                     "reason": reason.value,
                     "cause": "",
                     "started_ns": None,
@@ -338,7 +362,7 @@ class LocalExecutor:
             readings = self._hierarchy.read_limits(attempt_id, notes.limits)
             if not os.path.isdir(self._hierarchy.directories(attempt_id)[0]):
                 return ()
-            self._limits[attempt_id] = limit_status.statuses(readings, notes, can_limit_disk())
+            self._limits[attempt_id] = limit_status.statuses(readings, notes)
         return self._limits.get(attempt_id, ())
 
     # --- changing and ending ------------------------------------------------------------------------------------------
@@ -375,7 +399,7 @@ class LocalExecutor:
         notes = self._notes_of(attempt)
         if notes is not None:
             words = {**notes.words, "memory": readable_size(manifest.spec.limits.memory_bytes)}
-            notes = AttemptNotes(notes.id_slot, limits, left_out, words, notes.disk)
+            notes = replace(notes, limits=limits, left_out=left_out, words=words)
             attempt_files.write_notes(self._settings.attempt_directory(attempt), notes)
             self._notes[attempt] = notes
         self._limits.pop(attempt, None)

@@ -10,7 +10,7 @@ class IdRangesExhausted(JobletError):
 
 
 class IdRanges:
-    """Hands out the lowest free slot. Who holds which is on record in the attempts' directories."""
+    """Hands out the lowest free range. Who holds which is on record in the attempts' directories."""
 
     def __init__(self, *, base: int, count: int, slots: int) -> None:
         self._base, self._count, self._slots = base, count, slots
@@ -18,26 +18,24 @@ class IdRanges:
         self._lowest_free = 0
 
     def take(self, attempt_id: str) -> int:
-        """A free range for the attempt; returns its slot. Raises IdRangesExhausted."""
+        """A free range for the attempt; returns its first id. Raises IdRangesExhausted."""
         for slot in range(self._lowest_free, self._slots):
             if slot not in self._held:
                 self._held[slot] = attempt_id
                 self._lowest_free = slot + 1
-                return slot
+                return self._base + slot * self._count
         raise IdRangesExhausted(
             f"all {self._slots} user id ranges are in use",
             todo="raise isolation.idSlots, or lower joblet.maxConcurrentJobs",
         )
 
-    def adopt(self, slot: int, attempt_id: str) -> None:
-        """Note what an attempt of a previous daemon holds."""
-        self._held[slot] = attempt_id
+    def adopt(self, first_id: int, attempt_id: str) -> None:
+        """Note what an attempt of a previous daemon holds, whose pool may have begun elsewhere: then that lies in two ranges."""
+        for id_ in (first_id, first_id + self._count - 1):
+            self._held[(id_ - self._base) // self._count] = attempt_id
 
     def free(self, attempt_id: str) -> None:
         for slot in [slot for slot, holder in self._held.items() if holder == attempt_id]:
             del self._held[slot]
-            self._lowest_free = min(self._lowest_free, slot)
-
-    def first_id(self, slot: int) -> int:
-        """The host id that is 0 in the range."""
-        return self._base + slot * self._count
+            if slot >= 0:
+                self._lowest_free = min(self._lowest_free, slot)

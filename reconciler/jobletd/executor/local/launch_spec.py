@@ -1,4 +1,4 @@
-"""From a manifest to the launch spec that launcher and init carry out: pure."""
+"""From a manifest to the launch spec that launcher and init carry out: pure, but for the files that a manifest names."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from typing import Any
 from joblet.cgroup import CgroupLimits, CgroupPlan, IoLimits
 from joblet.cgroup.hierarchy import readable_size
 from joblet.manifest import JobManifest, Limits, Network
-from joblet.sandbox.seccomp import WITH_CAPABILITY, compile_default
 from jobletd.executor import AttemptRequest
+from jobletd.executor.local.etc_files import etc_files, group_of, user_name
+from jobletd.executor.local.seccomp_choice import seccomp_of
 
 VERSION = 1
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SCRIPT = "/run/joblet/script"
 TMP_BYTES = 256 << 20
 NO_LIMIT = 2**64 - 1
-RLIMITS = {"NOFILE": [1024, 524288], "CORE": [0, 0]}
+# Whatever limits the daemon itself was started with. What is locked, queued or pending lies in the kernel's memory.
+RLIMITS = {
+    **{"NOFILE": [1024, 524288], "CORE": [0, 0], "MEMLOCK": [8 << 20, 8 << 20], "MSGQUEUE": [819200, 819200]},
+    **{"SIGPENDING": [16384, 16384], "NICE": [0, 0], "RTPRIO": [0, 0]},
+}
 
 
 def cgroup_limits(limits: Limits, device: str | None) -> CgroupLimits:
@@ -77,10 +82,15 @@ def launch_spec(
     id_base: int,
     id_count: int,
     workspace: dict[str, Any],
+    rootfs: str,
+    root_bytes: int,
     stop_signal: int,
     cgroup: CgroupPlan,
 ) -> dict[str, Any]:
-    """The launch spec, version 1."""
+    """The launch spec, version 1.
+
+    rootfs: ``host`` or a directory. root_bytes: what the job may write to it.
+    """
     spec = request.manifest.spec
     name = request.manifest.metadata.name
     timeouts = [seconds for seconds in (spec.attempt_timeout_seconds, request.deadline_seconds) if seconds is not None]
@@ -96,28 +106,24 @@ def launch_spec(
         "workdir": spec.workdir,
         "hostname": spec.isolation.hostname or name,
         "uid": spec.isolation.user,
-        "gid": spec.isolation.user,
+        "gid": group_of(spec.isolation),
         "id_base": id_base,
         "id_count": id_count,
-        "network": "host" if spec.isolation.network == Network.HOST else "none",
-        "rootfs": spec.isolation.rootfs,
+        "network": "host" if spec.isolation.network is Network.HOST else "none",
+        "rootfs": rootfs,
+        "root_bytes": root_bytes,
+        "etc": etc_files(spec.isolation, spec.isolation.hostname or name),
         "workspace": workspace,
         "files": [{"path": file.path, "mode": file.mode, "content": file.content} for file in spec.files],
         "tmp_bytes": min(TMP_BYTES, (spec.limits.memory_bytes or 2 * TMP_BYTES) // 2),
         "capabilities": list(spec.isolation.capabilities),
-        "seccomp": seccomp_profile(spec.isolation.capabilities),
+        "seccomp": seccomp_of(spec.isolation),
         "rlimits": RLIMITS,
         "stop_signal": int(stop_signal),
         "grace_seconds": spec.stop.grace_seconds,
         "timeout_seconds": min(timeouts) if timeouts else None,
         "cgroup": dict(cgroup),
     }
-
-
-def seccomp_profile(capabilities: tuple[str, ...]) -> dict[str, str | bytes]:
-    """The profile by its name, as the launcher has it; or its program, where a capability needs calls of its own."""
-    more = frozenset(capabilities) & WITH_CAPABILITY.keys()
-    return {"program": compile_default(more)} if more else {"name": "default"}
 
 
 def argv_of(manifest: JobManifest) -> list[str]:
@@ -130,7 +136,7 @@ def argv_of(manifest: JobManifest) -> list[str]:
 
 def environment(request: AttemptRequest) -> dict[str, str]:
     """Built from nothing; the manifest's own variables win."""
-    user = "root" if request.manifest.spec.isolation.user == 0 else "nobody"
+    user = user_name(request.manifest.spec.isolation.user)
     return {
         "PATH": PATH,
         "HOME": "/work",

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 import joblet
 from joblet.errors import JobletError
 
@@ -19,6 +21,7 @@ PROTOCOL_VERSION = 1
 READY_WITHIN_SECONDS = 30.0
 MESSAGE_BYTES = 8192
 DESCRIPTORS = 2
+log = structlog.get_logger("launcher")
 _CODE = "import sys; sys.path.insert(0, {root!r}); from joblet.sandbox.launcher import main; main()"
 
 
@@ -176,6 +179,7 @@ class LauncherProcess:
             future.set_result(Launched(message["pid"], *fds))
 
     def _died(self) -> None:
+        log.warning("the launcher has ended; another one is started when a job wants it", waiting=len(self._waiting))
         self.close()
         error = LauncherDied("the launcher has ended", todo="another one is started")
         for future in (*self._waiting.values(), self._ready):

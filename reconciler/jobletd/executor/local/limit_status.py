@@ -31,7 +31,7 @@ def asked_text(limits: Limits, name: str) -> str:
             return "set"
 
 
-def statuses(readings: Iterable[LimitReading], notes: AttemptNotes, has_loop: bool) -> tuple[LimitStatus, ...]:
+def statuses(readings: Iterable[LimitReading], notes: AttemptNotes) -> tuple[LimitStatus, ...]:
     """All limits of an attempt: read back, left out, and the size of the workspace."""
     found = [
         LimitStatus(reading.name, reading.asked, reading.effective, reading.enforced, reading.message)
@@ -39,7 +39,7 @@ def statuses(readings: Iterable[LimitReading], notes: AttemptNotes, has_loop: bo
     ]
     found += [LimitStatus(name, asked, "max", False, why) for name, asked, why in notes.left_out]
     if notes.disk:
-        how = "a file system of its own" if has_loop else "in memory: this host has no loop device"
+        how = "in memory" if notes.disk_in_memory else "a file system of its own"
         found.append(LimitStatus("disk", notes.disk, notes.disk, True, how))
     return tuple(found)
 

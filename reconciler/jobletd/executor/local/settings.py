@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jobletd.policy import NOTHING_SPECIAL, Policy
+
 
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
-    """Directories (absolute paths) and the pool of user ids: id_slots ranges of id_count ids from id_base on."""
+    """Directories (absolute paths) and the pool of user ids: id_slots ranges of id_count ids from id_base on.
+
+    default_disk_bytes: of a workspace without limits.disk. memory_disk_bytes: up to this size a workspace is in memory.
+    """
 
     state_directory: str
     log_directory: str
@@ -15,6 +20,9 @@ class LocalSettings:
     id_base: int = 0x7000_0000  # far above what useradd gives out as subordinate ids
     id_count: int = 65536
     id_slots: int = 8192
+    policy: Policy = NOTHING_SPECIAL
+    default_disk_bytes: int = 512 << 20
+    memory_disk_bytes: int = 64 << 20
 
     def attempt_directory(self, attempt_id: str) -> str:
         return f"{self.state_directory}/attempts/{attempt_id}"

@@ -28,7 +28,7 @@ class NetworkProvider:
         bandwidth = Bandwidth(asked.in_bytes, asked.out_bytes) if asked else Bandwidth()
         name = request.manifest.metadata.name
         descriptors.append(await self._networks.connect(lan, request.attempt_id, name, bandwidth))
-        return {"network": "given", "network_fd": len(descriptors) - 1, "etc": self._networks.etc(lan)}
+        return {"network": "given", "network_fd": len(descriptors) - 1, "etc_bound": self._networks.etc(lan)}
 
     async def detach(self, attempt_id: AttemptId) -> None:
         self._networks.disconnect(attempt_id)

@@ -1,0 +1,93 @@
+"""What a manifest may ask for on this host: the one place where it is held against the configuration.
+
+Asked twice: when a manifest is applied, whatever its source, so that whoever wrote it hears of it at once; and when a run starts,
+because the configuration may have become stricter since. Nothing is allowed that the configuration does not name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from joblet.config.server import IsolationSection
+from joblet.errors import JobletError
+from joblet.manifest import Isolation, JobManifest, Manifest, Network, Seccomp
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is not allowed. path: as in ``spec.isolation.network``."""
+
+    path: str
+    what: str
+    todo: str
+
+
+class NotAllowed(JobletError):
+    """A manifest asks for more than the configuration allows."""
+
+    def __init__(self, job: str, problems: tuple[Problem, ...]) -> None:
+        self.job = job
+        self.problems = problems
+        first, *others = problems
+        what = first.what + "".join(f"; {other.path}: {other.what}" for other in others)
+        super().__init__(what, where=f"job {job}: {first.path}", todo=first.todo)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """capabilities: that may be granted. seccomp_profiles, rootfs_images: directories; empty: no path is allowed."""
+
+    capabilities: frozenset[str] = frozenset()
+    host_network: bool = False
+    unconfined: bool = False
+    seccomp_profiles: str = ""
+    rootfs_images: str = ""
+
+    @classmethod
+    def of(cls, config: IsolationSection) -> Policy:
+        return cls(
+            capabilities=frozenset(config.allowed_capabilities),
+            host_network=config.allow_host_network,
+            unconfined=config.allow_unconfined,
+            seccomp_profiles=config.seccomp_profiles or "",
+            rootfs_images=config.rootfs_images or "",
+        )
+
+    def check(self, manifest: Manifest) -> None:
+        """Raises NotAllowed, with all that is not. Only jobs run; of the other kinds nothing is bounded."""
+        if not isinstance(manifest, JobManifest):
+            return
+        if problems := tuple(self._problems(manifest.spec.isolation)):
+            raise NotAllowed(manifest.metadata.name, problems)
+
+    def _problems(self, asked: Isolation) -> Iterator[Problem]:
+        if asked.network is Network.HOST and not self.host_network:
+            todo = "use network: none, or set isolation.allowHostNetwork: true in the daemon's configuration"
+            yield Problem("spec.isolation.network", "the host's network is not allowed on this host", todo)
+        if more := [name for name in asked.capabilities if name not in self.capabilities]:
+            what = f"{', '.join(more)} {'is' if len(more) == 1 else 'are'} not allowed on this host"
+            todo = "leave it out, or add it to isolation.allowedCapabilities in the daemon's configuration"
+            yield Problem("spec.isolation.capabilities", what, todo)
+        if asked.seccomp == Seccomp.UNCONFINED and not self.unconfined:
+            todo = "use default, or set isolation.allowUnconfined: true in the daemon's configuration"
+            yield Problem("spec.isolation.seccomp", "unconfined is not allowed on this host", todo)
+        elif asked.seccomp.startswith("/"):
+            yield from _path_problems("seccomp", asked.seccomp, self.seccomp_profiles, "isolation.seccompProfiles")
+        if asked.rootfs != "host":
+            yield from _path_problems("rootfs", asked.rootfs, self.rootfs_images, "isolation.rootfsImages")
+
+
+NOTHING_SPECIAL = Policy()
+
+
+def _path_problems(field: str, path: str, directory: str, key: str) -> Iterator[Problem]:
+    """A path of the host counts only where the configuration says, wherever its links lead."""
+    place = f"spec.isolation.{field}"
+    if not directory:
+        yield Problem(place, "no path is allowed on this host", f"set {key} in the daemon's configuration")
+    elif not os.path.realpath(path).startswith(f"{os.path.realpath(directory)}/"):
+        yield Problem(place, f"{path} does not lie below {directory}", f"put it there, or change {key}")
+    elif not os.path.exists(path):
+        yield Problem(place, f"{path} is not there", f"put it below {directory}")

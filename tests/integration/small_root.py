@@ -1,0 +1,36 @@
+"""A root file system as small as one can be: a shell and a few programs of this host with the libraries that they load."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+PROGRAMS = ("sh", "cat", "id", "ls", "touch", "stat", "mkdir", "rm", "df")
+
+
+def make_root(root: Path) -> None:
+    """Fill an empty or new directory. Its /etc/release says that it is this one."""
+    for name in ("bin", "etc", "tmp", "var"):
+        (root / name).mkdir(parents=True)
+    (root / "etc/release").write_text("small root\n")
+    (root / "etc/passwd").write_text("admin:x:0:0:admin:/:/bin/sh\n")
+    for name in PROGRAMS:
+        found = shutil.which(name, path="/usr/bin:/bin")
+        assert found is not None, name
+        shutil.copy(found, root / "bin" / name)
+        for library in re.findall(
+            r"(/\S+) \(0x", subprocess.run(["ldd", found], capture_output=True, text=True, check=True).stdout
+        ):
+            target = root / library.removeprefix("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                shutil.copy(library, target)
+
+
+def pack(root: Path, archive: Path) -> None:
+    """As an archive whose names begin with ``./``, as export commands write them."""
+    with tarfile.open(archive, "w:gz") as made:
+        made.add(root, ".")
