@@ -9,6 +9,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -37,7 +38,6 @@ for target in sys.argv[1:]:
 """
 SERVE = """
 import socket
-import subprocess
 server = socket.create_server(("0.0.0.0", 80))
 own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 own.connect(("10.213.0.1", 9))
@@ -57,7 +57,10 @@ def place() -> Iterator[Stage]:
 
 @pytest.fixture(scope="module")
 def host(place: Stage) -> Iterator[Host]:
-    with job_host(within=place.within) as host:
+    def allow(config: dict[str, Any]) -> None:
+        config["isolation"]["allowedCapabilities"] = ["NET_RAW", "NET_ADMIN"]
+
+    with job_host(within=place.within, configure=allow) as host:
         yield host
 
 
@@ -230,7 +233,6 @@ def test_jobs_of_a_network_see_each_other_by_name_while_they_run(host: Host, bac
     host.running("first")
     greet = """
 import socket
-import subprocess
 for name in ("first", "first.backend"):
     for attempt in range(200):
         try:
@@ -251,7 +253,7 @@ for name in ("first", "first.backend"):
 
 
 def test_a_job_with_a_root_file_system_of_its_own_sees_the_others_too(host: Host, backend: str) -> None:
-    root = host.root / "rootfs"
+    root = host.root / "images/rooted"
     for name in ("etc", "usr", "dev", "proc"):
         (root / name).mkdir(parents=True)
     (root / "etc/hosts").symlink_to("/work/elsewhere")
@@ -301,7 +303,6 @@ def test_a_network_in_use_stays_and_its_addresses_do_not_change(host: Host, back
 def test_a_job_cannot_open_a_raw_socket_even_with_the_capability(host: Host) -> None:
     code = """
 import socket
-import subprocess
 for family, kind, protocol in ((socket.AF_INET, socket.SOCK_RAW, 1), (socket.AF_PACKET, socket.SOCK_RAW, 0x300)):
     try:
         socket.socket(family, kind, protocol)

@@ -27,7 +27,7 @@ def seccomp_of(isolation: Isolation) -> dict[str, str | bytes]:
     if compiler is None:
         path = os.path.realpath(isolation.seccomp)
         return {"program": compile_oci(path, read_profile(path), frozenset(isolation.capabilities))}
-    more = frozenset(isolation.capabilities) & WITH_CAPABILITY.keys()
+    more = frozenset(isolation.capabilities) & frozenset(WITH_CAPABILITY)
     return {"program": compiler(more)} if more else {"name": str(isolation.seccomp)}
 
 
