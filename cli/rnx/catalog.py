@@ -30,6 +30,16 @@ DECLARE = (
 )
 KEEP = (
     Entry(
+        "volume",
+        "",
+        "Keep storage that outlives the jobs that use it",
+        commands=(
+            ("create", "volume:create", "Make a volume"),
+            ("list", "volume:list_volumes", "List volumes with their sizes and users"),
+            ("remove", "volume:remove", "Remove volumes with all that is in them"),
+        ),
+    ),
+    Entry(
         "secret",
         "",
         "Keep values that jobs get and nobody sees",

@@ -27,6 +27,7 @@ FLAGS = {
     "spec.files": "--upload",
     "spec.secrets": "--secret",
     "spec.timeout": "--timeout",
+    "spec.volumes": "--volume",
     "spec.limits.cpu": "--max-cpu",
     "spec.limits.memory": "--max-memory",
     "spec.limits.io": "--max-iobps",
@@ -52,6 +53,7 @@ class RunFlags:
     uploads: Sequence[str] = ()
     upload_directories: Sequence[str] = ()
     timeout: str | None = None
+    volumes: Sequence[str] = ()
     secrets: Sequence[str] = ()
 
 
@@ -70,6 +72,8 @@ def compose(flags: RunFlags) -> tuple[bytes, list[LocalContent]]:
         spec["secrets"] = [secret_use(text) for text in flags.secrets]
     if flags.timeout:
         spec["timeout"] = flags.timeout
+    if flags.volumes:
+        spec["volumes"] = [volume_use(text) for text in flags.volumes]
     if limits := limits_of(flags):
         spec["limits"] = limits
     if flags.network != "none":
@@ -115,6 +119,15 @@ def pairs(flag: str, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
         if not key or not equals:
             raise InvalidRequest(f"{flag} {text}: there is no value", todo=f"write {flag} NAME=VALUE")
         yield key, value
+
+
+def volume_use(text: str) -> dict[str, Any]:
+    """``NAME``, ``NAME:PATH`` or ``NAME:PATH:ro``; without a path it is seen where Go Joblet had it."""
+    name, *rest = text.split(":")
+    if not name or len(rest) > 2 or "" in rest or rest[1:] not in ([], ["ro"], ["rw"]):
+        raise InvalidRequest(f"--volume {text}: is not a volume", todo="write NAME, NAME:PATH or NAME:PATH:ro")
+    use: dict[str, Any] = {"name": name, "path": rest[0] if rest else f"/volumes/{name}"}
+    return {**use, "readOnly": True} if rest[1:] == ["ro"] else use
 
 
 def secret_use(text: str) -> dict[str, str]:

@@ -101,7 +101,11 @@ class Limits(ManifestModel):
     io: Annotated[IoLimits | None, MappingInput] = Field(
         default=None, description="Reads and writes a second, on the workspace's disk."
     )
-    disk_bytes: f.Disk = Field(default=None, alias="disk", description="Size of the workspace /work.")
+    disk_bytes: f.Disk = Field(
+        default=None,
+        alias="disk",
+        description="Size of the workspace /work. Default: 512Mi in memory, at most half of memory.",
+    )
     logs_bytes: f.LogSize = Field(default=64 << 20, alias="logs", description="Kept output; older output rotates away.")
     enforcement: f.EnforcementChoice = Field(
         default=f.Enforcement.STRICT,

@@ -20,7 +20,8 @@ SECRET_KEY_PATTERN = r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,253}$"  # noqa: S105  a pat
 MODE_PATTERN = r"^0?[0-7]{3}$"
 FILE_PATH_PATTERN = r"^(?!/)(?!.*//)(?!(.*/)?\.{1,2}(/|$))[^\u0000]*[^/\u0000]$"
 MOUNT_PATH_PATTERN = (
-    r"^/(?!(proc|sys|dev|etc|usr|bin|sbin|lib|lib32|lib64|libx32)(/|$))(?!.*//)(?!(.*/)\.{1,2}(/|$))[^\u0000]+$"
+    r"^/(?!(proc|sys|dev|etc|usr|bin|sbin|lib|lib32|lib64|libx32|run/joblet|run/secrets)(/|$))(?!.*//)"
+    r"(?!(.*/)\.{1,2}(/|$))[^\u0000]+$"
 )
 LOCAL_PATH_PATTERN = r"^(?!/)(\./)?(?!.*//)(?!(.*/)?\.{1,2}(/|$))[^\u0000]*[^/\u0000]$"
 LINK_TARGET_PATTERN = r"^(?!/)[^\u0000]+$"
@@ -188,7 +189,8 @@ def check_mount_path(value: object) -> str:
     """Where a volume may be seen: an absolute path outside of what the sandbox itself furnishes."""
     path = check_absolute_path(value)
     first = path.split("/")[1]
-    if path in ("/", "/work", "/tmp", "/var", "/run", "/var/tmp") or first in FURNISHED:  # noqa: S108  paths of the job
+    own = path.startswith(("/run/joblet/", "/run/secrets/")) or path in ("/run/joblet", "/run/secrets")
+    if own or path in ("/", "/work", "/tmp", "/var", "/run", "/var/tmp") or first in FURNISHED:  # noqa: S108  paths of the job
         raise ValueError(f"{shown(path)} is the sandbox's own; choose another place, such as /data or /work/data")
     return path
 

@@ -109,6 +109,38 @@ def _files(spec: Mapping[str, object]) -> Iterator[Problem]:
             parent = parent.rpartition("/")[0]
 
 
+def _volumes(spec: Mapping[str, object]) -> Iterator[Problem]:
+    volumes, files = spec.get("volumes"), spec.get("files")
+    if not isinstance(volumes, (list, tuple)):
+        return
+    names: set[str] = set()
+    paths: dict[str, int] = {}
+    for position, volume in enumerate(volumes):
+        name, path = (volume.get("name"), volume.get("path")) if isinstance(volume, Mapping) else (None, None)
+        if isinstance(name, str):
+            if name in names:
+                yield Problem(("volumes", position, "name"), f"{shown(name)} is given twice")
+            names.add(name)
+        if not isinstance(path, str):
+            continue
+        path = path.rstrip("/")
+        if path in paths:
+            yield Problem(("volumes", position, "path"), f"{shown(path)} is given twice")
+        elif other := next((one for one in paths if _nested(one, path)), None):
+            yield Problem(("volumes", position, "path"), f"{shown(path)} and {shown(other)} lie one below the other")
+        paths.setdefault(path, position)
+    for file in files if isinstance(files, (list, tuple)) else ():
+        name = file.get("path") if isinstance(file, Mapping) else None
+        for path, position in paths.items():
+            if isinstance(name, str) and (path == (place := f"/work/{name}") or _nested(path, place)):
+                yield Problem(("volumes", position, "path"), f"{shown(path)} is in the way of the file {shown(name)}")
+
+
+def _nested(one: str, other: str) -> bool:
+    """Whether one of these paths lies below the other."""
+    return one.startswith(f"{other}/") or other.startswith(f"{one}/")
+
+
 _WAYS = ("content", "from", "sha256", "link")
 
 
@@ -169,5 +201,6 @@ _RULES: tuple[Callable[[Mapping[str, object]], Iterator[Problem]], ...] = (
     _retry,
     _repeated,
     _files,
+    _volumes,
     _secrets,
 )

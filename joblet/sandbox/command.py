@@ -134,6 +134,7 @@ def drop_privileges(uid: int, gid: int, keep: int) -> None:
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
+    syscalls.join_session_keyring()  # of the daemon's it would be a possessor, whoever it is
     syscalls.capset(keep, keep)
     if uid != 0:
         for number in range(keep.bit_length()):

@@ -76,6 +76,8 @@ class Init:
         for number in (_signal.SIGTERM, _signal.SIGUSR1, _signal.SIGCHLD):
             _signal.signal(number, _nothing)
         self.host_pid, self.start_time = host_identity()
+        with open("/proc/self/oom_score_adj", "rb") as file:
+            self.oom_adjusted = file.read() != b"0\n"
         execute(plan_spare(self.template))
         self.null_fd = os.open(f"{self.template}/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self.out_read, self.out_write = output_pipe()
@@ -170,11 +172,21 @@ class Init:
         if self.main_pid == 0:
             os.close(self.gate)
             command.become_command(spec, doors, program, gate_read, errors_write)
+        if self.oom_adjusted:
+            self.reset_oom_score()
         for fd in (pidfd, errors_write, gate_read, *doors.cgroups, *doors.namespaces[1:], *doors.standard):
             os.close(fd)
         if cgroup_fd is not None:
             os.close(cgroup_fd)  # it would keep the removed cgroup in the kernel
         self.streams = {self.out_read: "stdout", self.err_read: "stderr"}
+
+    def reset_oom_score(self) -> None:
+        """A daemon may be spared by the kernel when memory runs out, or picked first; its jobs are neither for that."""
+        try:
+            with open(f"{self.template}/proc/{self.main_pid}/oom_score_adj", "wb", 0) as file:
+                file.write(b"0")
+        except (PermissionError, FileNotFoundError):
+            pass  # whoever made it likelier to be picked does not let us take that back; or it has ended
 
     def set_up(self) -> None:
         """Everything that needs the host's tree, then the new root."""
@@ -186,10 +198,12 @@ class Init:
         user_namespace = self.namespace_fds[0]
         plan, root = plan_job(self.template, spec, user_namespace)
         execute(plan)
-        os.close(user_namespace)
         self.fill_workspace(f"{root}/work")
         if spec["script"] is not None:
             self.write_script(root)
+        if "volumes" in spec:
+            self.mount_volumes(root, user_namespace)
+        os.close(user_namespace)
         if spec["secrets"]:
             from joblet.sandbox.secret_files import place  # only jobs with secrets pay for it
 
@@ -234,6 +248,16 @@ class Init:
         write_all(fd, self.spec["script"].encode())
         os.fchmod(fd, 0o555)
         os.close(fd)
+
+    def mount_volumes(self, root: str, user_namespace: int) -> None:
+        """After the files: the way to a volume may lead through their directories."""
+        from joblet.sandbox import volumes  # only jobs that have some pay for it
+
+        spec = self.spec
+        owner = spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"]
+        volumes.mount_volumes(root, spec["volumes"], self.given, user_namespace, owner)
+        if spec["own_root"]:
+            volumes.seal_own_root(root)
 
     # --- the command --------------------------------------------------------------------------------------------------
 

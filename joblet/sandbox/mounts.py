@@ -13,6 +13,7 @@ import stat
 
 from joblet.sandbox.syscalls import (
     AT_RECURSIVE,
+    MNT_DETACH,
     MOUNT_ATTR_IDMAP,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOSUID,
@@ -30,6 +31,7 @@ from joblet.sandbox.syscalls import (
     mount_setattr,
     move_mount,
     open_tree,
+    umount2,
 )
 
 TYPE_CHECKING = False  # typing itself would cost the launcher 15 ms
@@ -62,6 +64,8 @@ MASKED_PATHS = (
 READ_ONLY_PATHS = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 # Of a root file system of the job's own: these must be directories, never links, since we work on them from outside.
 PLACES = ("dev", "proc", "sys", "run", "work", "tmp", "etc")
+NO_NAMESPACE = -1
+CANNOT_MAP = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP)
 COPY_BYTES_AT_MOST = 8 << 20
 RUN_BYTES = 4 << 20
 BYTES_AN_INODE = 4096  # at least, on a tmpfs: so that empty files do not fill the kernel's memory
@@ -93,18 +97,22 @@ def plan_spare(template: str) -> list[tuple[Any, ...]]:
     return [*_plan_kernel_files(template, template), *_plan_run(template)]
 
 
-def plan_job(template: str, spec: dict[str, Any], user_namespace: int = -1) -> tuple[list[tuple[Any, ...]], str]:
+def plan_job(
+    template: str, spec: dict[str, Any], user_namespace: int = NO_NAMESPACE
+) -> tuple[list[tuple[Any, ...]], str]:
     """What a job's spec adds to that, and its new root's path. spec: the launch spec. user_namespace: the command's."""
     root = template
     plan: list[tuple[Any, ...]] = []
+    if spec.get("own_root"):
+        root = f"{template}/mnt"
+        plan.append(("own-root", template, root))
     if spec["rootfs"] != "host":
         root = f"{template}/run/root"
         plan += [
             ("tmpfs", f"{template}/run", tmpfs_options(spec["root_bytes"], "0755"), MS_NODEV),
             *(("directory", f"{template}/run/{name}", 0o755) for name in ("lower", "upper", "work", "root")),
             ("own", f"{template}/run/upper", spec["id_base"]),
-            ("lower", spec["rootfs"], f"{template}/run/lower", user_namespace),
-            ("overlay", f"{template}/run", root),
+            ("overlay", spec["rootfs"], f"{template}/run", root, user_namespace),
             *(("place", f"{root}/{name}") for name in PLACES),
             ("bind", f"{template}/dev", f"{root}/dev", MS_NOSUID | MS_NOEXEC | MS_RDONLY),
             ("tree", f"{template}/sys", f"{root}/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY),
@@ -243,21 +251,6 @@ def _own(path: str, owner: int) -> None:
     os.chown(path, owner, owner)
 
 
-def _lower(source: str, target: str, user_namespace: int) -> None:
-    """A root file system whose root is the job's root; where the kernel or the file system cannot map ids, it is nobody's."""
-    tree = open_tree(source, OPEN_TREE_CLONE | AT_RECURSIVE)
-    try:
-        mount_setattr(tree, attr_set=MOUNT_ATTR_IDMAP, userns_fd=user_namespace)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP):
-            raise
-    try:
-        move_mount(tree, target)
-    finally:
-        os.close(tree)
-    _seal(target)
-
-
 def _place(path: str) -> None:
     """A directory for us to mount on, in a tree that somebody else made: a link there may lead anywhere on the host."""
     try:
@@ -285,11 +278,45 @@ def _tree(source: str, target: str, flags: int) -> None:
     mount("", target, "", MS_REMOUNT | MS_BIND | flags)
 
 
-def _overlay(layers: str, target: str) -> None:
-    """The directories are given by their last names alone: the job reads them in its mountinfo."""
+def _overlay(source: str, layers: str, target: str, user_namespace: int) -> None:
+    """A root file system below a layer to write to. Its root is the job's root, where the kernel and the file system can map ids;
+    else its files are nobody's. Before Linux 5.19 they can be mapped, but not overlaid then."""
+    if not (_lower(source, f"{layers}/lower", user_namespace) and _overlaid(layers, target)):
+        _lower(source, f"{layers}/lower", NO_NAMESPACE)
+        if not _overlaid(layers, target):
+            raise OSError(errno.EINVAL, "the kernel cannot overlay this root file system", source)
+
+
+def _lower(source: str, target: str, user_namespace: int) -> bool:
+    """Mount a root file system read-only. Returns whether its ids could be mapped; if not, nothing was mounted."""
+    tree = open_tree(source, OPEN_TREE_CLONE | AT_RECURSIVE)
+    try:
+        if user_namespace != NO_NAMESPACE:
+            mount_setattr(tree, attr_set=MOUNT_ATTR_IDMAP, userns_fd=user_namespace)
+        move_mount(tree, target)
+    except OSError as error:
+        if user_namespace == NO_NAMESPACE or error.errno not in CANNOT_MAP:
+            raise
+        return False
+    finally:
+        os.close(tree)
+    _seal(target)
+    return True
+
+
+def _overlaid(layers: str, target: str) -> bool:
+    """The layers are given by their last names alone: the job reads them in its mountinfo."""
     os.chdir(layers)
-    mount("overlay", target, "overlay", MS_NOSUID | MS_NODEV, "lowerdir=lower,upperdir=upper,workdir=work")
-    os.chdir("/")
+    try:
+        mount("overlay", target, "overlay", MS_NOSUID | MS_NODEV, "lowerdir=lower,upperdir=upper,workdir=work")
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        umount2("lower", MNT_DETACH)
+        return False
+    finally:
+        os.chdir("/")
+    return True
 
 
 def _proc(target: str) -> None:
@@ -322,7 +349,7 @@ def _workspace(workspace: dict[str, Any], target: str) -> None:
     flags = MS_NOSUID | MS_NODEV
     if workspace["type"] == "tmpfs":
         mount("tmpfs", target, "tmpfs", flags, tmpfs_options(workspace["bytes"], "0755"))
-    elif workspace["type"] == "loop":
+    else:
         from joblet.sandbox.loop_device import attach  # only jobs with a disk limit pay for it
 
         fd, device = attach(workspace["image"])
@@ -330,13 +357,17 @@ def _workspace(workspace: dict[str, Any], target: str) -> None:
             mount(device, target, "ext4", flags)
         finally:
             os.close(fd)  # the mount holds the device; it frees itself with the last mount
-    else:
-        _bind(workspace["path"], target, flags)
+
+
+def _own_root(template: str, root: str) -> None:
+    from joblet.sandbox.volumes import make_own_root  # only jobs with volumes pay for it
+
+    make_own_root(template, root)
 
 
 _DO: dict[str, Callable[..., None]] = {
     **{"tmpfs": _tmpfs, "bind": _bind, "system": _system, "directory": _directory, "file": _file, "copy": _copy},
     **{"symlink": _symlink, "device": _device, "read-only": _read_only, "overlay": _overlay, "proc": _proc},
     **{"mask": _mask, "protect": _protect, "devpts": _devpts, "workspace": _workspace, "sys": _sys, "tree": _tree},
-    **{"own": _own, "lower": _lower, "place": _place, "replace": _replace},
+    **{"own": _own, "place": _place, "replace": _replace, "own-root": _own_root},
 }

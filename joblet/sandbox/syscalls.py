@@ -5,6 +5,7 @@ PyDLL, not CDLL: the interpreter lock stays held, since after a raw clone there 
 """
 
 import ctypes
+import errno
 import os
 
 CLONE_NEWNS = 0x00020000
@@ -31,6 +32,11 @@ MNT_DETACH = 2
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
+FSOPEN_CLOEXEC = 1
+FSMOUNT_CLOEXEC = 1
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_CMD_CREATE = 6
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 4
@@ -40,6 +46,7 @@ MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
 MOUNT_ATTR_IDMAP = 0x00100000
 
+PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
 PR_SET_NAME = 15
@@ -57,14 +64,22 @@ _SYS_CLONE3 = 435
 _SYS_PIDFD_SEND_SIGNAL = 424
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
+_SYS_FSOPEN = 430
+_SYS_FSCONFIG = 431
+_SYS_FSMOUNT = 432
 _SYS_MOUNT_SETATTR = 442
 _SYS_CLOSE_RANGE = 436
 _SYS_RT_SIGACTION = {"x86_64": 13, "aarch64": 134}[os.uname().machine]
+_SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}[os.uname().machine]
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}[os.uname().machine]
+_KEYCTL_JOIN_SESSION_KEYRING = 1
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+# For calls that wait for a disk, and are never made after a raw clone: other threads run meanwhile.
+_waiting_libc = ctypes.CDLL(None, use_errno=True)
+_waiting_libc.syscall.restype = ctypes.c_long
 
 
 class clone_args(ctypes.Structure):
@@ -121,6 +136,15 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
+def join_session_keyring() -> None:
+    """keyctl(2): a new anonymous session keyring instead of the inherited one. A kernel without keys needs none."""
+    try:
+        _check(_libc.syscall(_long(_SYS_KEYCTL), _long(_KEYCTL_JOIN_SESSION_KEYRING), None), "keyctl")
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+
+
 def setns(fd: int, kind: int) -> None:
     """setns(2). kind: one CLONE_NEW flag, or 0 for whatever namespace it is."""
     _check(_libc.setns(ctypes.c_int(fd), ctypes.c_int(kind)), "setns")
@@ -172,6 +196,27 @@ def mount_setattr(
     arguments = (ctypes.c_int(where), path, ctypes.c_uint(flags), ctypes.byref(attributes))
     what = "mount_setattr" if isinstance(place, int) else place
     _check(_libc.syscall(_long(_SYS_MOUNT_SETATTR), *arguments, ctypes.c_size_t(ctypes.sizeof(attributes))), what)
+
+
+def mount_detached(kind: str, source: str, options: dict[str, str]) -> int:
+    """fsopen(2), fsconfig(2), fsmount(2): mount a file system nowhere, as a descriptor that move_mount puts into its place.
+
+    A block device that is mounted already gives one more mount of the same. options: an empty value is a flag. The last close
+    of the descriptor unmounts what was put nowhere. May wait for a disk.
+    """
+    call = _waiting_libc.syscall
+    context = _check(call(_long(_SYS_FSOPEN), os.fsencode(kind), ctypes.c_uint(FSOPEN_CLOEXEC)), f"fsopen {kind}")
+    try:
+        for key, value in {"source": source, **options}.items():
+            command = ctypes.c_uint(FSCONFIG_SET_STRING if value else FSCONFIG_SET_FLAG)
+            text = os.fsencode(value) if value else None
+            _check(call(_long(_SYS_FSCONFIG), ctypes.c_int(context), command, key.encode(), text, ctypes.c_int(0)), key)
+        create = ctypes.c_uint(FSCONFIG_CMD_CREATE)
+        _check(call(_long(_SYS_FSCONFIG), ctypes.c_int(context), create, None, None, ctypes.c_int(0)), source)
+        arguments = (ctypes.c_int(context), ctypes.c_uint(FSMOUNT_CLOEXEC), ctypes.c_uint(0))
+        return _check(call(_long(_SYS_FSMOUNT), *arguments), source)
+    finally:
+        os.close(context)
 
 
 def pivot_root(new_root: str, put_old: str) -> None:

@@ -76,7 +76,7 @@ class HostFeatures:
             hierarchy: Hierarchy | None = open_hierarchy()
         except CgroupError:
             hierarchy = None
-        trials = run_trials()
+        trials = run_trials(place.directory)
         memory = _memory()
         return HostFeatures(
             kernel=platform.release(),
@@ -107,9 +107,10 @@ class HostFeatures:
         return all(feature.available for feature in self.features if feature.required)
 
 
-def run_trials() -> Mapping[str, str]:
-    """Trial to error text, empty if it worked; a trial that was not made says why."""
-    command = [sys.executable, "-I", "-S", "-B", host_trials.__file__, str(Path(joblet.__file__).parent.parent)]
+def run_trials(directory: str) -> Mapping[str, str]:
+    """Trial to error text, empty if it worked; a trial that was not made says why. directory: of the daemon's state."""
+    package = str(Path(joblet.__file__).parent.parent)
+    command = [sys.executable, "-I", "-S", "-B", host_trials.__file__, package, directory]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TRIALS_WITHIN_SECONDS, check=True)
         found: dict[str, str] = json.loads(done.stdout)
@@ -167,6 +168,9 @@ def _kernel_features(trials: Mapping[str, str]) -> list[Feature]:
         *features,
         _tried("namespaces.mapping", trials["mapping"], "65,536 ids mapped", _NAMESPACE_COST, mends["user"]),
         _tried("mounts", trials["mounts"], "works", _NAMESPACE_COST, "in a container: start it privileged"),
+        _tried("mounts.idmapped", trials["idmap"], "works",
+               "little: the files of a root file system belong to nobody in the job, which cannot change them",
+               "Linux 5.19, and a file system that can: ext4, XFS, Btrfs", required=False),
         _tried("clone3", trials["clone3"], "works", "no job can run", _NEWER_KERNEL),
         _tried("pidfd", trials["pidfd"], "works", "no job can run", _NEWER_KERNEL),
         _tried("close_range", trials["close_range"], "works", "no job can run", _NEWER_KERNEL),
@@ -253,6 +257,7 @@ def _resource_features(place: Place, memory: Mapping[str, int]) -> list[Feature]
         Feature("limits.disk", loop and bool(mkfs), loop_detail,
                 cost="a workspace with spec.limits.disk is held in memory",
                 mend="modprobe loop, apt-get install e2fsprogs; in a container: give it /dev/loop-control and /dev/loop*"),
+        _volumes(loop and bool(mkfs)),
         Feature("overlayfs", bool(overlay), overlay or "not in this kernel",
                 cost="none: nothing needs it yet", mend="modprobe overlay"),
         Feature("memory", True, f"{total}, {_rounded(memory['MemAvailable'])} available, swap {swap}"),
@@ -260,6 +265,15 @@ def _resource_features(place: Place, memory: Mapping[str, int]) -> list[Feature]
                 cost="state, logs and workspaces soon find no room", mend="make room, or move state.directory"),
         _port(place),
     ]  # fmt: skip
+
+
+def _volumes(images: bool) -> Feature:
+    mapped = kernel_at_least(5, 12)
+    detail = "works" if images and mapped else "no idmapped mounts" if images else "no loop devices or no mkfs.ext4"
+    if images and mapped and not kernel_at_least(6, 3):
+        detail = "works; those in memory take their whole size at once"
+    return Feature("volumes", images and mapped, detail, cost="volumes cannot be declared",
+                   mend="see limits.disk" if mapped else "run Linux 5.12 or newer")  # fmt: skip
 
 
 def _port(place: Place) -> Feature:

@@ -42,7 +42,32 @@ def attempt(action: Callable[[], object]) -> str:
     return ""
 
 
-def main(package_directory: str) -> None:
+def map_ids_of_a_mount(place: str) -> None:
+    """An idmapped copy of the mount that a directory lies on, or the nearest one above that is there; it is put nowhere."""
+    from joblet.sandbox import syscalls
+
+    while not os.path.isdir(place):
+        place = os.path.dirname(place)
+    read, write = os.pipe()
+    pid, _ = syscalls.clone3(syscalls.CLONE_NEWUSER)
+    if pid == 0:
+        os.close(write)
+        os.read(read, 1)
+        os._exit(0)
+    os.close(read)
+    try:
+        for name in ("uid_map", "gid_map"):
+            with open(f"/proc/{pid}/{name}", "w") as file:
+                file.write("0 2000000000 65536\n")
+        namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
+        tree = syscalls.open_tree(place, syscalls.OPEN_TREE_CLONE)
+        syscalls.mount_setattr(tree, attr_set=syscalls.MOUNT_ATTR_IDMAP, userns_fd=namespace)
+    finally:
+        os.close(write)
+        os.waitpid(pid, 0)
+
+
+def main(package_directory: str, state_directory: str) -> None:
     sys.path.insert(0, package_directory)
     from joblet.sandbox import syscalls
 
@@ -110,6 +135,7 @@ def main(package_directory: str) -> None:
     found = {name: in_child(lambda name=name: syscalls.unshare(flags[name])) for name in NAMESPACES}  # type: ignore[misc]
     found["mapping"] = attempt(map_users)
     found["mounts"] = in_child(mount_tmpfs)
+    found["idmap"] = in_child(lambda: map_ids_of_a_mount(state_directory))
     found["seccomp"] = in_child(seccomp)
     found["close_range"] = in_child(close_range)
     found["clone3"] = attempt(clone)
@@ -119,4 +145,4 @@ def main(package_directory: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

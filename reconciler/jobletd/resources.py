@@ -64,6 +64,7 @@ class Resources:
 
     def look_at(self, name: JobName) -> None:
         """It was declared, changed, or is to go; or somebody stopped using it."""
+        self._ready.discard(name)  # jobs that start from now on shall see it as it is declared now
         self._queue.add(name)
 
     async def settle(self) -> None:

@@ -21,6 +21,7 @@ from jobletd.blobs.collector import BlobCollector
 from jobletd.blobs.store import BlobLimits, BlobStore
 from jobletd.desired import DesiredState
 from jobletd.executor.local import LocalExecutor, LocalSettings
+from jobletd.executor.local.volumes import Volumes
 from jobletd.host_features import HostFeatures, Place
 from jobletd.logging_setup import set_up_logging
 from jobletd.notify import sd_notify
@@ -109,9 +110,10 @@ class Daemon:
         front = self._make_front()
         store = Store.open(f"{config.state.directory}/joblet.db")
         stack.callback(store.close)
-        controllers: dict[str, Controller] = {}
+        volumes = Volumes(config.state.directory, config.run.directory)
+        controllers: dict[str, Controller] = {"Volume": volumes}
         executor = LocalExecutor.on_this_host(
-            self._local_settings(), cgroup_base=config.cgroup.base_dir, clock=self._clock
+            self._local_settings(), cgroup_base=config.cgroup.base_dir, clock=self._clock, providers=[volumes]
         )
         uploads = config.uploads
         blobs = BlobStore(
@@ -120,6 +122,8 @@ class Daemon:
         blobs.open()
         registry = Registry(store, self._clock)
         await registry.load()
+        volumes.start(registry.resources)
+        stack.callback(volumes.close)
         key_file = config.state.key_file or f"{config.state.directory}/secret.key"
         host_key = HostKey(key_file, self._env, anything_sealed=registry.anything_sealed)
         vault = Vault(host_key)

@@ -126,7 +126,7 @@ class Sandboxes:
         self.count += 1
         attempt = f"t-{os.getpid()}-{self.count}"
         directory = self.root / attempt
-        (directory / "work").mkdir(parents=True)
+        directory.mkdir()
         return {
             "version": 1,
             "attempt": attempt,
@@ -151,7 +151,7 @@ class Sandboxes:
                 "group": "root:x:0:\n",
                 "hosts": "127.0.0.1 localhost\n",
             },
-            "workspace": {"type": "directory", "path": f"{directory}/work"},
+            "workspace": {"type": "tmpfs", "bytes": 16 << 20},
             "files": [],
             "tmp_bytes": 16 << 20,
             "capabilities": [],

@@ -8,7 +8,8 @@ import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -278,7 +279,7 @@ def test_a_time_limit_ends_it_without_the_daemon() -> None:
     play(scene)
 
 
-def test_a_limited_disk_is_freed_with_its_loop_device() -> None:
+def test_a_small_disk_is_limited_in_memory() -> None:
     async def scene(place: Place) -> None:
         async with place.executor() as host:
             attempt_id = await host.submit(
@@ -320,6 +321,7 @@ def test_two_daemons_cannot_share_a_base(tmp_path: Path) -> None:
     play(scene)
 
 
+@pytest.mark.native_only(reason="in v2 the one base directory is never empty: the inits sit in it")
 def test_a_base_that_somebody_removed_is_made_again() -> None:
     async def scene(place: Place) -> None:
         async with place.executor() as host:
@@ -343,3 +345,58 @@ def test_what_was_made_above_the_base_goes_too_after_a_crash() -> None:
         assert cgroup_directories(os.path.dirname(place.base)) == []
 
     play(scene)
+
+
+def test_a_range_of_user_ids_is_given_back_whatever_died() -> None:
+    async def scene(place: Place) -> None:
+        place.settings = replace(place.settings, id_slots=1)
+        async with place.executor() as host:
+            first = await host.submit(SLEEP)
+            await host.until(first, Running)
+            second = await host.ended(await host.submit(SLEEP))
+            assert isinstance(second.end.outcome, NotStarted) and "isolation.idSlots" in second.end.message
+        # Another daemon, another pool that overlaps: the range is still held.
+        shifted = place.settings.id_base + 1000
+        place.settings = replace(place.settings, id_base=shifted)
+        async with place.executor() as host:
+            third = await host.ended(await host.submit(SLEEP))
+            assert isinstance(third.end.outcome, NotStarted) and "isolation.idSlots" in third.end.message
+            os.kill(init_pid(place, first), signal.SIGKILL)
+            assert isinstance((await host.ended(first)).end.outcome, Unknown)
+            await host.executor.forget(first)
+            fourth = await host.submit("command: [cat, /proc/self/uid_map]")
+            assert (await host.ended(fourth)).end.outcome == Exited(0)
+            batches = [batch async for batch in host.executor.logs(fourth, LogQuery())]
+            assert batches[0][0].data.split() == [b"0", str(shifted).encode(), b"65536"]
+
+    play(scene)
+
+
+def test_an_image_takes_and_frees_its_loop_device() -> None:
+    async def scene(place: Place) -> None:
+        place.settings = replace(place.settings, memory_disk_bytes=1 << 20)
+        async with place.executor() as host:
+            attempt_id = await host.submit(
+                "command: [sh, -c, 'stat -f -c %T /work; sleep 600']\n  limits: {disk: 16Mi}"
+            )
+            await host.until(attempt_id, Running)
+            image = f"{place.root.name}/state/work/{attempt_id}/disk.ext4"  # the kernel names it from its mount on
+            assert image in backing_files() and (place.root.parent / image).stat().st_mode & 0o777 == 0o600
+            await host.executor.cancel(attempt_id, force=True)
+            await host.ended(attempt_id)
+            await host.executor.forget(attempt_id)
+            assert os.listdir(place.root / "state/work") == []
+            async with asyncio.timeout(10 * PATIENCE):
+                while image in backing_files():  # the kernel frees it once the last process is gone from the mount
+                    await asyncio.sleep(0.01)
+
+    play(scene)
+
+
+def backing_files() -> str:
+    """What the host's loop devices are made of."""
+    found = []
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):
+            found.append(path.read_text())
+    return "".join(found)

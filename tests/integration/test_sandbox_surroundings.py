@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -73,18 +74,17 @@ except OSError as error:
     print(errno.errorcode[error.errno], 1000 <= number < 20000)
 """
 PLACES = ("/work", "/tmp", "/dev/shm")
-IN_MEMORY: dict[str, Any] = {"type": "tmpfs", "bytes": 16 * MI}
 
 
 @pytest.mark.parametrize("path", PLACES)
 def test_what_is_full_is_full_for_the_job(box: Sandboxes, path: str) -> None:
-    output = box.shell(FILL.format(path=path), workspace=IN_MEMORY)
+    output = box.shell(FILL.format(path=path))
     assert output.splitlines()[-2:] == [str(16 * MI), "still here"] and "No space left on device" in output
 
 
 @pytest.mark.parametrize("path", PLACES)
 def test_files_without_content_are_bounded_too(box: Sandboxes, path: str) -> None:
-    attempt = box.run(["/usr/bin/python3", "-c", FILES, path], workspace=IN_MEMORY)
+    attempt = box.run(["/usr/bin/python3", "-c", FILES, path])
     assert attempt.output() == b"ENOSPC True\n", attempt.output("stderr")
 
 
@@ -93,7 +93,6 @@ def test_what_lies_in_memory_is_the_jobs_memory(box: Sandboxes, path: str) -> No
     attempt = box.run(
         ["/bin/sh", "-c", f"head -c 12M /dev/urandom > {path}/some"],
         CgroupLimits(memory_bytes=64 * MI),
-        workspace=IN_MEMORY,
     )
     usage = box.hierarchy.parse_usage(attempt.record()["usage"])
     assert usage.memory_peak_bytes is not None and usage.memory_peak_bytes >= 12 * MI
@@ -114,7 +113,7 @@ def test_a_job_that_fills_more_than_its_memory_dies_and_not_the_host(box: Sandbo
 
 
 def test_no_path_of_the_host_is_in_mountinfo(box: Sandboxes) -> None:
-    lines = box.shell("cat /proc/self/mountinfo", workspace=IN_MEMORY).splitlines()
+    lines = box.shell("cat /proc/self/mountinfo").splitlines()
     assert str(box.root) not in "\n".join(lines)
     for fields in map(str.split, lines):
         source, target = fields[3], fields[4]
@@ -137,6 +136,25 @@ def test_no_process_of_another_user_is_seen(box: Sandboxes) -> None:
     script = "import os; print(os.path.exists('/proc/1'), {p for p in os.listdir('/proc') if p.isdigit()} == {str(os.getpid())})"
     assert box.run(["/usr/bin/python3", "-c", script]).output() == b"False True\n"
     assert "hidepid=invisible" in box.shell("grep ' /proc ' /proc/self/mountinfo")
+
+
+SESSION_KEYRING = """
+import ctypes, sys
+libc = ctypes.CDLL(None, use_errno=True)
+number = {'x86_64': 250, 'aarch64': 219}[__import__('os').uname().machine]
+print(libc.syscall(number, 0, -3, 0), libc.syscall(number, 11, int(sys.argv[1]), 0, 0))
+"""  # KEYCTL_GET_KEYRING_ID of KEY_SPEC_SESSION_KEYRING, KEYCTL_READ
+
+
+@pytest.mark.native_only(reason="the guest's kernel has no keys")
+def test_the_daemons_session_keyring_is_not_the_jobs_even_without_a_filter(box: Sandboxes) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    keyctl = {"x86_64": 250, "aarch64": 219}[os.uname().machine]
+    ours = libc.syscall(ctypes.c_long(keyctl), ctypes.c_long(0), ctypes.c_long(-3), ctypes.c_long(0))
+    command = ["/usr/bin/python3", "-c", SESSION_KEYRING, str(ours)]
+    first, second = (box.run(command, seccomp={"program": b""}).output().split() for _ in range(2))
+    assert ours > 0 and len({str(ours).encode(), first[0], second[0]}) == 3
+    assert (first[1], second[1]) == (b"-1", b"-1")
 
 
 # --- other filters ----------------------------------------------------------------------------------------------------

@@ -51,7 +51,10 @@ def run(
         ),
     ] = None,
     timeout: Annotated[str | None, typer.Option(metavar="TIME", help="The longest it may take: 90s, 5m, 1h.")] = None,
-    volume: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Not available yet.")] = None,
+    volume: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[:PATH[:ro]]", help="A volume it uses; at /volumes/NAME unless a path is given."),
+    ] = None,
     schedule: Annotated[str | None, typer.Option(metavar="TIME", help="Not available yet.")] = None,
     job: Annotated[
         str | None,
@@ -70,12 +73,13 @@ def run(
     Example:
       rnx run --max-cpu 50 --max-memory 128 python3 -c 'print("hi")'
       rnx run --wait --upload report.py python3 report.py
+      rnx run --volume data:/data sh -c 'date >>/data/log'
       rnx run --secret db-password:PGPASSWORD psql -c 'select 1'
       rnx run --job nightly-report
     """
     from rnx.composition import RunFlags
 
-    refuse_unavailable(volume, schedule)
+    refuse_unavailable(schedule)
     flags = RunFlags(
         command=command or (),
         name=name,
@@ -90,6 +94,7 @@ def run(
         uploads=upload or (),
         upload_directories=upload_dir or (),
         timeout=timeout,
+        volumes=volume or (),
         secrets=secret or (),
     )
     check(flags, job)
@@ -101,14 +106,10 @@ def run(
     return None
 
 
-def refuse_unavailable(volume: list[str] | None, schedule: str | None) -> None:
+def refuse_unavailable(schedule: str | None) -> None:
     """Flags of Go Joblet that this version cannot honour are errors: a job must not run without what it was given."""
     from rnx.failures import InvalidRequest
 
-    if volume:
-        raise InvalidRequest(
-            "--volume is not available yet", todo="use --upload for small files, or spec.isolation.rootfs"
-        )
     if schedule:
         raise InvalidRequest("--schedule is not available yet", todo="start it with cron or at: rnx run --job NAME")
 

@@ -37,8 +37,8 @@ def create(
 ) -> None:
     """Keep a secret on the host, encrypted, for jobs that name it in spec.secrets.
 
-    A file's bytes are taken as they are, its last newline too. On a terminal a value from standard input is asked for and not
-    shown. Runs that are under way keep the value that they began with; the next attempt gets the new one.
+    A file's bytes are taken as they are, its last newline too. On a terminal a value from standard input is asked for and
+    not shown. Runs that are under way keep the value that they began with; the next attempt gets the new one.
 
     \b
     Example:

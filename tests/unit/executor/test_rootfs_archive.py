@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import os
 import stat
@@ -12,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from joblet.sandbox.rootfs_archive import RootfsError, unpack
 from jobletd.executor.local import rootfs_store
-from jobletd.executor.local.rootfs_archive import RootfsError, unpack
 from jobletd.executor.local.rootfs_store import RootfsStore
 
 Entry = tarfile.TarInfo
@@ -154,6 +155,18 @@ def test_an_archive_is_unpacked_once_for_its_content(store: RootfsStore, tmp_pat
 
 def test_a_directory_is_taken_as_it_is(store: RootfsStore, target: Path) -> None:
     assert provide(store, target) == (str(target), "")
+
+
+def test_a_header_that_is_larger_than_memory_is_refused(store: RootfsStore, tmp_path: Path) -> None:
+    huge = entry("././@PaxHeader", tarfile.XHDTYPE)
+    huge.size = 2 << 30
+    with gzip.open(tmp_path / "huge.tar.gz", "wb", compresslevel=1) as file:
+        file.write(huge.tobuf(tarfile.USTAR_FORMAT))
+        for _ in range(640):
+            file.write(bytes(1 << 20))
+    with pytest.raises(RootfsError, match=r"needs more than 512 MiB of memory to be unpacked"):
+        provide(store, tmp_path / "huge.tar.gz")
+    assert os.listdir(tmp_path / "rootfs") == []
 
 
 def test_of_a_refused_archive_nothing_stays(store: RootfsStore, tmp_path: Path) -> None:

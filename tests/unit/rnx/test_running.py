@@ -65,6 +65,7 @@ def test_the_flags_of_run_become_a_manifest(rnx: Rnx, answers: Answers, tmp_path
         ),
         *("--env", "A=1", "-e", "B=x=y", "--workdir", "/tmp", "--label", "team=data", "--timeout", "1h30m"),
         *("--upload", tmp_path / "tool.sh", "--upload-dir", tmp_path / "data"),
+        *("--volume", "a", "--volume", "b:/data", "--volume", "c:/old:ro"),
     )
     assert rnx("run", *flags, "/usr/bin/Python3.11", "-c", "pass").code == 0
     manifest = sent(answers)
@@ -76,6 +77,9 @@ def test_the_flags_of_run_become_a_manifest(rnx: Rnx, answers: Answers, tmp_path
     assert spec.limits.io is not None
     assert (spec.limits.io.read_bytes, spec.limits.io.write_bytes) == (1000000, 1000000)
     assert (spec.isolation.network, spec.workdir, spec.timeout_seconds) == ("host", "/tmp", 5400.0)
+    assert [(one.name, one.path, one.read_only) for one in spec.volumes] == [
+        *(("b", "/data", False), ("c", "/old", True), ("a", "/volumes/a", False)),
+    ]
     assert [(file.path, file.mode, answers.contents[file.sha256 or ""].decode()) for file in spec.files] == [
         ("sub/a.txt", 0o644, "ä"),
         ("tool.sh", 0o755, "#!/bin/sh\n"),
@@ -102,7 +106,7 @@ def test_what_follows_the_command_is_its_own(
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--volume", "data", "true"], "--volume is not available yet"),
+        (["--volume", "data:/data:no", "true"], "--volume data:/data:no: is not a volume"),
         (["--schedule", "1h", "true"], "--schedule is not available yet"),
         (["--network", "bridge", "true"], "--network bridge is not available yet"),
         (["--network", "mine", "true"], "--network mine is not a network of this version"),

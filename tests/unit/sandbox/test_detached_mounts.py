@@ -110,6 +110,28 @@ def test_system_directories_are_sealed_with_what_is_mounted_below_them_and_later
     in_a_mount_namespace(call)
 
 
+@pytest.mark.parametrize(("mapped", "owner"), [(True, BASE), (False, 0)])
+def test_a_root_file_system_is_overlaid_with_its_ids_mapped_or_without(
+    places: tuple[Path, Path], mapped: bool, owner: int
+) -> None:
+    source, target = places
+
+    def call() -> None:
+        syscalls.mount("tmpfs", str(target), "tmpfs")
+        for name in ("lower", "upper", "work", "root"):
+            (target / name).mkdir()
+        namespace = user_namespace(f"0 {BASE} 65536") if mapped else mounts.NO_NAMESPACE
+        mounts.execute([("overlay", str(source), str(target), f"{target}/root", namespace)])
+        assert (target / "root/file").stat().st_uid == owner
+        (target / "root/file").write_text("changed")
+        (target / "root/new").write_text("")
+        with pytest.raises(OSError, match="Read-only"):
+            (target / "lower/file").write_text("")
+
+    in_a_mount_namespace(call)
+    assert [(path.name, path.read_text()) for path in source.iterdir()] == [("file", "there")]
+
+
 def test_an_error_names_the_place() -> None:
     with pytest.raises(OSError, match="No such file or directory: '/no/such/place'"):
         syscalls.open_tree("/no/such/place", syscalls.OPEN_TREE_CLONE)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from joblet.sandbox import mounts
 from joblet.sandbox.syscalls import MS_NODEV, MS_NOSUID
+from joblet.sandbox.volumes import need_own_root
 
 SPEC: dict[str, Any] = {
     "rootfs": "host",
@@ -16,7 +19,7 @@ SPEC: dict[str, Any] = {
     "root_bytes": 4096,
     "id_base": 70000,
     "etc": {"hosts": "127.0.0.1 localhost\n"},
-    "workspace": {"type": "directory", "path": "/state/work/a"},
+    "workspace": {"type": "tmpfs", "bytes": 1 << 20},
 }
 
 
@@ -62,9 +65,8 @@ def test_everything_in_memory_is_bounded_in_bytes_and_in_files() -> None:
 
 def test_a_root_of_its_own_is_an_overlay_that_leaves_the_directory_untouched() -> None:
     plan, root = mounts.plan_job("/t", {**SPEC, "rootfs": "/images/one"})
-    lower = next(operation for operation in plan if operation[0] == "lower")
     overlay = next(operation for operation in plan if operation[0] == "overlay")
-    assert lower[1] == "/images/one" and lower[2] == f"{overlay[1]}/lower" and overlay[2] == root
+    assert overlay[1:4] == ("/images/one", "/t/run", root)
     assert ("proc", f"{root}/proc") in plan
 
 
@@ -79,3 +81,18 @@ def test_in_a_root_of_its_own_nothing_is_mounted_or_written_before_it_is_known_t
 def test_the_plan_is_the_same_each_time() -> None:
     assert mounts.plan_job("/t", SPEC) == mounts.plan_job("/t", SPEC)
     assert mounts.plan_template("/t") == mounts.plan_template("/t")
+
+
+def test_a_volume_outside_of_the_jobs_own_directories_takes_a_root_of_its_own() -> None:
+    _, root = mounts.plan_job("/t", SPEC)
+    plan, own = mounts.plan_job("/t", {**SPEC, "own_root": True, "volumes": []})
+    assert (root, own) == ("/t", "/t/mnt")
+    assert plan[0] == ("own-root", "/t", "/t/mnt")
+    assert ("workspace", SPEC["workspace"], "/t/mnt/work") in plan
+
+
+@pytest.mark.parametrize(
+    ("path", "needed"), [("/work/a", False), ("/tmp/a", False), ("/data", True), ("/opt/a", True), ("/workshop", True)]
+)
+def test_which_volumes_need_a_root_of_their_own(path: str, needed: bool) -> None:
+    assert need_own_root([{"path": path}]) is needed

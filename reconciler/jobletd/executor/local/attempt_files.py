@@ -22,8 +22,8 @@ _STATE = re.compile(r"exec ([0-9]+) ([0-9]+) (\S+)\n(?:started ([0-9]+)\n)?")  #
 class AttemptNotes:
     """What the executor itself noted before the launch, for the next daemon.
 
-    id_first: the host id that is 0 in its range. words: limits for messages. disk_in_memory: its workspace is a tmpfs. image:
-    the root file system it runs on, as the store of images names it.
+    id_first: the host id that is 0 in its range. words: limits for messages. disk: as asked, or empty. disk_in_memory: its
+    workspace is a tmpfs. image: the root file system it runs on, as the store of images names it.
     """
 
     id_first: int

@@ -150,9 +150,9 @@ class LocalExecutor:
             rootfs, image = await self._images.provide(request.manifest.spec.isolation.rootfs)
         id_base = self._ids.take(request.attempt_id)
         bound = bound_of(request.manifest.spec.limits, self._settings, has_loop=can_limit_disk())
-        notes = AttemptNotes(
-            id_base, limits, left_out, limit_words(request.manifest), readable_size(bound.bytes), bound.in_memory, image
-        )
+        disk = "" if request.manifest.spec.limits.disk_bytes is None else readable_size(bound.bytes)
+        words = limit_words(request.manifest)
+        notes = AttemptNotes(id_base, limits, left_out, words, disk, bound.in_memory, image)
         attempt_files.write_notes(directory, notes)
         self._notes[request.attempt_id] = notes
         owner = id_base + request.manifest.spec.isolation.user

@@ -20,7 +20,11 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SCRIPT = "/run/joblet/script"
 TMP_BYTES = 256 << 20
 NO_LIMIT = 2**64 - 1
-RLIMITS = {"NOFILE": [1024, 524288], "CORE": [0, 0]}
+# Whatever limits the daemon itself was started with. What is locked, queued or pending lies in the kernel's memory.
+RLIMITS = {
+    **{"NOFILE": [1024, 524288], "CORE": [0, 0], "MEMLOCK": [8 << 20, 8 << 20], "MSGQUEUE": [819200, 819200]},
+    **{"SIGPENDING": [16384, 16384], "NICE": [0, 0], "RTPRIO": [0, 0]},
+}
 
 
 class NotAVariable(JobletError):

@@ -3,23 +3,34 @@
 Every name is walked part by part by descriptors that follow no link, so that no order of entries leads out. Absolute links inside
 are as they must be: they mean the job's own root. What a job gets from us anyway (all below /dev) is left out; device nodes
 elsewhere, and what is neither file, directory nor link, are refused. Set-user-id bits are taken away.
+
+Runs in a process of its own (``main``) with a bound on its memory, which ends with the daemon: a header may say anything, and a
+decompressor believe it.
 """
 
 from __future__ import annotations
 
 import errno
+import json
+import lzma
 import os
+import resource
 import shutil
+import signal
+import sys
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
 from joblet.errors import JobletError
+from joblet.sandbox.syscalls import PR_SET_PDEATHSIG, prctl
 
 LARGEST_ID = 65535  # a job has no others
 MAX_ENTRIES = 2_000_000
 MAX_BYTES = 64 << 30
+MEMORY_BYTES = 512 << 20
 KEPT_BITS = 0o1777
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -37,7 +48,10 @@ def unpack(file: IO[bytes], path: str, directory: str, *, max_bytes: int = MAX_B
                 unpacking.all()
             finally:
                 unpacking.close()
-    except (tarfile.TarError, EOFError) as error:
+    except MemoryError as error:
+        what = f"needs more than {MEMORY_BYTES >> 20} MiB of memory to be unpacked"
+        raise RootfsError(what, where=path, todo="compress it less, or give a directory") from error
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
         todo = "give a whole tar archive, plain or compressed by gzip, bzip2 or xz; or a directory"
         raise RootfsError(f"is no archive that can be read: {error}", where=path, todo=todo) from error
 
@@ -167,3 +181,27 @@ class _Unpacking:
 
     def refusal(self, member: tarfile.TarInfo, why: str) -> RootfsError:
         return RootfsError(f"entry {member.name!r} {why}", where=self._path, todo="make the archive anew without it")
+
+
+def main() -> int:
+    """``PATH DIRECTORY``, the archive on standard input. What is wrong goes to standard output, as JSON."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    path, directory = sys.argv[1:]
+    try:
+        unpack(sys.stdin.buffer, path, directory)
+    except RootfsError as error:
+        print(json.dumps([error.what, error.where, error.todo]))
+        return 1
+    except OSError as error:
+        print(
+            json.dumps(
+                [f"cannot be unpacked: {error.strerror}", path, "make room" if error.errno == errno.ENOSPC else ""]
+            )
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
