@@ -16,6 +16,7 @@ import pytest
 
 from joblet.api.v1 import job_pb2
 from tests.integration.host import Host, eventually, job_host
+from tests.integration.small_root import make_root
 
 CANARY = "hunter2-canary-5f1e"
 FORMS = (CANARY.encode(), base64.b64encode(CANARY.encode()), CANARY.encode().hex().encode())
@@ -89,6 +90,16 @@ def test_a_variable_and_a_path_of_ones_own(host: Host) -> None:
     secrets = "[{name: db, key: password, env: PGPASSWORD}, {name: db, key: user, path: a/b/name}]"
     script = 'printf %s "$PGPASSWORD" | sha256sum; cat /run/secrets/a/b/name; echo; ls /run/secrets'
     assert output(host, "variable", script, secrets=secrets) == [f"{DIGEST}  -", "reports", "a"]
+
+
+def test_a_job_on_a_root_of_its_own_gets_its_secrets_too(host: Host) -> None:
+    image = host.root / "images/small"
+    make_root(image)
+    text = job("rooted", "test $(stat -c %a /run/secrets/db/password) = 400; stat -c %s /run/secrets/db/password")
+    host.apply(text.replace("{user: 0}", f"{{user: 0, rootfs: {image}}}"))
+    assert host.finished("rooted").phase == "COMPLETED", host.log("rooted", stream="", follow=False)
+    assert host.log("rooted").split() == [b"19"]
+    assert not (image / "run/secrets").exists()
 
 
 def test_another_job_sees_neither_files_nor_values(host: Host) -> None:
