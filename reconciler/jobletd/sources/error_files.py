@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from joblet.manifest.errors import ManifestError
 from joblet.manifest.yaml_writer import yaml_text
 
 SUFFIX = ".error.yml"
+NAME_BYTES = 200  # of the longest error file: a file system takes 255, and it is written under a longer name first
 
 Fault = tuple[str, tuple[ManifestError, ...]]  # a reason and all that is wrong
 
@@ -40,7 +42,7 @@ class ErrorFiles:
             self._write(file, *faults[file])
             self._shown[file] = faults[file]
         for file in gone:
-            self._remove(file + SUFFIX)
+            self._remove(error_name(file))
             del self._shown[file]
         return new, gone
 
@@ -53,17 +55,25 @@ class ErrorFiles:
             "effect": "nothing that runs was changed",
             "errors": [_entry(error) for error in errors],
         }
-        write_atomic(os.path.join(self._directory, file + SUFFIX), yaml_text(data).encode(), 0o644, durable=False)
+        write_atomic(os.path.join(self._directory, error_name(file)), yaml_text(data).encode(), 0o644, durable=False)
 
     def _remove_those_of_an_earlier_daemon(self, faults: Mapping[str, Fault]) -> None:
+        current = {error_name(file) for file in faults}
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self._directory):
-                if name.endswith(SUFFIX) and name.removesuffix(SUFFIX) not in faults:
+                if name.endswith(SUFFIX) and name not in current:
                     self._remove(name)
 
     def _remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self._directory, name))
+
+
+def error_name(file: str) -> str:
+    """The error file of a file, which may have a name that is too long for more to be put behind it."""
+    if len(file.encode()) + len(SUFFIX) <= NAME_BYTES:
+        return file + SUFFIX
+    return f"{file.encode()[:100].decode(errors='ignore')}-{hashlib.sha256(file.encode()).hexdigest()[:16]}{SUFFIX}"
 
 
 def _entry(error: ManifestError) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import structlog
 from watchfiles import awatch
+from watchfiles._rust_notify import WatchfilesRustInternalError  # its only home
 
 from joblet.clock import Clock
 from joblet.errors import JobletError
@@ -380,9 +381,11 @@ class Spool:
             )
             async for _ in changes:
                 self._nudge.set()
-        except OSError as error:
+        except* OSError as errors:  # watchfiles raises in groups
             # No inotify left, or the directory went away: the rescans go on, and the watch is begun anew by ``run``.
-            _log.warning("spool not watched, only rescanned", error=str(error))
+            _log.warning("spool not watched, only rescanned", error="; ".join(map(str, errors.exceptions)))
+        except* WatchfilesRustInternalError:
+            self._nudge.set()  # an event with a name that is not UTF-8 ends the watch: ``run`` looks, and begins another
 
 
 def note(change: str, file: str, job: JobName, **what: object) -> None:

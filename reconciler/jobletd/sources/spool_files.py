@@ -82,6 +82,7 @@ class SpoolDirectory:
         """Open and check it. Raises SpoolUnavailable."""
         self.path = path
         self._owner = owner
+        self._undecodable: dict[str, Stamp] = {}
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -105,7 +106,7 @@ class SpoolDirectory:
         self.close()
 
     def scan(self) -> dict[str, Stamp]:
-        """The manifest files that are there now, by name. Raises SpoolUnavailable."""
+        """The manifest files that are there now, by name; bytes that are not UTF-8 as ``\\xff``. Raises SpoolUnavailable."""
         found: dict[str, Stamp] = {}
         try:
             with os.scandir(self._fd) as entries:
@@ -116,13 +117,18 @@ class SpoolDirectory:
                         status = os.stat(entry.name, dir_fd=self._fd, follow_symlinks=False)
                     except FileNotFoundError:
                         continue  # gone between the two calls
-                    found[entry.name] = _stamp(status)
+                    if (shown := _shown(entry.name)) == entry.name:
+                        found[shown] = _stamp(status)
+                    else:
+                        self._undecodable[shown] = _stamp(status)
         except OSError as error:
             raise _unavailable(self.path, error) from error
-        return found
+        return {**self._undecodable, **found}
 
     def read(self, name: str) -> tuple[Stamp | None, Content]:
-        """A file's content with the stamp it was read at."""
+        """A file's content with the stamp it was read at. name: as ``scan`` has it."""
+        if name in self._undecodable:
+            return self._undecodable[name], self._refused(name, "the file's name is not UTF-8; give it another one")
         try:
             fd = os.open(name, _OPEN_FLAGS, dir_fd=self._fd)
         except FileNotFoundError:
@@ -160,6 +166,11 @@ class SpoolDirectory:
 
     def _refused(self, name: str, message: str) -> Refused:
         return Refused("FileRefused", (ManifestError(name, 1, 1, 0, "", message),))
+
+
+def _shown(name: str) -> str:
+    """A name that can be stored, logged and sent: Python has undecodable bytes as lone surrogates, which cannot."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _stamp(status: os.stat_result) -> Stamp:

@@ -376,6 +376,21 @@ def test_a_file_that_cannot_be_trusted_is_refused_with_the_reason(place: Place) 
     asyncio.run(check())
 
 
+@pytest.mark.parametrize("name", [b"\xff\xfe.yml", b"n" * 251 + b".yml"], ids=["not UTF-8", "as long as can be"])
+def test_a_file_with_a_strange_name_is_refused_and_stops_nothing(place: Place, name: bytes) -> None:
+    async def check() -> None:
+        async with running(place):
+            strange = place.path / os.fsdecode(name)
+            strange.write_text("neither: this\n")
+            await place.until(lambda: list((place.path / "status").glob("*.error.yml")))
+            place.write("honest.yml", "honest")
+            await place.until(lambda: place.desired.owner("honest"))
+            strange.unlink()
+            await place.until(lambda: not list((place.path / "status").glob("*.error.yml")))
+
+    asyncio.run(check())
+
+
 def test_a_file_of_another_user_is_refused(place: Place) -> None:
     async def check() -> None:
         path = place.write("a.yml", "a")
