@@ -33,11 +33,11 @@ test: native-test guest-test ## all tests (root); T=tests/unit/manifest runs tha
 endif
 
 native-test: environment test-packages
-	$(pytest) tests/unit tests/integration tests/guest
+	$(pytest) tests/unit tests/integration tests/hostile tests/guest
 
-# The same integration tests where the hierarchy is cgroup v2.
-guest-test: environment test-packages ## the integration tests in a booted guest with cgroup v2 (root); T= for a part
-	$(python) -m tests.guest $(or $(T),tests/integration)
+# The same integration tests and attacks where the hierarchy is cgroup v2.
+guest-test: environment test-packages ## integration tests and attacks in a booted guest with cgroup v2 (root); T= for a part
+	$(python) -m tests.guest $(or $(T),tests/integration tests/hostile)
 
 lint: environment ## style, types, import rules, generated code
 	.venv/bin/ruff check .

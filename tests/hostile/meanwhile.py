@@ -1,0 +1,108 @@
+"""What is looked at while an attack runs, by the names that manifests give in their label ``meanwhile``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from joblet.manifest.quantities import parse_size
+from jobletd.executor.local.workspace import remove_workspace
+from tests.hostile.attack import Attack
+from tests.hostile.street import Street
+from tests.integration.host import FINAL, eventually
+
+NEIGHBOUR = """
+    apiVersion: joblet/v1
+    kind: Job
+    metadata: {{name: beside-{name}}}
+    spec: {{command: [echo, well]}}
+"""
+
+
+def launches_go_on(street: Street, attack: Attack) -> None:
+    """Another job is launched and ends well while the attack goes on."""
+    street.host.apply(NEIGHBOUR.format(name=attack.name))
+    assert street.host.finished(f"beside-{attack.name}").phase == "COMPLETED"
+    assert street.host.run(attack.name).phase == "RUNNING", "the attack ended before the neighbour"
+
+
+def while_it_runs(street: Street, attack: Attack, look: Callable[[], None]) -> int:
+    """Look as often as it goes until the attack is over. Returns how often that was."""
+    looks = 0
+    while street.host.run(attack.name).phase not in FINAL:
+        look()
+        looks += 1
+    return looks
+
+
+def processes_stay_below_limit(street: Street, attack: Attack) -> None:
+    launches_go_on(street, attack)
+    limit = attack.document["spec"]["limits"]["pids"]
+    most = 0
+
+    def look() -> None:
+        nonlocal most
+        pids = street.host.run(attack.name).attempts[-1].usage.pids
+        most = max(pids, most)
+        assert pids <= limit
+
+    while_it_runs(street, attack, look)
+    assert most > limit / 2, f"the attack was a lame one: {most} processes at most"
+
+
+def memory_stays_below_limit(street: Street, attack: Attack) -> None:
+    street.host.finished(attack.name, within=90)
+    usage = street.host.run(attack.name).attempts[-1].usage
+    limit = parse_size(attack.document["spec"]["limits"]["memory"])
+    assert limit / 2 < usage.memory_peak_bytes <= limit
+    assert (usage.oom_kills > 0) == (attack.reason == "OOMKilled")
+
+
+def logs_stay_below_limit(street: Street, attack: Attack) -> None:
+    launches_go_on(street, attack)
+    directory = street.host.root / "log" / attack.name
+    seen: set[int] = set()
+
+    def look() -> None:
+        size = size_of(directory)
+        seen.add(size)
+        assert size <= attack.logs_bytes * 5 / 4, f"{size} bytes in {directory}"
+
+    while_it_runs(street, attack, look)
+    look()
+    assert max(seen) > attack.logs_bytes / 2, f"the flood was a small one: {max(seen)} bytes at most"
+
+
+def size_of(directory: Path) -> int:
+    total = 0
+    for path in directory.iterdir():
+        with suppress(FileNotFoundError):  # rotated away meanwhile
+            total += path.stat().st_blocks * 512
+    return total
+
+
+def removing_races_with_links(street: Street, attack: Attack) -> None:
+    """The host removes a directory that a live job keeps replacing by a link."""
+    eventually(lambda: b"RACING\n" in street.host.log(attack.name, follow=False), what="the race has begun")
+    (race,) = (street.host.root / "state/work").glob(f"{attack.name}-*/work/race")
+    removed = 0
+    while street.host.run(attack.name).phase not in FINAL:
+        for _ in range(20):
+            for name in ("a", "b"):
+                try:
+                    remove_workspace(str(race / name))
+                    removed += 1
+                except OSError:
+                    pass  # it was a link at that moment, or is not empty again
+    assert removed > 20
+
+
+MEANWHILE: dict[str, Callable[[Street, Attack], None]] = {
+    "": lambda street, attack: None,
+    "launches-go-on": launches_go_on,
+    "processes-stay-below-limit": processes_stay_below_limit,
+    "memory-stays-below-limit": memory_stays_below_limit,
+    "logs-stay-below-limit": logs_stay_below_limit,
+    "removing-races-with-links": removing_races_with_links,
+}

@@ -1,0 +1,45 @@
+"""Every attack in attacks/ fails, and the host and the victim beside it are as they were."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.hostile.attack import Attack, attacks, verdict_of
+from tests.hostile.meanwhile import MEANWHILE
+from tests.hostile.street import Street
+from tests.integration.host import eventually
+from tests.timing import PATIENCE
+
+SILENCE_SECONDS = 5.0  # of a victim that writes ten times a second: wide, as machines of tests are
+
+
+@pytest.mark.parametrize("attack", attacks(), ids=lambda attack: attack.path.stem)
+def test_an_attack_fails_and_harms_nobody(street: Street, attack: Attack) -> None:
+    state = street.state()
+    begin_ns = time.time_ns()
+    street.host.apply(attack.manifest(street.targets), filename=attack.path.name)
+    street.host.watch_until(attack.name, lambda run: run.phase not in ("SCHEDULED", "PENDING", "INITIALIZING"))
+    MEANWHILE[attack.meanwhile](street, attack)
+    run = street.host.finished(attack.name, within=60)
+
+    output = street.host.log(attack.name, stream="")
+    verdict = verdict_of(output[-1 << 20 :].decode(errors="replace"))
+    print("\n".join(f"held {name}: {why}" for name, why in verdict.held.items()))
+    assert not verdict.broke
+    assert (run.phase, run.reason or "") == (attack.phase, attack.reason or run.reason), (run, output[-2000:])
+    assert verdict.held.keys() == (attack.attempts.keys() if attack.phase == "COMPLETED" else set())
+    assert street.secret.encode() not in output
+
+    street.victim_is_well()
+    assert street.longest_silence_seconds(begin_ns) < SILENCE_SECONDS * PATIENCE
+    eventually(lambda: not street.left_of(attack.name), what="nothing is left of the attack")
+    assert street.strangers() == []
+    assert street.state() == state
+
+
+def test_what_is_left_of_a_job_would_be_seen(street: Street) -> None:
+    left = "\n".join(street.left_of("victim"))
+    assert " script " in left
+    assert "/job-victim-" in left and "state/work/victim-" in left
