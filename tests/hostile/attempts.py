@@ -101,6 +101,8 @@ def in_child(name: str, call: Callable[[], object], *, deadly: tuple[int, ...] =
     if pid == 0:
         try:
             attempt(name, call)
+        except BaseException as error:
+            broke(name, repr(error))
         finally:
             os._exit(0)
     _, status = os.waitpid(pid, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -98,11 +100,20 @@ def removing_races_with_links(street: Street, attack: Attack) -> None:
     assert removed > 20
 
 
+def forged_records_are_text(street: Street, attack: Attack) -> None:
+    """What poses as a record of another stream and time is a line of this one, with the time at which it was written."""
+    street.host.finished(attack.name)
+    forged = [entry for entry in street.entries(attack.name) if b"forged" in entry.data]
+    assert len(forged) == 3  # one is what the script says of it
+    assert all(entry.stream == "stdout" and time.time_ns() - entry.time_ns < 3600 * 10**9 for entry in forged)
+
+
 MEANWHILE: dict[str, Callable[[Street, Attack], None]] = {
     "": lambda street, attack: None,
     "launches-go-on": launches_go_on,
     "processes-stay-below-limit": processes_stay_below_limit,
     "memory-stays-below-limit": memory_stays_below_limit,
+    "forged-records-are-text": forged_records_are_text,
     "logs-stay-below-limit": logs_stay_below_limit,
     "removing-races-with-links": removing_races_with_links,
 }

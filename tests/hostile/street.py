@@ -14,6 +14,7 @@ from pathlib import Path
 
 from joblet.api.v1 import job_pb2
 from tests.integration.host import Host, cgroup_directories, eventually, job_host
+from tests.timing import PATIENCE
 
 VICTIM = """
     apiVersion: joblet/v1
@@ -93,10 +94,13 @@ class Street:
 
     # --- the victim ---------------------------------------------------------------------------------------------------
 
+    def entries(self, job: str) -> list[job_pb2.LogEntry]:
+        batches = self.host.jobs.Logs(job_pb2.LogsRequest(ref=job), timeout=60 * PATIENCE)
+        return [entry for batch in batches for entry in batch.entries]
+
     def beats(self) -> list[job_pb2.LogEntry]:
         """What the victim wrote: a numbered line ten times a second, with what its canary says."""
-        batches = self.host.jobs.Logs(job_pb2.LogsRequest(ref="victim", stream="stdout"), timeout=60)
-        return [entry for batch in batches for entry in batch.entries]
+        return self.entries("victim")
 
     def victim_is_well(self) -> None:
         """It goes on from here, has missed no beat, and found its canary as it left it."""

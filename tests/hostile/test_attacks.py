@@ -29,7 +29,7 @@ def test_an_attack_fails_and_harms_nobody(street: Street, attack: Attack) -> Non
     print("\n".join(f"held {name}: {why}" for name, why in verdict.held.items()))
     assert not verdict.broke
     assert (run.phase, run.reason or "") == (attack.phase, attack.reason or run.reason), (run, output[-2000:])
-    assert verdict.held.keys() == (attack.attempts.keys() if attack.phase == "COMPLETED" else set())
+    assert verdict.held.keys() == (attack.attempts.keys() if attack.phase == "COMPLETED" else set()), output[-2000:]
     assert street.secret.encode() not in output
 
     street.victim_is_well()
