@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED := 1
 python := .venv/bin/python
 pytest := $(python) -m pytest
 
-.PHONY: help environment run-packages test-packages run test native-test guest-test lint bench build clean
+.PHONY: help environment run-packages test-packages run test native-test guest-test lint bench stress build clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -49,6 +49,9 @@ lint: environment ## style, types, import rules, generated code
 
 bench: environment test-packages ## benchmarks (root); B=launch runs that one alone
 	@$(python) -m tests.bench $(B)
+
+stress: environment test-packages ## stress-ng in a job, and what a launch costs beside it (root); MINUTES=2 of each class
+	@$(python) -m tests.hostile.stress --minutes $(or $(MINUTES),1)
 
 build: environment ## wheel and source distribution, into dist/
 	$(python) -m hatchling build

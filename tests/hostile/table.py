@@ -1,7 +1,7 @@
 """The table of attacks in docs/SECURITY.md, from the manifests: what is tried, and what stops it.
 
-    python -m tests.hostile.table          write it
-    python -m tests.hostile.table --check  exit 1 if it is not current (a unit test holds the same)
+python -m tests.hostile.table          write it
+python -m tests.hostile.table --check  exit 1 if it is not current (a unit test holds the same)
 """
 
 from __future__ import annotations
