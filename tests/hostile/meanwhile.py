@@ -86,7 +86,9 @@ def size_of(directory: Path) -> int:
 def removing_races_with_links(street: Street, attack: Attack) -> None:
     """The host removes a directory that a live job keeps replacing by a link."""
     eventually(lambda: b"RACING\n" in street.host.log(attack.name, follow=False), what="the race has begun")
-    (race,) = (street.host.root / "state/work").glob(f"{attack.name}-*/work/race")
+    race = Path(
+        f"/proc/{street.processes_of(attack.name)[0].split()[0]}/root/work/race"
+    )  # what the job has there, seen by us
     removed = 0
     while street.host.run(attack.name).phase not in FINAL:
         for _ in range(20):

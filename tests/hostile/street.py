@@ -14,6 +14,7 @@ from pathlib import Path
 
 from joblet.api.v1 import job_pb2
 from tests.integration.host import Host, cgroup_directories, eventually, job_host
+from tests.leaks import SESSION
 from tests.timing import PATIENCE
 
 VICTIM = """
@@ -129,7 +130,7 @@ class Street:
             **{name: path.read_text() for name, path in settings.items() if path.exists()},
             **{path: (stat.st_ino, stat.st_size, stat.st_mode, stat.st_mtime_ns) for path, stat in stats.items()},
             "clock": round(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)),
-            "mounts": sorted(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()),
+            "mounts": sorted(filter(is_not_of_other_sessions, mount_points())),
             "outside": {path.name: path.read_text() for path in self.outside.iterdir() if path.is_file()},
             "names outside": sorted(os.listdir(self.outside)),
             "daemon": (self.daemon_pid, self.launcher_pid()),
@@ -169,6 +170,15 @@ class Street:
         workspaces = (self.host.root / "state/work").glob(f"{job}-*")
         paths = [str(path) for path in (*cgroups, *workspaces)]
         return [*self.processes_of(job), *paths]
+
+
+def mount_points() -> list[str]:
+    return [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+
+
+def is_not_of_other_sessions(path: str) -> bool:
+    """Tests of another session on the same machine mount, too."""
+    return "joblet-" not in path or SESSION in path
 
 
 @contextmanager
