@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from joblet.manifest import read_manifests
+from joblet.manifest.models import JobSpec
 from tests.hostile.attack import Attack, attacks, verdict_of
 from tests.hostile.meanwhile import MEANWHILE
 from tests.hostile.refusal import refusals
@@ -18,6 +19,7 @@ every_attack = pytest.mark.parametrize("attack", attacks(), ids=lambda attack: a
 def test_an_attack_is_a_good_manifest_with_bounds(attack: Attack) -> None:
     (manifest,) = read_manifests(attack.manifest(dict.fromkeys(TARGETS, "1")).encode(), filename=attack.path.name)
     spec = manifest.spec
+    assert isinstance(spec, JobSpec)
     assert attack.path.stem == manifest.metadata.name
     assert spec.limits.memory_bytes is not None and spec.limits.memory_bytes <= 128 << 20
     assert spec.limits.pids is not None and spec.limits.pids <= 64
