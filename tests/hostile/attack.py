@@ -47,9 +47,14 @@ class Attack:
     def logs_bytes(self) -> int:
         return int(self.document["spec"]["limits"]["logs"].removesuffix("Mi")) << 20
 
-    def manifest(self, targets: Mapping[str, str]) -> str:
-        """As it is applied: with what the scripts share, and where on the host the things are that it is after."""
-        spec = self.document["spec"]
+    def manifest(self, targets: Mapping[str, str], **isolation: str) -> str:
+        """As it is applied: with what the scripts share, and where on the host the things are that it is after.
+
+        isolation: fields of spec.isolation that are to be others than it asks for.
+        """
+        spec = {**self.document["spec"]}
+        if isolation:
+            spec["isolation"] = {**spec.get("isolation", {}), **isolation}
         shared = {"path": SHARED.name, "content": SHARED.read_text()}
         env = {"PYTHONPATH": "/work", **{f"TARGET_{name}": value for name, value in targets.items()}}
         return json.dumps({**self.document, "spec": {**spec, "env": env, "files": [*spec.get("files", []), shared]}})

@@ -6,11 +6,12 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from joblet.api.v1 import job_pb2
 from tests.integration.host import Host, cgroup_directories, eventually, job_host
@@ -182,9 +183,9 @@ def is_not_of_other_sessions(path: str) -> bool:
 
 
 @contextmanager
-def street() -> Iterator[Street]:
+def street(configure: Callable[[dict[str, Any]], None] | None = None) -> Iterator[Street]:
     with ExitStack() as stack:
-        host = stack.enter_context(job_host())
+        host = stack.enter_context(job_host(configure=configure))
         made = Street(host, host.root.parent / "outside", stack)
         made.furnish()
         host.apply(VICTIM)
