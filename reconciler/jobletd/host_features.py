@@ -252,12 +252,15 @@ def _resource_features(place: Place, memory: Mapping[str, int]) -> list[Feature]
     loop = os.path.exists("/dev/loop-control")
     loop_detail = f"/dev/loop-control {'is' if loop else 'is not'} there, mkfs.ext4 {'is' if mkfs else 'is not'} there"
     overlay = _overlay()
+    nft = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin")
     total, swap = _rounded(memory["MemTotal"]), _rounded(memory["SwapTotal"])
     return [
         Feature("limits.disk", loop and bool(mkfs), loop_detail,
                 cost="a workspace with spec.limits.disk is held in memory",
                 mend="modprobe loop, apt-get install e2fsprogs; in a container: give it /dev/loop-control and /dev/loop*"),
         _volumes(loop and bool(mkfs)),
+        Feature("networks", bool(nft), f"{nft}; the kernel's part is tried with the first network" if nft else "no nft",
+                cost="jobs have no network but none and host", mend="apt-get install nftables"),
         Feature("overlayfs", bool(overlay), overlay or "not in this kernel",
                 cost="none: nothing needs it yet", mend="modprobe overlay"),
         Feature("memory", True, f"{total}, {_rounded(memory['MemAvailable'])} available, swap {swap}"),
