@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -109,11 +110,30 @@ def forged_records_are_text(street: Street, attack: Attack) -> None:
     assert all(entry.stream == "stdout" and time.time_ns() - entry.time_ns < 3600 * 10**9 for entry in forged)
 
 
+def by_every_descriptor(street: Street, attack: Attack) -> None:
+    """The same by each descriptor that there may be: none is a directory to start in."""
+    document = json.loads(attack.manifest(street.targets))
+    variants = {f"{attack.name}-{fd}": f"/proc/self/fd/{fd}" for fd in range(3, 48)}
+    street.host.apply(
+        "---\n".join(
+            json.dumps({**document, "metadata": {"name": name}, "spec": {**document["spec"], "workdir": workdir}})
+            + "\n"
+            for name, workdir in variants.items()
+        )
+    )
+    ends = {name: street.host.finished(name).reason for name in variants}
+    started = {
+        variants[name]: street.host.log(name).decode() for name, reason in ends.items() if reason != "StartError"
+    }
+    assert not started, started
+
+
 MEANWHILE: dict[str, Callable[[Street, Attack], None]] = {
     "": lambda street, attack: None,
     "launches-go-on": launches_go_on,
     "processes-stay-below-limit": processes_stay_below_limit,
     "memory-stays-below-limit": memory_stays_below_limit,
+    "by-every-descriptor": by_every_descriptor,
     "forged-records-are-text": forged_records_are_text,
     "logs-stay-below-limit": logs_stay_below_limit,
     "removing-races-with-links": removing_races_with_links,
