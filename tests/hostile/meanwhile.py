@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -128,12 +130,33 @@ def by_every_descriptor(street: Street, attack: Attack) -> None:
     assert not started, started
 
 
+def host_can_watch_as_before(street: Street, attack: Attack) -> None:
+    """How many inotify instances root can still get does not depend on what the job has taken."""
+    eventually(lambda: b"TAKEN " in street.host.log(attack.name, follow=False), what="the job has taken all it wants")
+    during = free_watches()
+    street.host.finished(attack.name)
+    after = free_watches()
+    assert during > after - 20, f"{after - during} of {after} that the host has were gone"
+
+
+def free_watches() -> int:
+    """Takes them all for an instant: nothing else tells."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    fds: list[int] = []
+    while len(fds) < 512 and (fd := libc.inotify_init1(os.O_CLOEXEC)) >= 0:
+        fds.append(fd)
+    for fd in fds:
+        os.close(fd)
+    return len(fds)
+
+
 MEANWHILE: dict[str, Callable[[Street, Attack], None]] = {
     "": lambda street, attack: None,
     "launches-go-on": launches_go_on,
     "processes-stay-below-limit": processes_stay_below_limit,
     "memory-stays-below-limit": memory_stays_below_limit,
     "by-every-descriptor": by_every_descriptor,
+    "host-can-watch-as-before": host_can_watch_as_before,
     "forged-records-are-text": forged_records_are_text,
     "logs-stay-below-limit": logs_stay_below_limit,
     "removing-races-with-links": removing_races_with_links,
