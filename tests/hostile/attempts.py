@@ -26,7 +26,7 @@ _X86_64 = {
     **{"delete_module": 176, "clock_settime": 227, "settimeofday": 164, "clock_adjtime": 305, "reboot": 169},
     **{"swapon": 167, "acct": 163, "quotactl": 179, "syslog": 103, "personality": 135, "fanotify_init": 300},
     **{"sethostname": 170, "setdomainname": 171, "vhangup": 153, "move_pages": 279, "clone": 56, "iopl": 172},
-    **{"ioperm": 173, "capset": 126, "sched_setscheduler": 144, "ioprio_set": 251},
+    **{"ioperm": 173, "capset": 126, "sched_setscheduler": 144, "ioprio_set": 251, "io_setup": 206},
 }
 _AARCH64 = {
     **{"mount": 40, "umount2": 39, "pivot_root": 41, "chroot": 51, "unshare": 97, "setns": 268, "ptrace": 117},
@@ -36,7 +36,7 @@ _AARCH64 = {
     **{"delete_module": 106, "clock_settime": 112, "settimeofday": 170, "clock_adjtime": 266, "reboot": 142},
     **{"swapon": 224, "acct": 89, "quotactl": 60, "syslog": 116, "personality": 92, "fanotify_init": 262},
     **{"sethostname": 161, "setdomainname": 162, "vhangup": 58, "move_pages": 239, "clone": 220},
-    **{"capset": 91, "sched_setscheduler": 119, "ioprio_set": 30},
+    **{"capset": 91, "sched_setscheduler": 119, "ioprio_set": 30, "io_setup": 0},
 }
 MACHINE = os.uname().machine
 NUMBERS = {**_SAME, **(_X86_64 if MACHINE == "x86_64" else _AARCH64)}
