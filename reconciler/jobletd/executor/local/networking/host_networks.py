@@ -70,7 +70,7 @@ class HostNetworks:
     # --- start and end ------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Take over what an earlier daemon left, and the jobs on it. Raises JobletError, OSError."""
+        """Take over what an earlier daemon left, and the jobs on it. Raises OSError."""
         if not self._interfaces():
             return
         lans, cables = await self._in_thread(lambda links: links.survey())
@@ -81,7 +81,10 @@ class HostNetworks:
                 self._cables[cable.attempt] = (lan, cable)
                 self._addresses[lan.bridge].adopt(cable.address)
         async with self._changing:
-            await self._load_rules()
+            try:
+                await self._load_rules()
+            except NetworkUnavailable as error:  # those of the earlier daemon still hold, and most jobs need no network
+                log.error("rules not renewed", error=str(error))
 
     async def close(self) -> None:
         """Leave nothing behind if no job is on any network; else all, for the next daemon."""
@@ -280,7 +283,7 @@ class HostNetworks:
             write_in_place(str(path), hosts_text(lan.name.rpartition("/")[2], entries))
 
     def _hosts_path(self, lan: Lan) -> Path:
-        return self.settings.directory / lan.name.rpartition("/")[2] / "hosts"
+        return self.settings.directory / "lans" / lan.name.rpartition("/")[2] / "hosts"
 
     def _write_if_new(self, path: Path, text: str) -> None:
         with suppress(FileNotFoundError):
