@@ -9,7 +9,7 @@ import os
 from joblet.atomicfile import write_atomic
 
 VERSION = 1
-LOCK = "lock"
+# Held locked by the init as long as it lives; empty until the command may have been executed.
 STATE = "state"
 EXIT = "exit.json"
 _ESCAPES = {code: f"\\u{code:04x}" for code in (*range(32), 0x7F)} | {ord('"'): '\\"', ord("\\"): "\\\\"}

@@ -51,6 +51,7 @@ class Init:
         self.spec: dict[str, Any] = {}
         self.given: list[int] = []  # descriptors that the spec names by their place here
         self.state_fd = -1
+        self.released = False
         self.attempt_fd = -1
         self.status_fd = -1
         self.log: LogWriter | None = None
@@ -124,8 +125,8 @@ class Init:
         data, ancillary, _, _ = control.recvmsg(64, room, _socket.MSG_CMSG_CLOEXEC)
         if not data:
             os._exit(0)
-        # The lock stays open, unused, for as long as this process lives: that is what it is for.
-        _, self.status_fd, memfd, *self.given = unpacked(ancillary[0][2])
+        # The state file is locked by this descriptor, which stays open for as long as this process lives.
+        self.state_fd, self.status_fd, memfd, *self.given = unpacked(ancillary[0][2])
         control.close()
         self.spec = marshal.loads(os.pread(memfd, os.fstat(memfd).st_size, 0))
         os.close(memfd)
@@ -137,6 +138,7 @@ class Init:
             self.clone_command()
             self.set_up()
             self.release_command()
+            self.open_cgroup_files()
             self.supervise()
             outcome = self.outcome()
         except Exception as error:  # the record must be written, whatever it was
@@ -145,7 +147,7 @@ class Init:
                 if isinstance(error, OSError)
                 else f"{type(error).__name__}: {error}"
             )
-            released = self.state_fd >= 0
+            released = self.released
             outcome = exit_record.unknown(why) if released else exit_record.not_started(126, why)
             self.kill_everything()
             self.reap(block=True)
@@ -206,7 +208,7 @@ class Init:
         if spec["timeout_seconds"] is not None:
             self.deadline = now() + spec["timeout_seconds"]
         self.open_log()
-        self.open_cgroup_files()
+        self.find_cgroups()
         user_namespace = self.namespace_fds[0]
         plan, root = plan_job(self.template, spec, user_namespace)
         execute(plan)
@@ -232,18 +234,32 @@ class Init:
         directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.log = LogWriter(directory_fd, name, self.spec["log_bytes"])
 
-    def open_cgroup_files(self) -> None:
-        """While the host's tree is there: what the exit record quotes, and the OOM watch."""
+    def find_cgroups(self) -> None:
+        """The directories of the files that ``open_cgroup_files`` opens, while the host's tree is there."""
         plan = self.spec["cgroup"]
-        self.usage_fds = {key: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for key, path in plan["usage"].items()}
+        oom = [path for path in (plan["oom"] or {}).values() if path]
+        directories = {path.rpartition("/")[0] for path in (*plan["usage"].values(), *oom)}
+        self.cgroup_fds = {path: os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in directories}
+
+    def open_cgroup_files(self) -> None:
+        """What the exit record quotes, and the OOM watch: while the command is being executed, to keep nobody waiting."""
+        plan = self.spec["cgroup"]
+        self.usage_fds = {key: self.open_cgroup_file(path, os.O_RDONLY) for key, path in plan["usage"].items()}
         oom = plan["oom"] or {}
         if "event_control" in oom:
             # v1 knows no memory.oom.group: wait for the event, and kill the others ourselves.
-            self.oom_fd = os.open(oom["control"], os.O_RDONLY | os.O_CLOEXEC)
+            self.oom_fd = self.open_cgroup_file(oom["control"], os.O_RDONLY)
             self.oom_event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            control = os.open(oom["event_control"], os.O_WRONLY | os.O_CLOEXEC)
+            control = self.open_cgroup_file(oom["event_control"], os.O_WRONLY)
             os.write(control, b"%d %d" % (self.oom_event, self.oom_fd))
             os.close(control)
+        for fd in self.cgroup_fds.values():
+            os.close(fd)  # they would keep the removed cgroup in the kernel
+
+    def open_cgroup_file(self, path: str, flags: int) -> int:
+        """By the descriptor of its directory: the path leads nowhere since we have left the host's tree."""
+        directory, _, name = path.rpartition("/")
+        return os.open(name, flags | os.O_CLOEXEC, dir_fd=self.cgroup_fds[directory])
 
     def fill_workspace(self, work: str) -> None:
         """spec.files, owned by the command's user. No command has run there: nobody can have put a link in, though an init that
@@ -287,8 +303,7 @@ class Init:
 
     def write_state(self) -> None:
         """From here on the command may have been executed: say who we are, so that we can be adopted."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self.state_fd = os.open(exit_record.STATE, flags, 0o600, dir_fd=self.attempt_fd)
+        self.released = True
         os.write(self.state_fd, f"exec {self.host_pid} {self.start_time} {self.boot_id}\n".encode())
 
     def supervise(self) -> None:
@@ -299,6 +314,7 @@ class Init:
         if self.oom_event >= 0:
             poll.register(self.oom_event, select.POLLIN)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+        self.check_oom()  # for what happened before the event was asked for
         while self.main_status is None:
             for fd, _ in poll.poll(self.milliseconds_left()):
                 if fd in self.streams:

@@ -150,13 +150,14 @@ class Launcher:
         """Give an init its work, or put on record why not. Idempotent: an attempt that was launched is not launched again."""
         answer = {"attempt": spec["attempt"]}
         directory = spec["attempt_dir"]
-        lock_fd = os.open(f"{directory}/{exit_record.LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        lock_fd = os.open(f"{directory}/{exit_record.STATE}", flags, 0o600)
         try:
             try:
                 fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return {**answer, "already": True}, ()
-            if any(os.path.exists(f"{directory}/{name}") for name in (exit_record.EXIT, exit_record.STATE)):
+            if os.fstat(lock_fd).st_size or os.path.exists(f"{directory}/{exit_record.EXIT}"):
                 return {**answer, "already": True}, ()
             made: list[str] = []
             try:

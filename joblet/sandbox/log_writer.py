@@ -28,7 +28,7 @@ class LogWriter:
         self._segment_bytes = max(limit_bytes // SEGMENTS, 4096)
         self._rotated = 0
         self._size = 0
-        self._fd = self._open()
+        self._fd = -1  # opened with the first output: many jobs have none
         self._second = -1
         self._second_text = ""
         self.dropped_bytes = 0
@@ -54,6 +54,8 @@ class LogWriter:
             self.error = str(error)
 
     def _append(self, pieces: list[Piece], size: int) -> None:
+        if self._fd < 0:
+            self._fd = self._open()
         written = os.writev(self._fd, pieces)
         self._size += written
         if written < size:

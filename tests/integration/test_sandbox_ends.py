@@ -32,7 +32,7 @@ def until_it_says(attempt: Attempt, text: bytes) -> None:
 
 
 def lock_is_held(attempt: Attempt) -> bool:
-    with (attempt.directory / "lock").open() as file:
+    with (attempt.directory / "state").open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

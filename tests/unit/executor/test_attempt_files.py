@@ -21,7 +21,9 @@ def test_notes_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert attempt_files.read_notes(str(tmp_path)) == notes
 
 
-def test_no_state_file_means_that_nothing_was_executed(tmp_path: Path) -> None:
+def test_no_state_or_an_empty_one_means_that_nothing_was_executed(tmp_path: Path) -> None:
+    assert attempt_files.read_state(str(tmp_path)) is None
+    (tmp_path / "state").touch()
     assert attempt_files.read_state(str(tmp_path)) is None
 
 
@@ -30,7 +32,6 @@ def test_no_state_file_means_that_nothing_was_executed(tmp_path: Path) -> None:
     [
         ("exec 12 345 boot\n", InitState(12, 345, "boot", None)),
         ("exec 12 345 boot\nstarted 99\n", InitState(12, 345, "boot", 99)),
-        ("", InitState(0, 0, "", None)),
         ("exec 12", InitState(0, 0, "", None)),
     ],
 )
@@ -68,7 +69,7 @@ def test_the_lock_is_held_as_long_as_its_holder_lives(tmp_path: Path) -> None:
     pid = os.fork()
     if pid == 0:
         os.close(write)
-        fd = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+        fd = os.open(tmp_path / "state", os.O_RDWR | os.O_CREAT)
         fcntl.flock(fd, fcntl.LOCK_EX)
         os.write(tell, b"x")
         os.read(read, 1)

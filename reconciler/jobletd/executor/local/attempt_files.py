@@ -99,9 +99,11 @@ def read_state(directory: str) -> InitState | None:
             text = file.read()
     except FileNotFoundError:
         return None
+    if not text:
+        return None
     match = _STATE.match(text)
     if match is None:
-        # A power cut may leave an empty or torn file: it was about to be executed, by whom is lost.
+        # A power cut may leave a torn file: it was about to be executed, by whom is lost.
         return InitState(0, 0, "", None)
     return InitState(int(match[1]), int(match[2]), match[3], int(match[4]) if match[4] else None)
 
@@ -109,7 +111,7 @@ def read_state(directory: str) -> InitState | None:
 def lock_is_held(directory: str) -> bool:
     """Whether the init lives: it holds the lock as long as it does, and nothing else ever can."""
     try:
-        fd = os.open(f"{directory}/{exit_record.LOCK}", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(f"{directory}/{exit_record.STATE}", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
