@@ -33,6 +33,7 @@ DRAIN_BYTES_AT_MOST = 1 << 30
 KEPT_CAPABILITIES = mask_of(["KILL"])
 NAMESPACE_OWNERS = 0xF000_0000  # far above the pool of jobs' ids; a pid has 22 bits
 F_SETPIPE_SZ = 1031
+GO = b"g"  # from the launcher: the cgroups are there
 MOST_DESCRIPTORS = 40  # that may come with a launch spec
 
 
@@ -127,14 +128,22 @@ class Init:
             os._exit(0)
         # The state file is locked by this descriptor, which stays open for as long as this process lives.
         self.state_fd, self.status_fd, memfd, *self.given = unpacked(ancillary[0][2])
-        control.close()
         self.spec = marshal.loads(os.pread(memfd, os.fstat(memfd).st_size, 0))
         os.close(memfd)
         self.attempt_fd = os.open(self.spec["attempt_dir"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.control = control
+
+    def wait_for_cgroups(self) -> None:
+        """Until the launcher has made them."""
+        if self.control.recv(1) != GO:
+            os._exit(0)  # it could not, which is on record
+        self.control.close()
 
     def run(self) -> None:
         """All of the attempt. The exit record is written in every case."""
         try:
+            self.take_ids()
+            self.wait_for_cgroups()
             self.clone_command()
             self.set_up()
             self.release_command()
@@ -153,12 +162,9 @@ class Init:
             self.reap(block=True)
         self.record(outcome)
 
-    # --- set-up -------------------------------------------------------------------------------------------------------
-
-    def clone_command(self) -> None:
-        """clone3 the command's process into its cgroup, with all of our rights: it drops them, while we set up, and waits."""
+    def take_ids(self) -> None:
+        """What is said of the attempt's range of ids, as soon as it is known."""
         spec = self.spec
-        cgroup = spec["cgroup"]
         mapping = b"0 %d %d" % (spec["id_base"], spec["id_count"])
         for fd in self.map_fds:
             os.write(fd, mapping)
@@ -166,16 +172,24 @@ class Init:
         for fd in (self.out_write, self.err_write):
             # The pipes belong to the command's user, which may then open /dev/stdout.
             os.fchown(fd, spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"])
+
+    # --- set-up -------------------------------------------------------------------------------------------------------
+
+    def clone_command(self) -> None:
+        """clone3 the command's process into its cgroup, with all of our rights: it drops them, while we set up, and waits."""
+        spec = self.spec
+        cgroup = spec["cgroup"]
         self.errors_fd, errors_write = os.pipe2(os.O_CLOEXEC)
         gate_read, self.gate = os.pipe2(os.O_CLOEXEC)
-        namespaces = self.namespace_fds
+        user_namespace, *others = self.namespace_fds
+        first = []
         if spec["network"] == "given":
             # It belongs to the host's user namespace, so it is entered before the right to is given up. Our own goes unused.
-            os.close(namespaces.pop())
-            namespaces.insert(0, os.dup(self.given[spec["network_fd"]]))
+            os.close(others.pop())
+            first.append(os.dup(self.given[spec["network_fd"]]))
         doors = command.Doors(
             cgroups=[os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in cgroup["join"]],
-            namespaces=namespaces,
+            namespaces=[*first, user_namespace, *others],
             standard=(self.null_fd, self.out_write, self.err_write),
         )
         into = cgroup["command_into"]
@@ -188,7 +202,7 @@ class Init:
             command.become_command(spec, doors, program, gate_read, errors_write)
         if self.oom_adjusted:
             self.reset_oom_score()
-        for fd in (pidfd, errors_write, gate_read, *doors.cgroups, *doors.namespaces[1:], *doors.standard):
+        for fd in (pidfd, errors_write, gate_read, *doors.cgroups, *first, *others, *doors.standard):
             os.close(fd)
         if cgroup_fd is not None:
             os.close(cgroup_fd)  # it would keep the removed cgroup in the kernel

@@ -23,7 +23,7 @@ import sys
 import time
 
 from joblet.sandbox import exit_record, syscalls
-from joblet.sandbox.init import MOST_DESCRIPTORS, Init, unpacked
+from joblet.sandbox.init import GO, MOST_DESCRIPTORS, Init, unpacked
 from joblet.sandbox.mounts import execute, plan_template
 
 TYPE_CHECKING = False
@@ -53,6 +53,13 @@ class Spare:
         """Hand it the attempt. given: the launch spec's memfd, and what came with it. Raises OSError if it is gone."""
         packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (lock_fd, status_fd, *given))
         self.control.sendmsg([b"work"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
+
+    def let_go(self) -> None:
+        """Its cgroups are there. If it died meanwhile, its lock says so."""
+        try:
+            self.control.send(GO)
+        except OSError:
+            pass
         self.control.close()
 
 
@@ -161,20 +168,27 @@ class Launcher:
                 return {**answer, "already": True}, ()
             made: list[str] = []
             try:
-                make_cgroups(spec["cgroup"], made)
-                pid, pidfd, status_fd = self.give_to_init(spec, lock_fd, given)
+                init, status_fd = self.give_to_init(spec, lock_fd, given)
+                try:
+                    make_cgroups(spec["cgroup"], made)  # while the init wakes up and reads its spec
+                except OSError:
+                    init.control.close()  # it ends
+                    os.close(init.pidfd)
+                    os.close(status_fd)
+                    raise
+                init.let_go()
             except OSError as error:
                 message = f"{error.strerror}: {error.filename}" if error.filename else str(error)
                 self.record_failure(spec, message)
                 for path in reversed(made):
                     os.rmdir(path)
                 return {**answer, "error": message, "code": 126}, ()
-            return {**answer, "pid": pid}, (pidfd, status_fd)
+            return {**answer, "pid": init.pid}, (init.pidfd, status_fd)
         finally:
             os.close(lock_fd)
 
-    def give_to_init(self, spec: dict[str, Any], lock_fd: int, given: list[int]) -> tuple[int, int, int]:
-        """The spare if there is one of the kind, else a new init. Returns pid, pidfd, the status pipe's read end."""
+    def give_to_init(self, spec: dict[str, Any], lock_fd: int, given: list[int]) -> tuple[Spare, int]:
+        """The spare if there is one of the kind, else a new init. Returns it with the status pipe's read end."""
         status_read, status_write = os.pipe2(os.O_CLOEXEC)
         try:
             init = self.spare
@@ -188,11 +202,11 @@ class Launcher:
                     os.close(init.pidfd)
                     init = None
                 else:
-                    return init.pid, init.pidfd, status_read
+                    return init, status_read
             if init is None:
                 init = self.make_init(own_network=True)
             init.give_work(lock_fd, status_write, given)
-            return init.pid, init.pidfd, status_read
+            return init, status_read
         except OSError:
             os.close(status_read)
             raise
