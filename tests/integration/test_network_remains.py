@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from joblet.api.v1 import job_pb2
-from tests.integration.host import Host, eventually, job_host
+from tests.integration.host import Host, cgroup_directories, eventually, job_host
 from tests.integration.network_stage import WORLD, Stage, stage
 from tests.integration.test_networks import ASK, PYTHON, job, network, serving
 from tests.timing import PATIENCE
@@ -184,3 +184,66 @@ def test_ports_of_the_host_that_are_allowed_are_reached(place: Stage) -> None:
         assert host.finished("asks").phase == "COMPLETED"
         answers = [line.split(" ", 1)[1] for line in host.log("asks").decode().splitlines()]
     assert [answer.startswith("10.213.0.") for answer in answers] == [True, False, False, True], answers
+
+
+SHORT = 440
+LONG = 60
+
+
+@pytest.mark.timeout(300)
+def test_nothing_is_left_of_five_hundred_jobs_after_all_of_ours_was_killed(place: Stage) -> None:
+    loops = {path.name for path in Path("/sys/block").glob("loop*") if (path / "loop/backing_file").exists()}
+    mounts = len(Path("/proc/self/mountinfo").read_text().splitlines())
+    with job_host(within=place.within) as host:
+        host.apply("apiVersion: joblet/v1\nkind: Volume\nmetadata: {name: data}\nspec: {size: 16Mi}\n")
+        short = [
+            job(f"short-{number}", "bridge" if number % 4 == 0 else "none", ["/bin/true"]) for number in range(SHORT)
+        ]
+        long = [on_all(f"long-{number}") for number in range(LONG)]
+        stream = host.jobs.Watch(job_pb2.WatchRequest(), timeout=200 * PATIENCE)
+        next(iter(stream))
+        for start in range(0, SHORT, 100):
+            host.apply("\n---\n".join(short[start : start + 100]))
+        host.apply("\n---\n".join(long))
+        ended, running = set(), set()
+        for event in stream:
+            phase = event.job.runs[0].phase if event.job.runs else ""
+            if event.job.name.startswith("long-"):
+                assert phase not in ("FAILED", "COMPLETED"), event.job.runs[0]
+                running |= {event.job.name} if phase == "RUNNING" else set()
+            elif phase in ("COMPLETED", "FAILED"):
+                assert phase == "COMPLETED", event.job.runs[0]
+                ended.add(event.job.name)
+            if (len(ended), len(running)) == (SHORT, LONG):
+                break
+        stream.cancel()
+        assert len(cables(place)) >= LONG
+        for pid in all_that_is_ours(host):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        host.kill()
+        host.start()
+        assert {host.finished(f"long-{number}").reason for number in range(LONG)} == {"Lost"}
+        attempts, work = (host.root / "state" / name for name in ("attempts", "work"))
+        eventually(lambda: not [*attempts.iterdir(), *work.iterdir()], what="the attempts' directories to be gone")
+        eventually(lambda: not cables(place), what="the cables to be gone")
+        left = [path for base in cgroup_directories(host.cgroup_base) for path in base.glob("job-*")]
+        assert left == []
+        # Each range of ids is free again: the first one is given out.
+        host.apply(job("after", "none", ["cat", "/proc/self/uid_map"]))
+        host.finished("after")
+        assert host.log("after").split()[1] == str(0x7000_0000).encode()
+        host.rnx("delete", "volume/data")
+        eventually(lambda: not list((host.root / "state/volumes").iterdir()), what="the volume to be gone")
+    now = {path.name for path in Path("/sys/block").glob("loop*") if (path / "loop/backing_file").exists()}
+    assert now <= loops
+    assert len(Path("/proc/self/mountinfo").read_text().splitlines()) == mounts
+
+
+def on_all(name: str) -> str:
+    """A job that runs on, with a network, a volume and a disk of its own."""
+    return (
+        f"apiVersion: joblet/v1\nkind: Job\nmetadata: {{name: {name}}}\nspec:\n  command: [sleep, '600']\n"
+        "  limits: {memory: 64Mi, disk: 8Mi, io: {write: 50Mi}}\n  volumes: [{name: data, path: /data}]\n"
+        "  isolation: {network: bridge}\n"
+    )
