@@ -41,7 +41,7 @@ class Sandbox:
     def __init__(self, limits: CgroupLimits = LIMITS) -> None:
         self.limits = limits
         self.root = Path(tempfile.mkdtemp(prefix="joblet-bench-"))
-        self.hierarchy = open_hierarchy(f"/sys/fs/cgroup/joblet-bench-{os.getpid()}.slice/joblet.service")
+        self.hierarchy = open_hierarchy(f"/sys/fs/cgroup/{self.root.name}.slice/joblet.service")
         self.hierarchy.prepare()
         self.clock = SystemClock()
         self.count = 0
@@ -75,8 +75,8 @@ class Sandbox:
         self.hierarchy.remove_base()
         shutil.rmtree(self.root)
 
-    def start(self, command: list[str]) -> tuple[str, int, int]:
-        """Launch; returns the attempt's id, the init's pid and its status pipe."""
+    def start(self, command: list[str], **changes: Any) -> tuple[str, int, int]:
+        """Launch, with changes to the launch spec; returns the attempt's id, the init's pid and its status pipe."""
         self.count += 1
         attempt_id = AttemptId(f"bench-{os.getpid()}-{self.count}")
         directory = self.root / attempt_id
@@ -95,7 +95,7 @@ class Sandbox:
             cgroup=self.hierarchy.plan(attempt_id, self.limits),
             content_path=lambda sha256: f"{directory}/{sha256}",
         )
-        self._send(spec)
+        self._send({**spec, **changes})
         data, fds, _, _ = socket.recv_fds(self.socket, 8192, 2)
         answer = marshal.loads(data)
         if "pid" not in answer:
@@ -103,9 +103,9 @@ class Sandbox:
         self.finished.append((attempt_id, fds[0]))
         return attempt_id, answer["pid"], fds[1]
 
-    def run(self, command: list[str]) -> None:
+    def run(self, command: list[str], **changes: Any) -> None:
         """Launch and wait until its exit is recorded."""
-        attempt_id, _, status = self.start(command)
+        attempt_id, _, status = self.start(command, **changes)
         while b"ended" not in (told := os.read(status, 256)):
             if not told:
                 raise RuntimeError(f"{attempt_id} ended without a word")

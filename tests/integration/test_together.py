@@ -50,6 +50,13 @@ def test_a_job_without_a_network_has_all_of_the_rest(host: Host) -> None:
     assert host.log("all") == EXPECTED
 
 
+def test_what_a_job_uses_can_be_described(host: Host) -> None:
+    said = host.rnx("describe", "volume/data").out
+    assert "Kind:" in said and "Ready:" in said and "kind: Volume" in said and "Realized" in said
+    secret = host.rnx("describe", "secret/token").out
+    assert "kind: Secret" in secret and "open-sesame" not in secret
+
+
 @pytest.mark.native_only(reason="the guest's kernel has no nf_tables, which networks need")
 def test_a_job_on_a_bridge_has_all_of_the_rest(host: Host) -> None:
     host.apply(ALL.replace("NETWORK", "network: bridge").replace("name: all", "name: bridged"))

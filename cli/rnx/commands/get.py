@@ -11,7 +11,7 @@ from rnx.options import Format, FormatOption, JobArgument, JsonOption, SelectorO
 from rnx.target import Target, complete_job, connected
 
 if TYPE_CHECKING:
-    from joblet.api.v1 import job_pb2
+    from joblet.api.v1 import job_pb2, resource_pb2
     from rnx.daemon import Daemon
 
 SHOWN_EVENTS = 20
@@ -106,22 +106,29 @@ def wide(job: job_pb2.Job) -> list[str]:
 
 @connected
 def describe(target: Target, name: JobArgument) -> None:
-    """Show all that is known about a job.
+    """Show all that is known about a job, or about what is of another kind.
 
     Its latest run, conditions, kept runs, the last events and its manifest.
 
     \b
     Example:
       rnx describe hello
+      rnx describe volume/data
     """
+    from rnx.kinds import split_key
+
+    kind, short = split_key(name)
     daemon = target.daemon()
+    if kind != "Job":
+        for text in resource_description(daemon, daemon.resource(kind, short)):
+            print(text)
+        return
     job = daemon.get(name, history=True)
     for text in description(daemon, job):
         print(text)
 
 
 def description(daemon: Daemon, job: job_pb2.Job) -> Iterator[str]:
-    from joblet.api.v1 import job_pb2
     from rnx.output.status import line, status_lines
     from rnx.output.terminal import printable
     from rnx.output.words import moment
@@ -139,10 +146,42 @@ def description(daemon: Daemon, job: job_pb2.Job) -> Iterator[str]:
     yield from _block(
         "Runs", [["ID", "STATUS", "REASON", "STARTED", "DURATION", "EXIT", "ATTEMPTS"], *map(_run, job.runs)]
     )
-    events = list(daemon.events(job_pb2.EventsRequest(ref=job.name)))[-SHOWN_EVENTS:]
+    yield from _events_and_manifest(daemon, job.name, job.manifest)
+
+
+def resource_description(daemon: Daemon, resource: resource_pb2.Resource) -> Iterator[str]:
+    from rnx.output.status import line
+    from rnx.output.words import moment
+    from rnx.resources import ready
+
+    yield line("Name", resource.name)
+    yield line("Kind", resource.kind)
+    yield line("Ready", "Deleting" if resource.deleting else ready(resource))
+    for name, value in sorted(resource.status.items()):
+        yield line(name.capitalize(), value)
+    yield line("Used By", ", ".join(resource.used_by))
+    yield line("Generation", str(resource.generation))
+    yield line("Source", resource.source)
+    yield line("Created", moment(resource.created))
+    yield line("Updated", moment(resource.updated))
+    yield from _block(
+        "Conditions", [["TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"], *map(_condition, resource.conditions)]
+    )
+    yield from _events_and_manifest(daemon, f"{resource.kind.lower()}/{resource.name}", resource.manifest)
+
+
+def _events_and_manifest(daemon: Daemon, ref: str, manifest: str) -> Iterator[str]:
+    from joblet.api.v1 import job_pb2
+    from rnx.failures import NotFound
+    from rnx.output.terminal import printable
+
+    try:
+        events = list(daemon.events(job_pb2.EventsRequest(ref=ref)))[-SHOWN_EVENTS:]
+    except NotFound:
+        events = []  # so old that none is kept
     yield from _block("Events", [["LAST", "TYPE", "REASON", "MESSAGE"], *map(_event, events)])
     yield "Manifest:"
-    yield from (printable(f"  {text}") for text in job.manifest.splitlines())
+    yield from (printable(f"  {text}") for text in manifest.splitlines())
 
 
 def _block(title: str, rows: list[list[str]]) -> Iterator[str]:

@@ -1,0 +1,47 @@
+"""What each layer of the sandbox costs a launch of ``/bin/true``: everything on, beside the same without that layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from joblet.cgroup import CgroupLimits
+from tests.bench.rounds import alternate
+from tests.bench.sandbox import LIMITS, Sandbox
+
+ROUNDS = 60
+TRUE = ["/bin/true"]
+# The launch spec without a layer. The user and mount namespaces are not among them: there is no sandbox without.
+WITHOUT: dict[str, dict[str, Any]] = {
+    "the seccomp filter": {"seccomp": {"program": b""}},
+    "a network namespace": {"network": "host"},
+    "files of its own in /etc": {"etc": {}},
+    "resource limits (setrlimit)": {"rlimits": {}},
+}
+WITH: dict[str, dict[str, Any]] = {
+    "a capability": {"capabilities": ["NET_BIND_SERVICE"]},
+    "a secret": {"secrets": [("token/value", b"open-sesame")]},
+    "ten files in the workspace": {
+        "files": [{"path": f"file-{number}", "mode": 0o644, "content": "text"} for number in range(10)]
+    },
+}
+
+
+def main() -> None:
+    with ExitStack() as stack:
+        sandbox = stack.enter_context(Sandbox(LIMITS))
+        unlimited = stack.enter_context(Sandbox(CgroupLimits()))
+        peers: dict[str, Callable[[], object]] = {"everything": lambda: sandbox.run(TRUE)}
+        peers["without cgroup limits"] = lambda: unlimited.run(TRUE)
+        for name, changes in WITHOUT.items():
+            peers[f"without {name}"] = lambda changes=changes: sandbox.run(TRUE, **changes)  # type: ignore[misc]
+        for name, changes in WITH.items():
+            peers[f"with {name}"] = lambda changes=changes: sandbox.run(TRUE, **changes)  # type: ignore[misc]
+        timings = alternate(peers, rounds=ROUNDS)
+    whole = timings["everything"]
+    print(f"everything: {whole}")
+    for name, timing in timings.items():
+        if name != "everything":
+            difference = timing.median - whole.median
+            print(f"{name}: {difference:+.2f} ms, ratio to everything: {timing.median / whole.median:.2f}   ({timing})")
