@@ -23,11 +23,14 @@ class Timing:
         return f"{self.median:.2f} ms ({self.low:.2f} to {self.high:.2f})"
 
 
-def alternate(peers: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 3) -> dict[str, Timing]:
-    """Call each peer once a round, timing each call."""
+def alternate(
+    peers: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 3, pause_seconds: float = 0.0
+) -> dict[str, Timing]:
+    """Call each peer once a round, timing each call. pause_seconds: before each, for what gets ready meanwhile."""
     times: dict[str, list[float]] = {name: [] for name in peers}
     for number in range(-warm_up, rounds):
         for name, call in peers.items():
+            time.sleep(pause_seconds)
             begin = time.perf_counter()
             call()
             if number >= 0:
