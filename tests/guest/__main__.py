@@ -1,4 +1,4 @@
-"""``make guest-test``: the integration tests in the guest. Also a way in by hand:
+"""``make guest-test``: the integration tests in the guest, whole directories in two guests at a time. Also a way in by hand:
 
 python -m tests.guest [PYTEST ARGUMENT]...
 python -m tests.guest [--systemd] [--timeout SECONDS] -- COMMAND [ARGUMENT]...
@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from tests.guest.boot import GUEST_FAILED, REPOSITORY, Guest, GuestError, Init, run_here
+from tests.guest.parts import run_divided, whole_directories
 
 # Python is about 20 times slower in the guest, what the kernel does alone much less; tests multiply their bounds by this.
 PATIENCE = 10
@@ -61,6 +62,8 @@ def main(arguments: list[str]) -> int:
     if "--" in arguments:
         split = arguments.index("--")
         guest = command(arguments[:split], arguments[split + 1 :])
+    elif whole_directories(arguments):
+        return run_divided(arguments)
     else:
         guest = tests(arguments)
     try:

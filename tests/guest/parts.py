@@ -1,0 +1,77 @@
+"""The suite in parts of about the same length, each in a guest of its own: a guest has one processor, a host has more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.guest.boot import REPOSITORY
+
+PARTS = 2
+# Measured once, in seconds; nothing but the balance depends on it.
+SECONDS = {
+    **{
+        "test_volumes.py": 240,
+        "test_secrets.py": 220,
+        "test_rnx.py": 140,
+        "test_attacks.py": 110,
+        "test_grpc_daemon.py": 90,
+    },
+    **{"test_examples.py": 80, "test_uploads.py": 80},
+}
+OTHERS_SECONDS = 25
+
+
+def whole_directories(arguments: Sequence[str]) -> bool:
+    """Whether all of them are directories of tests: only then there is something to divide."""
+    return bool(arguments) and all((REPOSITORY / argument).is_dir() for argument in arguments)
+
+
+def divided(directories: Iterable[str]) -> list[list[str]]:
+    """The test files below, in PARTS lists that take about the same time."""
+    files = [path for directory in directories for path in sorted((REPOSITORY / directory).rglob("test_*.py"))]
+    parts: list[list[str]] = [[] for _ in range(PARTS)]
+    loads = [0] * PARTS
+    for path in sorted(files, key=seconds, reverse=True):
+        lightest = loads.index(min(loads))
+        parts[lightest].append(str(path.relative_to(REPOSITORY)))
+        loads[lightest] += seconds(path)
+    return [sorted(part) for part in parts]
+
+
+def seconds(path: Path) -> int:
+    """About how long the file's tests take there."""
+    return SECONDS.get(path.name, OTHERS_SECONDS)
+
+
+def run_divided(directories: Sequence[str]) -> int:
+    """Run all parts at the same time; the first one's output is shown as it comes, the others' when they are through.
+
+    Returns 0 if all passed, else the first status that is not.
+    """
+    command = [sys.executable, "-m", "tests.guest"]
+    with ExitStack() as stack:
+        started = []
+        try:
+            for number, files in enumerate(divided(directories)):
+                kept = stack.enter_context(tempfile.TemporaryFile()) if number else None
+                process = subprocess.Popen([*command, *files], cwd=REPOSITORY, stdout=kept, stderr=kept)
+                started.append((process, kept))
+            statuses = []
+            for process, kept in started:
+                statuses.append(process.wait())
+                if kept is not None:
+                    kept.seek(0)
+                    sys.stdout.flush()
+                    sys.stdout.buffer.write(kept.read())
+                    sys.stdout.flush()
+        finally:
+            for process, _ in started:
+                if process.poll() is None:
+                    process.terminate()  # it ends its guest first
+                    process.wait()
+    return next((status for status in statuses if status), 0)
