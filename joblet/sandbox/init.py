@@ -53,6 +53,7 @@ class Init:
         self.given: list[int] = []  # descriptors that the spec names by their place here
         self.state_fd = -1
         self.released = False
+        self.failed: Exception | None = None  # why it could not prepare
         self.attempt_fd = -1
         self.status_fd = -1
         self.log: LogWriter | None = None
@@ -142,8 +143,11 @@ class Init:
     def run(self) -> None:
         """All of the attempt. The exit record is written in every case."""
         try:
-            self.take_ids()
+            if self.failed is None:
+                self.take_ids()
             self.wait_for_cgroups()
+            if self.failed is not None:
+                raise self.failed
             self.clone_command()
             self.set_up()
             self.release_command()
@@ -249,24 +253,27 @@ class Init:
         self.log = LogWriter(directory_fd, name, self.spec["log_bytes"])
 
     def find_cgroups(self) -> None:
-        """The directories of the files that ``open_cgroup_files`` opens, while the host's tree is there."""
+        """While the host's tree is there: the directories of what ``open_cgroup_files`` opens, and the OOM watch."""
         plan = self.spec["cgroup"]
-        oom = [path for path in (plan["oom"] or {}).values() if path]
-        directories = {path.rpartition("/")[0] for path in (*plan["usage"].values(), *oom)}
+        directories = {path.rpartition("/")[0] for path in plan["usage"].values()}
         self.cgroup_fds = {path: os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in directories}
-
-    def open_cgroup_files(self) -> None:
-        """What the exit record quotes, and the OOM watch: while the command is being executed, to keep nobody waiting."""
-        plan = self.spec["cgroup"]
-        self.usage_fds = {key: self.open_cgroup_file(path, os.O_RDONLY) for key, path in plan["usage"].items()}
         oom = plan["oom"] or {}
         if "event_control" in oom:
             # v1 knows no memory.oom.group: wait for the event, and kill the others ourselves.
-            self.oom_fd = self.open_cgroup_file(oom["control"], os.O_RDONLY)
+            self.oom_fd = os.open(oom["control"], os.O_RDONLY | os.O_CLOEXEC)
             self.oom_event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            control = self.open_cgroup_file(oom["event_control"], os.O_WRONLY)
+            control = os.open(oom["event_control"], os.O_WRONLY | os.O_CLOEXEC)
             os.write(control, b"%d %d" % (self.oom_event, self.oom_fd))
             os.close(control)
+
+    def open_cgroup_files(self) -> None:
+        """What the exit record quotes: while the command is being executed, to keep nobody waiting."""
+        plan = self.spec["cgroup"]
+        for key, path in plan["usage"].items():
+            try:
+                self.usage_fds[key] = self.open_cgroup_file(path, os.O_RDONLY)
+            except OSError:
+                pass  # it is not told then; the command runs already
         for fd in self.cgroup_fds.values():
             os.close(fd)  # they would keep the removed cgroup in the kernel
 
@@ -328,7 +335,6 @@ class Init:
         if self.oom_event >= 0:
             poll.register(self.oom_event, select.POLLIN)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-        self.check_oom()  # for what happened before the event was asked for
         while self.main_status is None:
             for fd, _ in poll.poll(self.milliseconds_left()):
                 if fd in self.streams:

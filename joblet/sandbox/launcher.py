@@ -241,7 +241,11 @@ class Launcher:
             syscalls.close_range(CONTROL_FD + 1)
             os.setsid()
             init = Init(self.template, self.profiles, self.boot_id, own_network=own_network)
-            init.prepare()
+            try:
+                init.prepare()
+            except Exception as error:  # told once there is an attempt to tell it of
+                os.seteuid(0)  # it may have broken off in between
+                init.failed = error
             init.wait_for_work(control)
             attempt = init.spec["attempt"]
             init.run()

@@ -80,12 +80,15 @@ class LogWriter:
 
     def _rotate(self) -> None:
         """Rename the full file to the next number, and remove the one that falls out."""
-        self._rotated += 1
-        old = f"{self._name}.{self._rotated:08d}"
+        old = f"{self._name}.{self._rotated + 1:08d}"
         os.rename(self._name, old, src_dir_fd=self._directory_fd, dst_dir_fd=self._directory_fd)
-        os.close(self._fd)
-        self._fd = self._open()
-        self._size = 0
+        self._rotated += 1
+        full, self._fd, self._size = (
+            self._fd,
+            -1,
+            0,
+        )  # the next is opened with the next output, as soon as there is room
+        os.close(full)
         if self._rotated >= SEGMENTS:
             os.unlink(f"{self._name}.{self._rotated - SEGMENTS + 1:08d}", dir_fd=self._directory_fd)
 

@@ -165,7 +165,7 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
 
 def fallocate(fd: int, size: int) -> None:
     """fallocate(2) of the first ``size`` bytes: EOPNOTSUPP where the file system cannot, instead of writing them all."""
-    _check(_libc.fallocate(ctypes.c_int(fd), 0, ctypes.c_int64(0), ctypes.c_int64(size)), "fallocate")
+    _check(_waiting_libc.fallocate(ctypes.c_int(fd), 0, ctypes.c_int64(0), ctypes.c_int64(size)), "fallocate")
 
 
 def umount2(target: str, flags: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -227,4 +228,32 @@ def test_a_spare_that_died_is_replaced() -> None:
         os.kill(int(children[0]), signal.SIGKILL)
         while os.path.exists(f"/proc/{children[0]}"):
             time.sleep(0.001)
+        assert box.shell("echo fine") == "fine\n"
+
+
+def end_spares(launcher: int) -> None:
+    for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+        os.kill(int(pid), signal.SIGKILL)
+        while os.path.exists(f"/proc/{pid}"):
+            time.sleep(0.001)
+
+
+def test_an_init_that_cannot_get_ready_is_on_record() -> None:
+    with sandboxes() as box:
+        box.shell("true")
+        assert box.process is not None
+
+        def within_its_mounts(*command: str) -> None:
+            assert box.process is not None
+            subprocess.run(["nsenter", "-m", "-t", str(box.process.pid), *command], check=True)
+
+        template = f"{box.root}/template"
+        within_its_mounts("mount", "-o", "remount,bind,rw", template)
+        within_its_mounts("mv", f"{template}/proc", f"{template}/gone")
+        end_spares(box.process.pid)  # the one that was ready before
+        record = box.launch(box.spec(["/bin/true"])).wait()
+        assert record["outcome"]["type"] == "not_started" and record["outcome"]["code"] == 126
+        assert "No such file" in record["outcome"]["error"]
+        within_its_mounts("mv", f"{template}/gone", f"{template}/proc")
+        end_spares(box.process.pid)
         assert box.shell("echo fine") == "fine\n"

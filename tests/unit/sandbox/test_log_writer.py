@@ -80,3 +80,16 @@ def test_a_file_that_cannot_be_written_counts_what_is_lost(tmp_path: Path) -> No
     writer._fd = os.open("/dev/full", os.O_WRONLY)
     writer.write("stdout", b"lost\n")
     assert (writer.dropped_bytes, "No space left" in writer.error) == (5, True)
+
+
+def test_a_rotation_that_finds_no_room_loses_no_more_than_what_came_meanwhile(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path, 16 << 10)  # four segments of 4 KiB
+    writer.write("stdout", b"x" * 3000 + b"\n")
+    (tmp_path / "elsewhere").mkdir()
+    os.rename(tmp_path / "out.log", tmp_path / "elsewhere/out.log")  # the rename of the rotation fails
+    writer.write("stdout", b"y" * 3000 + b"\n")
+    assert writer.dropped_bytes == 3001
+    os.rename(tmp_path / "elsewhere/out.log", tmp_path / "out.log")
+    writer.write("stdout", b"z" * 3000 + b"\n")
+    assert writer.dropped_bytes == 3001
+    assert b"z" in (tmp_path / "out.log").read_bytes() and b"x" in (tmp_path / "out.log.00000001").read_bytes()
