@@ -72,14 +72,10 @@ class LogFiles:
         return f"{self.path}.{number:08d}"
 
     def remove(self) -> None:
-        """Delete all of them, and the job's directory if it is empty then."""
+        """Delete all of them. The directory may be another attempt's too, whose log begins with its first output."""
         for number in self.rotated():
             _unlink(self.segment(number))
         _unlink(self.path)
-        try:
-            os.rmdir(self.directory)
-        except OSError:
-            return  # other runs of the job have theirs there
 
 
 class LogReader:

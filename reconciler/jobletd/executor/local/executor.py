@@ -12,8 +12,11 @@ import re
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
+
+import structlog
 
 from joblet.atomicfile import write_atomic
 from joblet.cgroup import CgroupError, CgroupLimits, Hierarchy, device_of, open_hierarchy
@@ -40,7 +43,9 @@ from jobletd.policy import NotAllowed
 
 KILL_AFTER_GRACE_SECONDS = 5.0
 TRIES_TO_LAUNCH = 3
+ADOPTED_SECONDS = 0.1  # between two looks at an init that cannot tell us what it does
 _REASONS = ((limit_status.LimitNotEnforceable, Reason.LIMIT_NOT_ENFORCEABLE), (NotAllowed, Reason.NOT_ALLOWED))
+log = structlog.get_logger("executor")
 _ATTEMPT = re.compile(r"[a-z0-9][a-z0-9.-]{0,126}-[0-9]+")
 
 
@@ -250,9 +255,9 @@ class LocalExecutor:
         """What a launch that broke off before the command left behind."""
         for provider in self._providers:
             await provider.detach(attempt_id)
-        self._hierarchy.remove(attempt_id)
-        remove_workspace(self._settings.work_directory(attempt_id))
-        remove_workspace(self._settings.attempt_directory(attempt_id))
+        places = (self._settings.attempt_directory(attempt_id), self._settings.work_directory(attempt_id))
+        if any(map(os.path.lexists, (*places, *self._hierarchy.directories(attempt_id)))):
+            await asyncio.to_thread(self._free_files, attempt_id)
         self._ids.free(attempt_id)
 
     # --- watching -----------------------------------------------------------------------------------------------------
@@ -274,6 +279,8 @@ class LocalExecutor:
         if attempt_id not in self._watched:
             self._adopt(attempt_id, state)
         if state is None or state.started_ns is None:
+            if state is not None and (watched := self._watched.get(attempt_id)) and not watched.tells_start:
+                asyncio.get_running_loop().call_later(ADOPTED_SECONDS, self._nudge, attempt_id)
             return Pending()
         return Running(state.started_ns, self._usage(attempt_id), self._limits_of(attempt_id))
 
@@ -339,6 +346,8 @@ class LocalExecutor:
             loop.call_later(0.1, self._nudge, attempt_id)
 
     def _watch(self, attempt_id: AttemptId, watched: watching.Watched) -> None:
+        if (old := self._watched.get(attempt_id)) is not None:
+            old.close()  # of a launch that came to nothing
         self._watched[attempt_id] = watched
         watched.start(lambda: self._nudge(attempt_id))
 
@@ -407,11 +416,10 @@ class LocalExecutor:
         return self._limits_of(attempt)
 
     async def forget(self, attempt: AttemptId) -> None:
-        watched = self._watched.pop(attempt, None)
         for provider in self._providers:
             await provider.detach(attempt)
         await asyncio.to_thread(self._free_files, attempt)
-        if watched:
+        if watched := self._watched.pop(attempt, None):
             leaving = asyncio.create_task(watched.see_off(KILL_AFTER_GRACE_SECONDS))
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
@@ -429,15 +437,22 @@ class LocalExecutor:
         keep = set(live)
         with_cgroup = {AttemptId(name) for name in self._hierarchy.list_attempts()}
         for attempt_id in (set(self._on_record()) | with_cgroup) - keep:
-            self._look(attempt_id)  # to know its init, should it not follow its command
-            self._hierarchy.kill(attempt_id)
-            await self._wait_for_death(attempt_id)
-            if watched := self._watched.get(attempt_id):
-                watched.signal(signal.SIGKILL)
-                await self._wait_for_death(attempt_id)
-            await self.forget(attempt_id)
+            try:
+                await self._clear_away(attempt_id)
+            except (JobletError, OSError) as error:  # one that hangs in the kernel must not keep the others waiting
+                log.warning("not cleaned up, the next start tries again", attempt=attempt_id, error=str(error))
+                keep.add(attempt_id)
         for provider in self._providers:
             await provider.keep_only(frozenset(keep))
+
+    async def _clear_away(self, attempt_id: AttemptId) -> None:
+        self._look(attempt_id)  # to know its init, should it not follow its command
+        self._hierarchy.kill(attempt_id)
+        await self._wait_for_death(attempt_id)
+        if watched := self._watched.get(attempt_id):
+            watched.signal(signal.SIGKILL)
+            await self._wait_for_death(attempt_id)
+        await self.forget(attempt_id)
 
     async def _wait_for_death(self, attempt_id: AttemptId) -> None:
         """Its command was killed: its init follows at once, once it has written its record."""
@@ -455,7 +470,12 @@ class LocalExecutor:
     # --- output -------------------------------------------------------------------------------------------------------
 
     async def remove_logs(self, attempt: AttemptId) -> None:
-        await asyncio.to_thread(LogFiles(self._settings.log_path(attempt)).remove)
+        files = LogFiles(self._settings.log_path(attempt))
+        await asyncio.to_thread(files.remove)
+        job = attempt.rsplit("-", 2)[0]
+        if not any(other.rsplit("-", 2)[0] == job for other in self._on_record()):
+            with suppress(OSError):  # ended runs of the job have theirs there
+                os.rmdir(files.directory)
 
     async def logs(self, attempt: AttemptId, query: LogQuery) -> AsyncIterator[list[LogEntry]]:
         watched = self._watched.get(attempt)

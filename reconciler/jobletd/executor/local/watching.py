@@ -16,6 +16,7 @@ class Watched:
     def __init__(self, pidfd: int, status_fd: int | None) -> None:
         self._pidfd: int | None = pidfd
         self._status_fd = status_fd
+        self.tells_start = status_fd is not None
         self._nudge: Callable[[], None] | None = None
         self.ended = asyncio.Event()
         self.gone = asyncio.Event()

@@ -62,7 +62,7 @@ async def make_workspace(directory: str, bound: Bound, owner: int) -> dict[str, 
         return {"type": "tmpfs", "bytes": bound.bytes}
     os.mkdir(directory, 0o700)
     image = f"{directory}/{IMAGE}"
-    make_image(image, bound.bytes)
+    await asyncio.to_thread(make_image, image, bound.bytes)
     # No journal: nobody reads this file system after a crash.
     options = ["-q", "-F", "-m", "0", "-O", "^has_journal", "-E", f"root_owner={owner}:{owner},nodiscard"]
     process = await asyncio.create_subprocess_exec(
