@@ -141,6 +141,7 @@ class Daemon:
         desired = DesiredState(registry, executor, self._reconciler.nudge, resources, blobs, self._policy)
         await networks.start()
         stack.push_async_callback(networks.close)
+        self._background(stack, "networks", networks.guard())
         await executor.start()
         stack.push_async_callback(executor.close)
         await resources.start()

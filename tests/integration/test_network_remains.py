@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -184,6 +185,18 @@ def test_ports_of_the_host_that_are_allowed_are_reached(place: Stage) -> None:
         assert host.finished("asks").phase == "COMPLETED"
         answers = [line.split(" ", 1)[1] for line in host.log("asks").decode().splitlines()]
     assert [answer.startswith("10.213.0.") for answer in answers] == [True, False, False, True], answers
+
+
+def test_rules_that_somebody_flushes_come_back(host: Host, place: Stage) -> None:
+    serving(host, "served", "bridge")
+    before = place.ruleset()
+    assert "table inet" in before and "table bridge" in before
+    place.host.call(flush)
+    eventually(lambda: place.ruleset() == before, what="the rules to hold again")
+
+
+def flush() -> None:
+    subprocess.run(["nft", "flush", "ruleset"], check=True)
 
 
 SHORT = 440

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import shutil
 import socket
 from collections.abc import Callable
@@ -35,6 +36,7 @@ if TYPE_CHECKING:  # pyroute2 costs 80 ms and some MB: loaded with the first net
     from jobletd.executor.local.networking.links import Bandwidth, Cable, Links
 
 T = TypeVar("T")
+GUARD_SECONDS = 5.0
 DIES_WITHIN_SECONDS = 0.2  # in which the kernel takes an ended job's cable away by itself, mostly
 log = structlog.get_logger("networks")
 
@@ -99,6 +101,21 @@ class HostNetworks:
             await self._in_thread(lambda links: links.close())
         self._thread.shutdown(wait=False)
 
+    async def guard(self) -> None:
+        """Until cancelled: load the rules anew when somebody else took them away, as a reload of the host's own rules does."""
+        while True:
+            await asyncio.sleep(GUARD_SECONDS)
+            if not self._lans:
+                continue
+            try:
+                async with self._changing:
+                    if self._loaded is None or not await packet_filter.holds(self.naming.table):
+                        self._loaded = None
+                        await self._load_rules()
+                        log.warning("our rules did not hold and do again", table=self.naming.table)
+            except (NetworkUnavailable, OSError) as error:
+                log.error("jobs' networks are without rules", error=str(error))
+
     # --- lans ---------------------------------------------------------------------------------------------------------
 
     def lan_named(self, network: str) -> Lan:
@@ -110,7 +127,7 @@ class HostNetworks:
 
     async def ensure(self, lan: Lan) -> None:
         """Make it stand: bridge, rules, forwarding. Raises NetworkUnavailable, OSError."""
-        if self._lans.get(lan.bridge) == lan:
+        if self._lans.get(lan.bridge) == lan and self._is_there(lan.bridge):
             return
         async with self._changing:
             former = self._lans.get(lan.bridge)
@@ -165,10 +182,15 @@ class HostNetworks:
         try:
             namespace = await self._in_thread(lambda links: links.connect(lan, cable, bandwidth))
         except BaseException:
-            self._addresses[lan.bridge].give_back(address)
+            if addresses := self._addresses.get(lan.bridge):
+                addresses.give_back(address)
             raise
         self._cables[attempt] = (lan, cable)
-        self._write_hosts(lan)
+        try:
+            self._write_hosts(lan)
+        except BaseException:
+            os.close(namespace)  # ``disconnect`` gives the rest back
+            raise
         return namespace
 
     def disconnect(self, attempt: str) -> None:
@@ -176,10 +198,10 @@ class HostNetworks:
         if (found := self._cables.pop(attempt, None)) is None:
             return
         lan, cable = found
-        self._write_hosts(lan)
         task = asyncio.create_task(self._see_off(lan, cable))
         self._going.add(task)
         task.add_done_callback(self._going.discard)
+        self._write_hosts(lan)
 
     async def keep_only(self, attempts: frozenset[str]) -> None:
         """Free what others had, and lans of an earlier configuration that nobody is on."""
@@ -217,7 +239,9 @@ class HostNetworks:
 
     async def _take_address(self, lan: Lan) -> IPv4Address:
         async with self._changing:
-            addresses = self._addresses[lan.bridge]
+            addresses = self._addresses.get(lan.bridge)
+            if addresses is None:  # made for another job, which failed over it
+                raise NetworkUnavailable("could not be made just now", where=lan.name, todo="the daemon's log says why")
             opened = len(addresses.opened)
             address = addresses.take()
             try:
