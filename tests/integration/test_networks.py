@@ -378,9 +378,9 @@ def test_a_limit_of_traffic_holds_in_both_directions(host: Host, place: Stage) -
     code = f"""
 import socket, time
 def timed(what):
+    start = time.monotonic()  # before anything can flow while this process waits for its turn
     s = socket.create_connection(({WORLD!r}, {server.port}))
     s.sendall(what)
-    start = time.monotonic()
     if what == b"g":
         while s.recv(65536): pass
     else:
