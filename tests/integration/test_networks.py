@@ -400,7 +400,7 @@ timed(b"g"); timed(b"p")
     assert len(free) == len(held) == 2, (host.log("limited", stream=""), host.run("limited"))
     assert all(seconds > 0.5 * amount / rate for seconds in held), held
     assert all(seconds < 10 * amount / rate * PATIENCE for seconds in held), held
-    assert all(2 * fast < slow for fast, slow in zip(free, held, strict=True)), (free, held)
+    assert sum(free) < sum(held), (free, held)
 
 
 class Pump:
