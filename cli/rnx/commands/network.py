@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from rnx.options import Format, FormatOption, JsonOption, chosen
 from rnx.target import Target, connected
 
-if TYPE_CHECKING:
-    from rnx.daemon import Daemon
-
-FILENAME = "rnx-network.json"
+FLAGS = {"spec.cidr": "--cidr"}
 READY_WITHIN_SECONDS = 30.0
-PAUSE_SECONDS = 0.1
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Networks by name.")]
 
@@ -37,24 +32,12 @@ def create(
       rnx run --network backend --name db postgres
       rnx network create closed --cidr=10.20.1.0/24 --internal
     """
-    import json
-
-    from rnx.failures import Conflict, InvalidRequest, NotFound
+    from rnx.keeping import make, refuse_what_is_there
 
     daemon = target.daemon()
+    refuse_what_is_there(daemon, "Network", name, todo=f"rnx network remove {name} removes it")
     spec: dict[str, object] = {"cidr": cidr, **({"internal": True} if internal else {})}
-    manifest = {"apiVersion": "joblet/v1", "kind": "Network", "metadata": {"name": name}, "spec": spec}
-    try:
-        daemon.resource("Network", name)
-        raise Conflict(f"there is a network {name} already", todo=f"rnx network remove {name} removes it")
-    except NotFound:
-        pass  # as it should be
-    try:
-        daemon.apply(json.dumps(manifest).encode(), filename=FILENAME)
-    except InvalidRequest as error:
-        raise InvalidRequest(name_flags(error.what), todo="rnx network create --help shows examples") from error
-    wait_until_ready(daemon, name)
-    print(f"network/{name} created")
+    make(daemon, "Network", name, spec, flags=FLAGS, within_seconds=READY_WITHIN_SECONDS)
 
 
 @connected
@@ -79,41 +62,6 @@ def remove(target: Target, names: Names) -> int:
     Example:
       rnx network remove backend
     """
-    from rnx import exit_codes
-    from rnx.failures import ClientError
-    from rnx.main import report
+    from rnx.keeping import remove_all
 
-    daemon, code = target.daemon(), exit_codes.OK
-    for name in names:
-        try:
-            daemon.delete_resource("Network", name)
-            print(f"network/{name} deleted", flush=True)
-        except ClientError as error:
-            code = code or report(error)
-    return code
-
-
-def wait_until_ready(daemon: Daemon, name: str) -> None:
-    """Raises ClientError with the reason if it can't be had, or not soon."""
-    from rnx.failures import ClientError
-
-    todo = f"it is tried again; rnx network list shows how it stands, rnx network remove {name} gives up"
-    deadline = time.monotonic() + READY_WITHIN_SECONDS
-    while time.monotonic() < deadline:
-        ready = next((one for one in daemon.resource("Network", name).conditions if one.type == "Ready"), None)
-        if ready is not None and ready.status == "True":
-            return
-        if ready is not None:
-            raise ClientError(f"network {name} is not ready: {ready.message}", todo=todo)
-        time.sleep(PAUSE_SECONDS)
-    raise ClientError(f"network {name} is not ready after {READY_WITHIN_SECONDS:g} s", todo=todo)
-
-
-def name_flags(text: str) -> str:
-    """An error about the manifest that was composed here, told in terms of what was typed."""
-    lines = []
-    for line in text.splitlines():
-        path, colon, rest = line.removeprefix(f"{FILENAME}:1:").partition(": ")[2].partition(": ")
-        flag = {"metadata.name": "NAME", "spec.cidr": "--cidr"}.get(path)
-        lines.append(f"{flag}: {rest}" if flag and colon else line)
-    return "\n".join(lines)
+    return remove_all(target.daemon(), "Network", names)

@@ -46,7 +46,8 @@ def create(
       rnx secret create tls --from-file tls.key=server.key --from-file tls.crt=server.crt
       rnx secret create token --from-literal token=t0p --replace
     """
-    from rnx.failures import Conflict, InvalidRequest, NotFound
+    from rnx.failures import InvalidRequest
+    from rnx.keeping import refuse_what_is_there
 
     given = [*literals(from_literal or ()), *contents(from_file or ())]
     keys = [key for key, _ in given]
@@ -56,11 +57,7 @@ def create(
         raise InvalidRequest(f"the key {twice} is given twice", todo="give each key once")
     daemon = target.daemon()
     if not replace:
-        try:
-            daemon.resource("Secret", name)
-            raise Conflict(f"there is a secret {name} already", todo="--replace gives it these values and no others")
-        except NotFound:
-            pass  # as it should be
+        refuse_what_is_there(daemon, "Secret", name, todo="--replace gives it these values and no others")
     manifest = {
         "apiVersion": "joblet/v1",
         "kind": "Secret",
@@ -92,18 +89,9 @@ def remove(target: Target, names: Names) -> int:
     Example:
       rnx secret remove db-password
     """
-    from rnx import exit_codes
-    from rnx.failures import ClientError
-    from rnx.main import report
+    from rnx.keeping import remove_all
 
-    daemon, code = target.daemon(), exit_codes.OK
-    for name in names:
-        try:
-            daemon.delete_resource("Secret", name)
-            print(f"secret/{name} deleted", flush=True)
-        except ClientError as error:
-            code = code or report(error)
-    return code
+    return remove_all(target.daemon(), "Secret", names)
 
 
 def literals(texts: Sequence[str]) -> Iterator[tuple[str, bytes]]:
