@@ -15,8 +15,10 @@ class DesiredJobs(Protocol):
     async def owners(self) -> Mapping[JobName, Source]:
         """The source of every job that is not being deleted: the inventory that survives a restart."""
 
-    async def apply(self, manifests: Sequence[Manifest], source: Source, *, dry_run: bool = False) -> list[ApplyResult]:
-        """Make these manifests the desired state, all or none; durable when it returns."""
+    async def apply(
+        self, manifests: Sequence[Manifest], source: Source | Mapping[JobName, Source], *, dry_run: bool = False
+    ) -> list[ApplyResult]:
+        """Make these manifests the desired state, all or none; durable when it returns. source: of all, or of each by its key."""
 
     async def transfer(self, name: JobName, old: Source, new: Source) -> None:
         """Hand a job from one source to another; nothing restarts."""

@@ -23,7 +23,10 @@ class MemoryDesired:
     async def owners(self) -> Mapping[JobName, Source]:
         return {name: source for name, (_, source, _) in self.jobs.items()}
 
-    async def apply(self, manifests: Sequence[Manifest], source: Source, *, dry_run: bool = False) -> list[ApplyResult]:
+    async def apply(
+        self, manifests: Sequence[Manifest], source: Source | Mapping[JobName, Source], *, dry_run: bool = False
+    ) -> list[ApplyResult]:
+        assert isinstance(source, Source)
         if self.refuse:
             raise JobletError(self.refuse)
         self.applies.append(tuple(manifest.metadata.name for manifest in manifests))
