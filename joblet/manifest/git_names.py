@@ -15,7 +15,8 @@ REF_PATTERN = r"^(?![-/.@])(?!.*(\.\.|//|/\.|@\{|\.lock(/|$)))[^\u0000-\u0020\u0
 COMMIT_PATTERN = r"^([0-9a-f]{40}|[0-9a-f]{64})$"
 TREE_PATH_PATTERN = r"^(\.|(?!/)(?!.*//)(?!(.*/)?\.{1,2}(/|$))[^\u0000]*[^/\u0000])$"
 _VERSION = r"(0|[1-9][0-9]{0,8})"
-RANGE_PATTERN = rf"^(\*|(\^|~|>=|<=|>|<|=)?{_VERSION}(\.{_VERSION}){{0,2}}( (\^|~|>=|<=|>|<|=)?{_VERSION}(\.{_VERSION}){{0,2}}){{0,7}})$"
+_COMPARISON = rf"(\^|~|>=|<=|>|<|=)?{_VERSION}(\.{_VERSION}){{0,2}}"
+RANGE_PATTERN = rf"^(\*|{_COMPARISON}( {_COMPARISON}){{0,7}})$"
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

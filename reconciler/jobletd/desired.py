@@ -304,6 +304,14 @@ class DesiredState:
             and view.runs[0].reason is Reason.STOPPED
         )
 
+    async def holding(self, condition_type: str) -> frozenset[JobName]:
+        """Jobs of which that condition is True."""
+        return frozenset(
+            name
+            for name, view in self._registry.views.items()
+            if any(one.type == condition_type and one.status == "True" for one in view.conditions)
+        )
+
     async def get_resource(self, name: JobName) -> ShownResource:
         """Raises NoSuchJob."""
         return await self._shown_resource(self._lookup.resource(name))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from joblet.errors import JobletError
 from joblet.manifest import ChangeKind, JobManifest, Manifest, compare, jobs_of
-from jobletd.model import Action, ApplyResult, JobName, Source
+from jobletd.model import Action, ApplyResult, JobName, RunId, Source
 
 
 @dataclass
@@ -24,7 +24,12 @@ class MemoryDesired:
         return {name: source for name, (_, source, _) in self.jobs.items()}
 
     async def apply(
-        self, manifests: Sequence[Manifest], source: Source | Mapping[JobName, Source], *, dry_run: bool = False
+        self,
+        manifests: Sequence[Manifest],
+        source: Source | Mapping[JobName, Source],
+        *,
+        dry_run: bool = False,
+        take_over: bool = False,
     ) -> list[ApplyResult]:
         assert isinstance(source, Source)
         if self.refuse:
@@ -57,6 +62,17 @@ class MemoryDesired:
         if name not in self.jobs:
             raise JobletError("no such job", where=name)
         self.conditions[name, condition_type] = (status, message)
+
+    async def stopped_by_hand(self) -> frozenset[JobName]:
+        return frozenset()
+
+    async def holding(self, condition_type: str) -> frozenset[JobName]:
+        return frozenset(
+            job for (job, kind), (status, _) in self.conditions.items() if (kind, status) == (condition_type, "True")
+        )
+
+    async def trigger(self, name: JobName, *, trigger: str, why: str) -> RunId:
+        raise AssertionError("the spool does not start jobs")
 
     def owner(self, name: str) -> str:
         """``spool:a.yml``, or empty if there is no such job."""

@@ -102,7 +102,9 @@ async def git_status(call: Call, *arguments: str) -> tuple[int, bytes, bytes]:
     try:
         async with asyncio.timeout(call.seconds):
             out, err, _ = await asyncio.gather(
-                _read(process.stdout, call.output_bytes), _read(process.stderr, 1 << 20), _feed(process.stdin, call.stdin)
+                _read(process.stdout, call.output_bytes),
+                _read(process.stderr, 1 << 20),
+                _feed(process.stdin, call.stdin),
             )
             status = await process.wait()
     except TimeoutError:
@@ -148,9 +150,10 @@ async def _feed(stream: asyncio.StreamWriter | None, data: bytes) -> None:
 
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Nothing of it is left, nor of what it has started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
 
 
 def _reason(stderr: bytes, status: int) -> str:
