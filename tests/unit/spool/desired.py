@@ -31,18 +31,23 @@ class MemoryDesired:
         dry_run: bool = False,
         take_over: bool = False,
     ) -> list[ApplyResult]:
-        assert isinstance(source, Source)
         if self.refuse:
             raise JobletError(self.refuse)
-        self.applies.append(tuple(manifest.metadata.name for manifest in manifests))
+        if not dry_run:
+            self.applies.append(tuple(manifest.metadata.name for manifest in manifests))
         results = []
         for manifest in jobs_of(manifests):
             name = JobName(manifest.metadata.name)
             current = self.jobs.get(name)
-            assert current is None or current[1] == source, "the source has to see to ownership first"
+            given = source if isinstance(source, Source) else source[name]
+            owned = current is None or current[1].owner == given.owner or take_over
+            assert owned, "the source has to see to ownership first"
             kind = compare(current[0] if current else None, manifest).kind
             generation = (current[2] if current else 0) + (kind is not ChangeKind.NONE)
-            self.jobs[name] = (manifest, source, generation)
+            if current is not None and kind is ChangeKind.NONE and current[1].file == given.file:
+                given = current[1]
+            if not dry_run:
+                self.jobs[name] = (manifest, given, generation)
             results.append(ApplyResult(name, Action.CREATED, generation, "", None, None, manifest))
         return results
 

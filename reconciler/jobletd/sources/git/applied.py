@@ -16,10 +16,11 @@ log = structlog.get_logger("git")
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """revision: the commit. label: the branch or tag it was followed by. manifests: how many it declares."""
+    """revision: the commit. label: the branch or tag it was followed by. path: the directory. manifests: how many it declares."""
 
     revision: str
     label: str
+    path: str
     author: str
     subject: str
     manifests: int

@@ -51,6 +51,10 @@ _ENVIRONMENT = {
 }
 # The wrappers exec: git dies with the daemon (what it has started finds its pipes closed), and no file it writes gets larger.
 _BOUNDED = ("setpriv", "--pdeathsig", "KILL", "--", "prlimit", f"--fsize={LARGEST_FILE_BYTES}", "--core=0", "--", "git")
+_NOISE = (
+    *("hint:", "warning:", "From ", "Please make sure you have", "and the repository exists"),
+    "fatal: Could not read from remote repository",
+)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\u2027\u202a-\ud7ff\ue000-\ufeff]+")
 
 
@@ -159,10 +163,12 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 def _reason(stderr: bytes, status: int) -> str:
     """The lines of git's that say why, as one."""
     lines = [printable(line) for line in stderr.decode(errors="replace").splitlines()]
-    telling = [line for line in lines if line and not line.startswith(("hint:", "warning:", "From ", "Cloning "))]
+    telling = [line for line in lines if line and not line.startswith(_NOISE)]
     chosen = [line for line in telling if line.startswith(("fatal:", "error:", "remote:"))]
     first = [line for line in telling if line not in chosen][:2]  # ssh's own words come without a prefix
     text = "; ".join(dict.fromkeys([*first, *chosen]))
+    if "terminal prompts disabled" in text or "Authentication failed" in text:
+        return "the repository asks for credentials and accepts none that it got (spec.credentials)"
     if status in (-signal.SIGXFSZ, 128 + signal.SIGXFSZ) or "signal 25" in text or "File size limit" in text:
         return f"the repository is larger than {LARGEST_FILE_BYTES >> 30} GiB"
     return text[:ERROR_LENGTH] or f"ended with status {status}"

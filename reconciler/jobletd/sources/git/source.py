@@ -93,7 +93,9 @@ class GitSource:
         self._fetched: tuple[str, Remote, str] | None = None  # from where, what was seen, the object that came
         self._verified: tuple[object, ...] | None = None
         self._read: tuple[str, str, Tree] | None = None  # commit and path of the tree that is not applied yet
-        self._claims: tuple[str, str, list[Claim]] | None = None  # the same of what is applied, without its contents
+        self._claims: tuple[str, str, str, list[Claim]] | None = (
+            None  # the same with its label of what is applied, without its contents
+        )
         self._rewritten = ""
         self._wishes: list[tuple[Wishes, asyncio.Future[None]]] = []
         self._nudge = asyncio.Event()
@@ -181,7 +183,7 @@ class GitSource:
         spec = self._spec
         remote, commit = await self._arrive(spec)
         await self._tell_rewritten(remote, commit)
-        if not await self._is_in_line(spec, commit, wishes):
+        if not await self._is_in_line(spec, remote.label, commit, wishes):
             await self._follow(spec, remote, commit, wishes)
         await self._mend_drift(spec)
 
@@ -212,12 +214,12 @@ class GitSource:
             what = f"{commit[:SHORT]} of {remote.label} does not go on from {applied.revision[:SHORT]}: its history was rewritten"
             await self._desired.record_event(self._key, "", "Warning", "HistoryRewritten", what)
 
-    async def _is_in_line(self, spec: GitSourceSpec, commit: str, wishes: Wishes) -> bool:
+    async def _is_in_line(self, spec: GitSourceSpec, label: str, commit: str, wishes: Wishes) -> bool:
         """Whether that commit is in force and everybody still owns what it gave them; costs no reading of files."""
-        if self._claims is None or self._claims[:2] != (commit, spec.path):
+        if self._claims is None or self._claims[:3] != (commit, spec.path, label):
             return False
         owners = await self._desired.owners()
-        plan = make_plan(GitScope(self.name, commit), self._claims[2], owners, take_over=wishes.take_over)
+        plan = make_plan(GitScope(self.name, commit), self._claims[3], owners, take_over=wishes.take_over)
         self._note_kept(spec, plan)
         if plan.transfers or (plan.deletes and spec.prune.enabled):
             return False
@@ -233,6 +235,8 @@ class GitSource:
         tree = await self._tree(spec, commit)
         if tree.errors:
             await self._refuse(commit, tree)
+        if tree.missing and (self.applied is None or self.applied.path != spec.path):
+            raise Fault("NoSuchRevision", f"{tree.missing}; {self._in_force()}")
         scope = GitScope(self.name, commit)
         claims = _claims(tree)
         owners = await self._desired.owners()
@@ -313,12 +317,12 @@ class GitSource:
         self, spec: GitSourceSpec, remote: Remote, commit: str, tree: Tree, claims: list[Claim]
     ) -> None:
         before = self.applied
-        self._claims = (commit, spec.path, claims)
+        self._claims = (commit, spec.path, remote.label, claims)
         self._read = None
         await self._mirror.keep(commit)
         facts = await self._mirror.facts(commit)
         now_ns = self._settings.clock.wall_ns()
-        self.applied = Applied(commit, remote.label, facts.author, facts.subject, tree.count, now_ns)
+        self.applied = Applied(commit, remote.label, spec.path, facts.author, facts.subject, tree.count, now_ns)
         if before is not None and replace(before, applied_ns=now_ns) == self.applied:
             self.applied = before
             return

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from joblet.manifest import Manifest, ManifestErrors, key_of, read_manifests
 from joblet.manifest.errors import ManifestError
 from jobletd.model import JobName
-from jobletd.sources.git.repository import Entry, Mirror
+from jobletd.sources.git.repository import Entry, Mirror, NoSuchRevision
 from jobletd.sources.spool_files import MAX_FILE_BYTES, is_manifest_name
 
 MAX_FILES = 10_000
@@ -20,11 +20,15 @@ _LFS = b"version https://git-lfs.github.com/spec/"
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """manifests: by file, whose path is that from the repository's top. passed_over: what is there and has no meaning."""
+    """manifests: by file, whose path is that from the repository's top. passed_over: what is there and has no meaning.
+
+    missing: why there is no such directory; git knows none that are empty, so a removal of everything looks like that too.
+    """
 
     manifests: Mapping[str, tuple[Manifest, ...]]
     errors: tuple[ManifestError, ...]
-    passed_over: tuple[str, ...]
+    passed_over: tuple[str, ...] = ()
+    missing: str = ""
 
     @property
     def count(self) -> int:
@@ -32,8 +36,11 @@ class Tree:
 
 
 async def read_tree(mirror: Mirror, commit: str, path: str) -> Tree:
-    """Read and check all manifests of a commit below a directory. Raises NoSuchRevision, GitError."""
-    entries = await mirror.entries(commit, path)
+    """Read and check all manifests of a commit below a directory. Raises GitError."""
+    try:
+        entries = await mirror.entries(commit, path)
+    except NoSuchRevision as error:
+        return Tree({}, (), missing=str(error))
     submodules = [entry.path for entry in entries if entry.type == _SUBMODULE]
     wanted = [entry for entry in entries if counts(entry)]
     prefix = "" if path == "." else f"{path}/"
