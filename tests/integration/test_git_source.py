@@ -254,7 +254,7 @@ def test_a_job_stopped_by_hand_runs_again_and_a_finished_one_does_not(host: Host
 def test_a_source_that_goes_takes_what_it_declared_along_unless_it_does_not_prune(
     host: Host, repository: Repository
 ) -> None:
-    volume = "apiVersion: joblet/v1\nkind: Volume\nmetadata: {name: data}\nspec: {size: 8Mi, type: memory}\n"
+    volume = "apiVersion: joblet/v1\nkind: Volume\nmetadata: {name: data}\nspec: {size: 16Mi}\n"
     uses = job("a").replace("stop:", "volumes: [{name: data, path: /data}], stop:")
     repository.commit({"all.yml": f"{volume}---\n{uses}"})
     follow(host, repository.url)

@@ -169,6 +169,10 @@ def _reason(stderr: bytes, status: int) -> str:
     text = "; ".join(dict.fromkeys([*first, *chosen]))
     if "terminal prompts disabled" in text or "Authentication failed" in text:
         return "the repository asks for credentials and accepts none that it got (spec.credentials)"
+    if re.search(r"returned error: 30\d", text):
+        return (
+            "the server redirects to another place, which is not followed: a token would go there too (change spec.url)"
+        )
     if status in (-signal.SIGXFSZ, 128 + signal.SIGXFSZ) or "signal 25" in text or "File size limit" in text:
         return f"the repository is larger than {LARGEST_FILE_BYTES >> 30} GiB"
     return text[:ERROR_LENGTH] or f"ended with status {status}"
