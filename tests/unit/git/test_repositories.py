@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from jobletd.sources.git import command
 from tests.git_repository import ENVIRONMENT, Repository, job
 from tests.unit.git.followed import Followed
 
@@ -73,6 +74,15 @@ def test_a_huge_file_is_refused_if_it_is_a_manifest_and_harmless_if_it_is_none(
     assert fault is not None and "b.yml:1:1: the file is larger than 16 MiB" in str(fault)
 
 
+def test_a_repository_that_is_too_large_is_refused_as_such(
+    repository: Repository, followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.commit({"a.yml": job("a"), "noise.bin": os.urandom(2 << 20)})
+    bounded = [f"--fsize={1 << 20}" if word.startswith("--fsize") else word for word in command._BOUNDED]
+    monkeypatch.setattr(command, "_BOUNDED", bounded)
+    refused(followed, "the repository is larger than", reason="NotSynced")
+
+
 def test_a_name_that_is_not_utf8_is_refused_as_such(repository: Repository, followed: Followed) -> None:
     path = os.fsencode(repository.clone) + b"/bad\xff.yml"
     with open(path, "w") as file:
@@ -85,8 +95,15 @@ def test_a_tree_without_end_is_not_read_to_its_end(repository: Repository, follo
     """Ten trees, each holding the one below ten times: ten billion files out of a few kilobytes."""
 
     def store(kind: str, text: str) -> str:
-        command = ["git", "-C", repository.clone, *(["mktree"] if kind == "tree" else ["hash-object", "-w", "--stdin"])]
-        done = subprocess.run(command, input=text, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+        words = ["mktree"] if kind == "tree" else ["hash-object", "-w", "--stdin"]
+        done = subprocess.run(
+            ["git", "-C", repository.clone, *words],
+            input=text,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         return done.stdout.strip()
 
     below, kind, mode = store("blob", job("a")), "blob", "100644"
@@ -183,6 +200,7 @@ def test_a_commit_without_the_required_signature_is_not_applied(
     refused(followed, "is not signed by anybody in spec.signature", reason="NotSigned")
     repository.run("config", "user.signingKey", tmp_path / "ours")
     repository.commit({"a.yml": job("a", "[well]")}, "-S")
+    followed.set(signature={"sshSigners": signers})
     followed.look_well()
     repository.run("tag", "-a", "-m", "Unsigned", "v1.0.0")
     repository.push("v1.0.0")
@@ -217,3 +235,10 @@ def test_an_openpgp_signature_counts_if_its_key_is_named(
     followed.set(signature={"sshSigners": "nobody@example.org ssh-ed25519 AAAA"})
     fault = followed.look()
     assert fault is not None and fault.reason == "NotSigned"
+    followed.set(signature={"gpgKeys": keys})
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "ssh"], check=True)
+    repository.run("config", "gpg.format", "ssh")
+    repository.run("config", "user.signingKey", tmp_path / "ssh")
+    repository.commit({"a.yml": job("a", "[other]")}, "-S")
+    fault = followed.look()
+    assert fault is not None and fault.reason == "NotSigned", "an SSH signature of nobody named"

@@ -128,6 +128,7 @@ class GitSource:
 
     async def run(self) -> None:
         """Look again and again until cancelled."""
+        asked: list[tuple[Wishes, asyncio.Future[None]]] = []
         try:
             while True:
                 self._nudge.clear()
@@ -139,7 +140,7 @@ class GitSource:
                         done.set_result(None)
                 await self._wait()
         finally:
-            for _, done in self._wishes:
+            for _, done in (*asked, *self._wishes):
                 done.cancel()
 
     def discard(self) -> None:
