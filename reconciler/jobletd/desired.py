@@ -304,13 +304,15 @@ class DesiredState:
             and view.runs[0].reason is Reason.STOPPED
         )
 
-    async def holding(self, condition_type: str) -> frozenset[JobName]:
-        """Jobs of which that condition is True."""
-        return frozenset(
-            name
-            for name, view in self._registry.views.items()
-            if any(one.type == condition_type and one.status == "True" for one in view.conditions)
-        )
+    async def holding(self, condition_type: str, status: str) -> Mapping[JobName, str]:
+        """Whatever has that condition with that status, and the message in it."""
+        views: list[JobView | ResourceView] = [*self._registry.views.values(), *self._registry.resources.values()]
+        return {
+            view.name: one.message
+            for view in views
+            for one in view.conditions
+            if (one.type, one.status) == (condition_type, status)
+        }
 
     async def get_resource(self, name: JobName) -> ShownResource:
         """Raises NoSuchJob."""

@@ -43,8 +43,8 @@ class DesiredJobs(Protocol):
     async def stopped_by_hand(self) -> frozenset[JobName]:
         """Jobs that ought to run and do not, because a person stopped them."""
 
-    async def holding(self, condition_type: str) -> frozenset[JobName]:
-        """Jobs of which that condition is True."""
+    async def holding(self, condition_type: str, status: str) -> Mapping[JobName, str]:
+        """Whatever has that condition with that status, and the message in it."""
 
     async def trigger(self, name: JobName, *, trigger: str, why: str) -> RunId:
         """One more run of a job. trigger, why: what the run and the event say."""

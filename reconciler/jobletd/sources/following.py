@@ -10,7 +10,7 @@ from joblet.errors import JobletError
 from joblet.manifest import Manifest
 from jobletd.model import Action, JobName, Source
 from jobletd.sources.desired_jobs import DesiredJobs
-from jobletd.sources.ownership import Conflict
+from jobletd.sources.ownership import Conflict, Scope
 
 _audit = structlog.get_logger("audit")
 _log = structlog.get_logger(__name__)
@@ -19,15 +19,19 @@ _log = structlog.get_logger(__name__)
 class Follower:
     """Acts for one source, and remembers what the outside has been told, so that it is told once.
 
+    What an earlier daemon told is taken up: a fault that was mended while none ran does not stay in the conditions.
+
     client: who it is in audit lines. place: what its files are in, for people: ``the spool``.
     """
 
-    def __init__(self, desired: DesiredJobs, *, client: str, place: str) -> None:
+    def __init__(self, desired: DesiredJobs, scope: Scope, *, client: str, place: str) -> None:
         self._desired = desired
+        self._scope = scope
         self._client = client
         self._place = place
         self.conflicts: frozenset[Conflict] = frozenset()
-        self._invalid: Mapping[JobName, str] = {}
+        self._invalid: Mapping[JobName, str] | None = None
+        self._took_up_conflicts = False
 
     async def hand_over(self, transfers: Iterable[tuple[JobName, Source, Source]]) -> None:
         """Give jobs to their new files; nothing restarts. Raises JobletError."""
@@ -36,9 +40,21 @@ class Follower:
             self._note("transfer", new, job, before=str(old))
             await self._desired.record_event(job, "", "Normal", "OwnerChanged", f"moved from {old} to {new}")
 
-    async def apply(self, manifests: Sequence[Manifest], source: Source | Mapping[JobName, Source]) -> None:
-        """Make these the desired state, all or none. Raises JobletError."""
-        for result in await self._desired.apply(manifests, source) if manifests else ():
+    async def apply(
+        self,
+        manifests: Sequence[Manifest],
+        source: Source | Mapping[JobName, Source],
+        transfers: Iterable[tuple[JobName, Source, Source]] = (),
+        *,
+        take_over: bool = False,
+    ) -> None:
+        """Make these the desired state, all or none. transfers: which of them change hands with it. Raises JobletError."""
+        if not manifests:
+            return
+        results = await self._desired.apply(manifests, source, take_over=take_over)
+        for job, old, new in transfers:
+            self._note("transfer", new, job, before=str(old))
+        for result in results:
             if result.action is not Action.UNCHANGED:
                 where = source if isinstance(source, Source) else source[result.name]
                 self._note("apply", where, result.name, action=result.action.value, generation=result.generation)
@@ -58,10 +74,15 @@ class Follower:
     async def tell_conflicts(self, conflicts: Iterable[Conflict]) -> None:
         """Say of each job who else declares it, and who does no longer."""
         now = frozenset(conflicts)
-        for job in sorted({conflict.job for conflict in now ^ self.conflicts}):
+        changed = {conflict.job for conflict in now ^ self.conflicts}
+        if not self._took_up_conflicts:
+            told = await self._desired.holding("Conflict", "True")
+            changed |= {job for job, message in told.items() if message.endswith(self._tail)}
+            self._took_up_conflicts = True
+        for job in sorted(changed):
             files = sorted(conflict.file for conflict in now if conflict.job == job)
             if files:
-                message = f"{', '.join(files)} in {self._place} declares it too and is not acted upon"
+                message = f"{', '.join(files)}{self._tail}"
                 await self._condition(job, "Conflict", "True", "DeclaredTwice", message)
                 await self._desired.record_event(job, "", "Warning", "NameConflict", message)
             else:
@@ -70,12 +91,21 @@ class Follower:
 
     async def tell_validity(self, invalid: Mapping[JobName, str]) -> None:
         """Say of each job whose file is no longer good what is wrong with it, and of each whose file is good again."""
+        if self._invalid is None:
+            owners = await self._desired.owners()
+            told = await self._desired.holding("Valid", "False")
+            mine = {job for job, owner in owners.items() if self._scope.file_of(owner) is not None}
+            self._invalid = {job: message for job, message in told.items() if job in mine}
         for job, message in invalid.items():
             if self._invalid.get(job) != message:
                 await self._condition(job, "Valid", "False", "InvalidManifest", message)
         for job in self._invalid.keys() - invalid.keys():
             await self._condition(job, "Valid", "True", "Accepted", "")
         self._invalid = invalid
+
+    @property
+    def _tail(self) -> str:
+        return f" in {self._place} declares it too and is not acted upon"
 
     async def _condition(self, job: JobName, condition: str, status: str, reason: str, message: str) -> None:
         try:

@@ -100,7 +100,7 @@ class Spool:
         self._clock = clock
         self._errors = ErrorFiles(settings.status_directory, clock=clock)
         self._files: dict[str, _File] = {}
-        self._follower = Follower(desired, client="root", place="the spool")
+        self._follower = Follower(desired, SCOPE, client="root", place="the spool")
         self._unavailable = ""
         self._nudge = asyncio.Event()
         self._due: float | None = None

@@ -202,6 +202,39 @@ def test_a_job_that_went_away_otherwise_comes_back_only_if_drift_is_corrected(
     assert set(followed.jobs) == {"a"}
 
 
+def test_what_is_in_force_is_set_right_though_the_newest_commit_is_refused(
+    repository: Repository, followed: Followed
+) -> None:
+    repository.commit({"a.yml": job("a")})
+    followed.look_well()
+    repository.commit({"b.yml": BROKEN})
+    followed.desired.stopped.update(followed.desired.jobs)
+    assert followed.look() is not None
+    assert followed.desired.triggered == ["a"]
+
+
+def test_a_fault_that_was_mended_while_no_daemon_ran_is_not_told_any_longer(
+    repository: Repository, followed: Followed
+) -> None:
+    repository.commit({"a.yml": job("a"), "b.yml": job("b")})
+    followed.look_well()
+    followed.give("a", Source("spool", "a.yml"))
+    repository.commit({"b.yml": BROKEN})
+    followed.look()
+    repository.commit({"b.yml": job("b")})
+    followed.look()
+    assert followed.desired.conditions["a", "Conflict"][0] == "True"
+    repository.commit({"b.yml": BROKEN})
+    followed.look()
+    assert followed.desired.conditions["b", "Valid"][0] == "False"
+    repository.remove("a.yml")
+    repository.commit({"b.yml": job("b")})
+    followed.source = followed.make()
+    followed.look_well()
+    assert followed.desired.conditions["a", "Conflict"][0] == "False"
+    assert followed.desired.conditions["b", "Valid"][0] == "True"
+
+
 def test_a_look_without_changes_applies_nothing(repository: Repository, followed: Followed) -> None:
     repository.commit({"a.yml": job("a")})
     followed.look_well()

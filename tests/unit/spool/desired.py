@@ -71,10 +71,9 @@ class MemoryDesired:
     async def stopped_by_hand(self) -> frozenset[JobName]:
         return frozenset()
 
-    async def holding(self, condition_type: str) -> frozenset[JobName]:
-        return frozenset(
-            job for (job, kind), (status, _) in self.conditions.items() if (kind, status) == (condition_type, "True")
-        )
+    async def holding(self, condition_type: str, status: str) -> Mapping[JobName, str]:
+        wanted = (condition_type, status)
+        return {job: message for (job, kind), (now, message) in self.conditions.items() if (kind, now) == wanted}
 
     async def trigger(self, name: JobName, *, trigger: str, why: str) -> RunId:
         raise AssertionError("the spool does not start jobs")

@@ -24,7 +24,6 @@ class Applied:
     author: str
     subject: str
     manifests: int
-    applied_ns: int
 
 
 def load_applied(path: str) -> Applied | None:

@@ -5,20 +5,28 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import structlog
+
 from joblet.clock import Clock
+from joblet.errors import JobletError
 from joblet.manifest import GitSourceManifest, ResourceManifest
-from jobletd.errors import NoSuchResource, WrongState
+from jobletd.errors import NoSuchResource
 from jobletd.model import JobName, ResourceView, Source
 from jobletd.registry import Registry
 from jobletd.resources import READY, NotInLine
 from jobletd.secrets.vault import Vault
 from jobletd.sources.desired_jobs import DesiredJobs
+from jobletd.sources.following import Follower
 from jobletd.sources.git.access import NoCredentials
 from jobletd.sources.git.repository import SHORT
 from jobletd.sources.git.source import GitScope, GitSource, Settings, Wishes
+
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 30.0
+log = structlog.get_logger("git")
 
 
 @dataclass(slots=True)
@@ -27,7 +35,7 @@ class _Followed:
 
     source: GitSource
     task: asyncio.Task[None] | None = None
-    view: ResourceView | None = field(default=None)
+    leaving: bool = False  # the task removes what it has declared
 
 
 class GitSources:
@@ -63,11 +71,12 @@ class GitSources:
 
     async def sync(self, name: str, wishes: Wishes) -> GitSource:
         """Look now; the source that is returned says how it went. Raises NoSuchResource, WrongState."""
-        followed = self._followed.get(name)
-        if followed is None or followed.task is None:
+        view = self._registry.resources.get(JobName(f"gitsource/{name}"))
+        if view is None or view.deleting:
             raise NoSuchResource("gitsource", name)
-        await followed.source.sync(wishes)
-        return followed.source
+        source = self._follow(view).source  # as it is declared now, though nobody may have looked at that yet
+        await source.sync(wishes)
+        return source
 
     def job_gone(self) -> None:
         """A name is free: one that had a conflict about it may have it now."""
@@ -96,30 +105,48 @@ class GitSources:
             raise NotInLine(before.reason, before.message)
 
     async def remove(self, view: ResourceView) -> None:
-        """With it goes what it declares; with ``prune: false`` that stays, for any client to change. Raises WrongState."""
+        """With it goes what it declares; with ``prune: false`` that stays, for any client to change.
+
+        That takes the locks of others, and we are called with ours held: so a task does it, and this raises NotInLine meanwhile.
+        """
         manifest = _manifest(view)
+        name = manifest.metadata.name
+        followed = self._followed.get(name)
+        if followed is None:
+            followed = self._followed[name] = _Followed(self._make(manifest))
+        if not followed.leaving:
+            if followed.task is not None:
+                await _end(followed.task)
+            followed.leaving = True
+            followed.task = asyncio.create_task(self._leave(manifest), name=f"git-{name}")
+        if followed.task is None or not followed.task.done():
+            raise NotInLine("Leaving", "what it has declared goes first")
+        followed.leaving = False
+        followed.task.result()  # a defect of ours is told, and tried again
+        await asyncio.to_thread(followed.source.discard)
+        del self._followed[name]
+
+    async def _leave(self, manifest: GitSourceManifest) -> None:
+        """Remove or give away all that a source owns; what is still used is waited for."""
         name, desired = manifest.metadata.name, self._desired
         assert desired is not None
-        followed = self._followed.get(name)
-        if followed is not None and followed.task is not None:
-            await _end(followed.task)
-            followed.task = None
-        scope, left = GitScope(name, ""), Source("grpc", f"left-by-{name}")
-        owned = [(job, owner) for job, owner in (await desired.owners()).items() if scope.file_of(owner) is not None]
-        waits: list[str] = []
-        for job, owner in sorted(owned, key=lambda item: ("/" in item[0], item[0])):
-            if not manifest.spec.prune.enabled:
-                await desired.transfer(job, owner, left)
-                continue
+        scope, heir = GitScope(name, ""), Source("grpc", f"left-by-{name}")
+        follower = Follower(desired, scope, client=f"gitsource/{name}", place="")
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            owners = await desired.owners()
+            owned = [(job, owner) for job, owner in owners.items() if scope.file_of(owner) is not None]
             try:
-                await desired.delete(job, source=owner)
-            except WrongState:
-                waits.append(job)
-        if waits:
-            raise WrongState(f"{', '.join(waits[:5])} is still used", todo="tried again")
-        source = self._make(manifest) if followed is None else followed.source
-        await asyncio.to_thread(source.discard)
-        self._followed.pop(name, None)
+                if not manifest.spec.prune.enabled:
+                    await follower.hand_over((job, owner, heir) for job, owner in owned)
+                    break
+                if await follower.delete(owned):
+                    break
+            except JobletError as error:
+                log.warning("git source not left yet", gitsource=name, error=str(error))
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        asyncio.get_running_loop().call_soon(self._look_at, JobName(f"gitsource/{name}"))  # when this task is done
 
     async def status(self, view: ResourceView) -> Mapping[str, str]:
         """What is in force, and how the last look went."""
@@ -142,6 +169,10 @@ class GitSources:
         followed = self._followed.get(name)
         if followed is None:
             followed = self._followed[name] = _Followed(self._make(manifest))
+        if followed.leaving:  # it is declared again
+            if followed.task is not None:
+                followed.task.cancel()
+            followed.leaving, followed.task = False, None
         followed.source.update(manifest.spec)
         if self._running and followed.task is None:
             followed.task = asyncio.create_task(followed.source.run(), name=f"git-{name}")

@@ -142,10 +142,10 @@ class Mirror:
             return await self.facts(commit)  # it came with a merge that changed nothing of it
         return CommitFacts(parts[0], printable(parts[1])[:100], printable(parts[2])[:100])
 
-    async def is_descendant(self, old: str, new: str) -> bool:
-        """Whether the history of ``new`` goes on from ``old``; not if it was rewritten."""
+    async def is_rewritten(self, old: str, new: str) -> bool:
+        """Whether the history of ``new`` does not go on from ``old``. Nobody can tell once the old one is not here any more."""
         status, _, _ = await git_status(self._local, "merge-base", "--is-ancestor", old, new)
-        return status == 0
+        return status == 1
 
     async def entries(self, commit: str, path: str) -> list[Entry]:
         """All below a directory. Raises NoSuchRevision if there is none, GitError if there is too much."""

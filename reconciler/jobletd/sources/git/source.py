@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
@@ -89,18 +89,17 @@ class GitSource:
         self._mirror = Mirror(f"{settings.directory}/{name}.git")
         self._state_file = f"{settings.directory}/{name}.json"
         self.applied = load_applied(self._state_file)
-        self._follower = Follower(desired, client=f"gitsource/{name}", place=f"the repository of gitsource/{name}")
+        place = f"the repository of gitsource/{name}"
+        self._follower = Follower(desired, GitScope(name, ""), client=f"gitsource/{name}", place=place)
         self._fetched: tuple[str, Remote, str] | None = None  # from where, what was seen, the object that came
         self._verified: tuple[object, ...] | None = None
         self._read: tuple[str, str, Tree] | None = None  # commit and path of the tree that is not applied yet
-        self._claims: tuple[str, str, str, list[Claim]] | None = (
-            None  # the same with its label of what is applied, without its contents
-        )
+        self._claims: tuple[str, str, str, list[Claim]] | None = None  # of what is in force: commit, path, label
         self._rewritten = ""
         self._wishes: list[tuple[Wishes, asyncio.Future[None]]] = []
         self._nudge = asyncio.Event()
         self._failures = 0
-        self._soon = False
+        self._waits = 0  # looks in a row after which something could not be removed yet
 
     @property
     def conflicts(self) -> int:
@@ -152,7 +151,6 @@ class GitSource:
 
     async def _look_and_tell(self, wishes: Wishes) -> None:
         fault: Fault | None
-        self._soon = False
         try:
             if self._spec.suspend:
                 raise Fault("Suspended", "nobody looks; what runs goes on")
@@ -171,6 +169,8 @@ class GitSource:
         except Exception as error:  # one source's trouble, even a defect of ours, must not end the others
             log.exception("look failed", gitsource=self.name)
             fault = Fault("InternalError", f"{error!r}; {self._in_force()}")
+        if not self._spec.suspend:  # whatever became of the look, what is in force shall run
+            await self._mend_drift(self._spec)
         self._failures = 0 if fault is None else self._failures + 1
         if fault is None:
             self.synced_ns = self._settings.clock.wall_ns()
@@ -186,17 +186,18 @@ class GitSource:
         await self._tell_rewritten(remote, commit)
         if not await self._is_in_line(spec, remote.label, commit, wishes):
             await self._follow(spec, remote, commit, wishes)
-        await self._mend_drift(spec)
 
     async def _arrive(self, spec: GitSourceSpec) -> tuple[Remote, str]:
         """Have what the repository has. Returns what was seen there, and its commit. Only this speaks to the network."""
         secret = f"secret/{spec.credentials}" if spec.credentials else ""
         values = self._settings.secret(spec.credentials) if spec.credentials else {}
         await self._mirror.ensure()
+        end = self._settings.clock.boot_seconds() + spec.timeout_seconds
         with open_access(spec.url, secret, values) as access:
             remote = await self._mirror.look(spec.url, spec.ref, access, spec.timeout_seconds)
             if self._fetched is None or self._fetched[:2] != (spec.url, remote):
-                object_id = await self._mirror.fetch(spec.url, remote, access, spec.timeout_seconds)
+                left = max(end - self._settings.clock.boot_seconds(), 0.1)
+                object_id = await self._mirror.fetch(spec.url, remote, access, left)
                 self._fetched = (spec.url, remote, object_id)
         object_id = self._fetched[2]
         commit = await self._mirror.commit_of(object_id) if remote.ref.startswith("refs/tags/") else object_id
@@ -210,7 +211,7 @@ class GitSource:
         applied = self.applied
         if applied is None or commit in (applied.revision, self._rewritten) or remote.label != applied.label:
             return
-        if remote.ref.startswith("refs/heads/") and not await self._mirror.is_descendant(applied.revision, commit):
+        if remote.ref.startswith("refs/heads/") and await self._mirror.is_rewritten(applied.revision, commit):
             self._rewritten = commit
             what = f"{commit[:SHORT]} of {remote.label} does not go on from {applied.revision[:SHORT]}: its history was rewritten"
             await self._desired.record_event(self._key, "", "Warning", "HistoryRewritten", what)
@@ -252,10 +253,12 @@ class GitSource:
         }
         await self._try_out(commit, chosen, scope, wishes)
         await self._follower.tell_validity({})
-        await self._follower.hand_over(plan.transfers)
         together = [one for manifests in chosen.values() for one in manifests]
-        await self._follower.apply(together, _sources(chosen, scope))
-        self._soon = not await self._follower.delete(deletes)
+        try:
+            await self._follower.apply(together, _sources(chosen, scope), plan.transfers, take_over=wishes.take_over)
+        except JobletError as error:  # what a dry run does not see: a content that is not here
+            raise await self._not_applied(commit, "", error) from error
+        self._waits = 0 if await self._follower.delete(deletes) else self._waits + 1
         await self._follower.tell_conflicts(plan.conflicts)
         await self._put_on_record(spec, remote, commit, tree, claims)
 
@@ -297,10 +300,13 @@ class GitSource:
             await self._desired.apply(together, _sources(chosen, scope), dry_run=True, take_over=wishes.take_over)
         except JobletError as error:
             file, why = await self._culprit(chosen, scope, wishes, error)
-            author = f"; {file} was last changed in {await self._mirror.facts(commit, file)}" if file else ""
-            at = f"{file}: " if file else ""
-            what = f"commit {commit[:SHORT]} is not applied: {at}{why}{author}; {self._in_force()}"
-            raise Fault("NotApplied", what) from error
+            raise await self._not_applied(commit, file, why) from error
+
+    async def _not_applied(self, commit: str, file: str, why: JobletError) -> Fault:
+        """file: which is to blame; empty if it is not known."""
+        at = f"{file}: " if file else ""
+        author = f"; {file} was last changed in {await self._mirror.facts(commit, file)}" if file else ""
+        return Fault("NotApplied", f"commit {commit[:SHORT]} is not applied: {at}{why}{author}; {self._in_force()}")
 
     async def _culprit(
         self, chosen: Mapping[str, list[Manifest]], scope: GitScope, wishes: Wishes, error: JobletError
@@ -322,10 +328,8 @@ class GitSource:
         self._read = None
         await self._mirror.keep(commit)
         facts = await self._mirror.facts(commit)
-        now_ns = self._settings.clock.wall_ns()
-        self.applied = Applied(commit, remote.label, spec.path, facts.author, facts.subject, tree.count, now_ns)
-        if before is not None and replace(before, applied_ns=now_ns) == self.applied:
-            self.applied = before
+        self.applied = Applied(commit, remote.label, spec.path, facts.author, facts.subject, tree.count)
+        if before == self.applied:
             return
         save_applied(self._state_file, self.applied)
         if before is None or before.revision != commit:
@@ -352,8 +356,8 @@ class GitSource:
             ours = frozenset()
         for job in ours:
             await self._desired.set_condition(job, "Drifted", "True", "StoppedByHand", f"{self._key} wants it to run")
-        shown = await self._desired.holding("Drifted")
-        for job in (job for job in shown - ours if job in owners and scope.file_of(owners[job]) is not None):
+        shown = await self._desired.holding("Drifted", "True")
+        for job in (job for job in shown.keys() - ours if job in owners and scope.file_of(owners[job]) is not None):
             await self._desired.set_condition(job, "Drifted", "False", "InLine", "")
         self.drifted = ours
 
@@ -382,8 +386,8 @@ class GitSource:
         seconds: float | None = self._spec.interval_seconds
         if self._spec.suspend:
             seconds = None
-        elif self._soon:
-            seconds = min(SOON_SECONDS, self._spec.interval_seconds)
+        elif self._waits:
+            seconds = min(SOON_SECONDS * 2 ** min(self._waits - 1, 20), self._spec.interval_seconds)
         elif self._failures:
             seconds = min(FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 20), self._spec.interval_seconds)
         try:
