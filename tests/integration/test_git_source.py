@@ -46,7 +46,7 @@ def repository(host: Host, request: pytest.FixtureRequest) -> Iterator[Repositor
 
 
 def service(host: Host) -> resource_pb2_grpc.ResourceServiceStub:
-    assert host.jobs
+    host.client()  # which opens the channel
     return resource_pb2_grpc.ResourceServiceStub(host.channels["admin"])
 
 
@@ -77,7 +77,8 @@ def follow(host: Host, url: str, spec: str = "") -> None:
 
 def sync(host: Host, *, allow_delete: bool = False, take_over: bool = False) -> resource_pb2.SyncSourceResponse:
     request = resource_pb2.SyncSourceRequest(name="fleet", allow_delete=allow_delete, take_over=take_over)
-    return service(host).SyncSource(request, timeout=60 * PATIENCE)
+    answer: resource_pb2.SyncSourceResponse = service(host).SyncSource(request, timeout=60 * PATIENCE)
+    return answer
 
 
 def synced(host: Host, **wishes: bool) -> resource_pb2.SyncSourceResponse:

@@ -85,6 +85,10 @@ class Followed:
         """Each job's source."""
         return {str(name): str(source) for name, (_, source, _) in self.desired.jobs.items()}
 
+    def condition(self, name: str, kind: str) -> str:
+        """Its status: True or False."""
+        return self.desired.conditions[JobName(name), kind][0]
+
     def give(self, name: str, source: Source) -> None:
         """Somebody else takes a job, or has it."""
         manifest, _, generation = self.desired.jobs[JobName(name)]

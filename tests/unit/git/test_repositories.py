@@ -143,6 +143,7 @@ def test_two_files_of_a_commit_that_declare_the_same_job_are_a_mistake(
 
 
 def test_backups_and_hidden_directories_do_not_count(repository: Repository, followed: Followed) -> None:
+    """kubernetes#136962: a backup beside a manifest won silently."""
     repository.commit({"a.yml": job("a"), "a.yml.backup": job("x"), ".github/ci.yml": "on: push\n", "a.yml~": job("y")})
     followed.look_well()
     assert set(followed.jobs) == {"a"}

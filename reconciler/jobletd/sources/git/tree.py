@@ -39,8 +39,8 @@ async def read_tree(mirror: Mirror, commit: str, path: str) -> Tree:
     """Read and check all manifests of a commit below a directory. Raises GitError."""
     try:
         entries = await mirror.entries(commit, path)
-    except NoSuchRevision as error:
-        return Tree({}, (), missing=str(error))
+    except NoSuchRevision as away:
+        return Tree({}, (), missing=str(away))
     submodules = [entry.path for entry in entries if entry.type == _SUBMODULE]
     wanted = [entry for entry in entries if counts(entry)]
     prefix = "" if path == "." else f"{path}/"
