@@ -6,6 +6,8 @@ import json
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import grpc
 import pytest
@@ -187,7 +189,21 @@ def test_a_server_that_never_answers_holds_nobody_up(host: Host, repository: Rep
         assert host.finished("meanwhile").phase == "COMPLETED"
         assert not looking.done()
         answer = looking.result()
-    assert answer.reason == "NotSynced" and "took longer than 1 s" in answer.message
+        assert answer.reason == "NotSynced" and "took longer than 1 s" in answer.message
+        url = f"https://127.0.0.1:{port}/x.git"
+        follow(host, url)  # which waits longer
+        eventually(lambda: any("remote-https" in line for line in programs(url)), what="git's helper is on its way")
+        host.kill()
+        eventually(lambda: not programs(url), what="it died with the daemon")
+
+
+def programs(url: str) -> list[str]:
+    """All processes that name that URL: git, and the helper that speaks https for it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended meanwhile
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in found if url in line]
 
 
 def test_what_runs_survives_a_restart_and_the_repositorys_absence(host: Host, repository: Repository) -> None:

@@ -49,8 +49,12 @@ _ENVIRONMENT = {
     "GIT_PAGER": "cat",
     "GIT_ADVICE": "0",
 }
-# The wrappers exec: git dies with the daemon (what it has started finds its pipes closed), and no file it writes gets larger.
-_BOUNDED = ("setpriv", "--pdeathsig", "KILL", "--", "prlimit", f"--fsize={LARGEST_FILE_BYTES}", "--core=0", "--", "git")
+# git and all that it starts (ssh, a helper that speaks https) live in a pid namespace of their own, which dies with the daemon,
+# or when the time is up; and no file that they write gets larger than that.
+_BOUNDED = (
+    *("setpriv", "--pdeathsig", "KILL", "--", "unshare", "--pid", "--fork", "--kill-child=KILL", "--"),
+    *("prlimit", f"--fsize={LARGEST_FILE_BYTES}", "--core=0", "--", "git"),
+)
 _NOISE = (
     *("hint:", "warning:", "From ", "Please make sure you have", "and the repository exists"),
     "fatal: Could not read from remote repository",
@@ -173,6 +177,6 @@ def _reason(stderr: bytes, status: int) -> str:
         return (
             "the server redirects to another place, which is not followed: a token would go there too (change spec.url)"
         )
-    if status in (-signal.SIGXFSZ, 128 + signal.SIGXFSZ) or "signal 25" in text or "File size limit" in text:
+    if status in (-signal.SIGXFSZ, 128 + signal.SIGXFSZ) or "signal 25" in text or "File too large" in text:
         return f"the repository is larger than {LARGEST_FILE_BYTES >> 30} GiB"
     return text[:ERROR_LENGTH] or f"ended with status {status}"
