@@ -62,6 +62,7 @@ class DesiredState:
         self._nudge = nudge
         self._lookup = Lookup(registry)
         self._changes: set[asyncio.Task[Any]] = set()
+        self._claims: dict[str, Mapping[JobName, Source]] = {}  # by claimant: what belongs to somebody else
 
     def on_change(self, callback: Callable[[JobName, JobView | None], None]) -> None:
         self._registry.on_change(callback)
@@ -291,6 +292,15 @@ class DesiredState:
         """The source of everything that is declared and not being deleted."""
         jobs = {name: view.source for name, view in self._registry.views.items() if not view.deleting}
         return jobs | {name: view.source for name, view in self._registry.resources.items() if not view.deleting}
+
+    async def claim(self, claimant: str, claims: Mapping[JobName, Source]) -> None:
+        """What a source would own if nobody else did; replaces what it has claimed before."""
+        self._claims[claimant] = claims
+
+    async def heir(self, name: JobName, owner: Source) -> Source | None:
+        """Who claims a job that its owner no longer wants."""
+        claims = (claims[name] for claims in self._claims.values() if name in claims)
+        return next((source for source in claims if source.owner != owner.owner), None)
 
     async def stopped_by_hand(self) -> frozenset[JobName]:
         """Jobs that ought to run and do not, because a person stopped them. A run that ended by itself is as it should be."""

@@ -157,7 +157,7 @@ class Daemon:
         self._background(stack, "blobs", BlobCollector(blobs, registry, self._clock).run())
         stack.push_async_callback(self._shut_down_jobs)
         await self._start_spool(stack, registry, desired)
-        desired.on_change(lambda _, view: git.job_gone() if view is None else None)
+        desired.on_change(git.job_changed)
         self._background(stack, "git", git.run())
         port = await self._start_api(stack, front, registry, desired, executor, blobs, git)
         log.info(
@@ -230,7 +230,7 @@ class Daemon:
         desired.on_change(files.changed)
         stack.callback(files.flush)
         spool = Spool(settings, desired, clock=self._clock)
-        desired.on_change(lambda _, view: spool.nudge() if view is None else None)
+        desired.on_change(spool.job_changed)
         self._background(stack, "spool", spool.run())
 
     def _make_front(self) -> TlsFront:

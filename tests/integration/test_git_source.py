@@ -248,6 +248,31 @@ def test_a_job_goes_from_the_spool_to_git_and_to_a_client_without_a_restart(host
     assert host.run("a").id == run.id
 
 
+def test_a_file_that_leaves_the_spool_leaves_its_job_to_the_repository_that_declares_it(
+    host: Host, repository: Repository
+) -> None:
+    (host.spool / "a.yml").write_text(job("a"))
+    eventually(lambda: "a" in names(host), what="the spool's job")
+    run = host.running("a")
+    repository.commit({"jobs/a.yml": job("a")})
+    follow(host, repository.url)
+    assert sync(host).reason == "Conflict"
+    (host.spool / "a.yml").unlink()
+    eventually(lambda: host.job("a").source.startswith("git:fleet@"), what="the repository has it")
+    eventually(lambda: sources(host)[0].conditions[0].status == "True", what="and has seen that")
+    assert host.run("a").id == run.id and host.run("a").phase == "RUNNING" and host.job("a").generation == 1
+    (host.spool / "b.yml").write_text(job("a"))
+    eventually((host.spool / "status/b.yml.error.yml").exists, what="the spool's conflict")
+    repository.remove("jobs")
+    repository.commit()
+    synced(host)
+    eventually(lambda: host.job("a").source == "spool:b.yml", what="the spool has it back")
+    eventually(lambda: not (host.spool / "status/b.yml.error.yml").exists(), what="and has seen that")
+    assert host.run("a").id == run.id and host.job("a").generation == 1
+    (host.spool / "b.yml").unlink()
+    eventually(lambda: not jobs(host), what="nobody declares it any more")
+
+
 def test_a_job_stopped_by_hand_runs_again_and_a_finished_one_does_not(host: Host, repository: Repository) -> None:
     repository.commit({"a.yml": job("a"), "done.yml": job("done", "[echo, well]")})
     follow(host, repository.url)

@@ -40,6 +40,12 @@ class DesiredJobs(Protocol):
     async def set_condition(self, name: JobName, condition_type: str, status: str, reason: str, message: str) -> None:
         """Set a lasting fact about a job."""
 
+    async def claim(self, claimant: str, claims: Mapping[JobName, Source]) -> None:
+        """What a source would own if nobody else did; replaces what it has claimed before."""
+
+    async def heir(self, name: JobName, owner: Source) -> Source | None:
+        """Who claims a job that its owner no longer wants."""
+
     async def stopped_by_hand(self) -> frozenset[JobName]:
         """Jobs that ought to run and do not, because a person stopped them."""
 

@@ -21,12 +21,12 @@ class Follower:
 
     What an earlier daemon told is taken up: a fault that was mended while none ran does not stay in the conditions.
 
-    client: who it is in audit lines. place: what its files are in, for people: ``the spool``.
+    scope: as its files are now. client: who it is in audit lines. place: what its files are in, for people: ``the spool``.
     """
 
     def __init__(self, desired: DesiredJobs, scope: Scope, *, client: str, place: str) -> None:
         self._desired = desired
-        self._scope = scope
+        self.scope = scope
         self._client = client
         self._place = place
         self.conflicts: frozenset[Conflict] = frozenset()
@@ -60,10 +60,16 @@ class Follower:
                 self._note("apply", where, result.name, action=result.action.value, generation=result.generation)
 
     async def delete(self, deletes: Iterable[tuple[JobName, Source]]) -> bool:
-        """Remove what is no longer declared, jobs first, since what they use goes only after them. Whether all could be."""
+        """Remove what is no longer declared, jobs first, since what they use goes only after them. Whether all could be.
+
+        What another source claims is handed to that one instead, and goes on.
+        """
         every = True
         for job, source in sorted(deletes, key=lambda item: ("/" in item[0], item[0])):
             try:
+                if (heir := await self._desired.heir(job, source)) is not None:
+                    await self.hand_over([(job, source, heir)])
+                    continue
                 await self._desired.delete(job, source=source)
                 self._note("delete", source, job)
             except JobletError as error:
@@ -88,13 +94,21 @@ class Follower:
             else:
                 await self._condition(job, "Conflict", "False", "DeclaredOnce", "")
         self.conflicts = now
+        claims = {
+            conflict.job: self.scope.source_of(conflict.file) for conflict in sorted(now, key=lambda one: one.file)
+        }
+        await self._desired.claim(self._client, claims)
+
+    def waits_for(self, job: JobName) -> bool:
+        """Whether another one's change of that job may end a conflict."""
+        return any(conflict.job == job for conflict in self.conflicts)
 
     async def tell_validity(self, invalid: Mapping[JobName, str]) -> None:
         """Say of each job whose file is no longer good what is wrong with it, and of each whose file is good again."""
         if self._invalid is None:
             owners = await self._desired.owners()
             told = await self._desired.holding("Valid", "False")
-            mine = {job for job, owner in owners.items() if self._scope.file_of(owner) is not None}
+            mine = {job for job, owner in owners.items() if self.scope.file_of(owner) is not None}
             self._invalid = {job: message for job, message in told.items() if job in mine}
         for job, message in invalid.items():
             if self._invalid.get(job) != message:

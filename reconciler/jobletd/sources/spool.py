@@ -24,7 +24,7 @@ from joblet.clock import Clock
 from joblet.errors import JobletError
 from joblet.manifest import Manifest, SecretManifest, key_of
 from joblet.manifest.errors import ManifestError
-from jobletd.model import JobName, Source
+from jobletd.model import JobName, JobView, Source
 from jobletd.sources.desired_jobs import DesiredJobs
 from jobletd.sources.error_files import ErrorFiles
 from jobletd.sources.following import Follower
@@ -111,6 +111,11 @@ class Spool:
     def nudge(self) -> None:
         """Look again soon: something outside may have changed."""
         self._nudge.set()
+
+    def job_changed(self, name: JobName, view: JobView | None) -> None:
+        """A name is free, or was handed to us."""
+        if view is None or (view.source.kind == KIND and self._follower.waits_for(name)):
+            self.nudge()
 
     async def run(self) -> None:
         """Follow the directory until cancelled."""

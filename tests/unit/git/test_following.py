@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from jobletd.model import Source
+import asyncio
+
+from jobletd.model import JobName, Source
 from jobletd.sources.git.source import Wishes
 from tests.git_repository import Repository, job
 from tests.unit.git.followed import Followed
@@ -110,6 +112,35 @@ def test_a_job_that_another_source_owns_is_a_conflict_and_the_rest_is_applied(
     followed.look_well(Wishes(take_over=True))
     assert followed.jobs["a"].startswith("git:fleet@") and followed.desired.generation("a") == 2
     assert followed.condition("a", "Conflict") == "False"
+
+
+def test_a_job_that_its_owner_lets_go_is_handed_to_the_repository_that_claims_it(
+    repository: Repository, followed: Followed
+) -> None:
+    commit = repository.commit({"a.yml": job("a"), "b.yml": job("b")})
+    followed.look_well()
+    followed.give("a", Source("spool", "a.yml"))
+    followed.look()
+    heir = asyncio.run(followed.desired.heir(JobName("a"), Source("spool", "a.yml")))
+    assert str(heir) == f"git:fleet@{commit[:12]}:a.yml"
+    assert heir is not None
+    followed.give("a", heir)
+    before = len(followed.desired.applies)
+    followed.look_well()
+    assert len(followed.desired.applies) == before + 1, "it may differ from what the commit says"
+    assert asyncio.run(followed.desired.heir(JobName("a"), Source("spool", "a.yml"))) is None
+
+
+def test_a_job_that_the_repository_lets_go_is_handed_to_who_claims_it(
+    repository: Repository, followed: Followed
+) -> None:
+    repository.commit({"a.yml": job("a"), "b.yml": job("b")})
+    followed.look_well()
+    asyncio.run(followed.desired.claim("root", {JobName("a"): Source("spool", "a.yml")}))
+    repository.remove("a.yml")
+    repository.commit()
+    followed.look_well()
+    assert followed.jobs["a"] == "spool:a.yml" and followed.desired.generation("a") == 1
 
 
 def test_a_job_that_moves_to_another_file_stays_the_same(repository: Repository, followed: Followed) -> None:
@@ -251,7 +282,6 @@ def test_a_suspended_source_is_not_looked_at(repository: Repository, followed: F
     followed.look_well()
     followed.set(suspend=True)
     repository.commit({"a.yml": job("a", "[other]")})
-    import asyncio
 
     async def run() -> None:
         task = asyncio.create_task(followed.source.run())

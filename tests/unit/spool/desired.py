@@ -19,6 +19,7 @@ class MemoryDesired:
     conditions: dict[tuple[JobName, str], tuple[str, str]] = field(default_factory=dict)
     applies: list[tuple[str, ...]] = field(default_factory=list)
     refuse: str = ""
+    claims: dict[str, Mapping[JobName, Source]] = field(default_factory=dict)
 
     async def owners(self) -> Mapping[JobName, Source]:
         return {name: source for name, (_, source, _) in self.jobs.items()}
@@ -67,6 +68,13 @@ class MemoryDesired:
         if name not in self.jobs:
             raise JobletError("no such job", where=name)
         self.conditions[name, condition_type] = (status, message)
+
+    async def claim(self, claimant: str, claims: Mapping[JobName, Source]) -> None:
+        self.claims[claimant] = claims
+
+    async def heir(self, name: JobName, owner: Source) -> Source | None:
+        found = (claims[name] for claims in self.claims.values() if name in claims)
+        return next((source for source in found if source.owner != owner.owner), None)
 
     async def stopped_by_hand(self) -> frozenset[JobName]:
         return frozenset()

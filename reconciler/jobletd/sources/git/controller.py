@@ -14,15 +14,14 @@ from joblet.clock import Clock
 from joblet.errors import JobletError
 from joblet.manifest import GitSourceManifest, ResourceManifest
 from jobletd.errors import NoSuchResource
-from jobletd.model import JobName, ResourceView, Source
+from jobletd.model import JobName, JobView, ResourceView, Source
 from jobletd.registry import Registry
 from jobletd.resources import READY, NotInLine
 from jobletd.secrets.vault import Vault
 from jobletd.sources.desired_jobs import DesiredJobs
-from jobletd.sources.following import Follower
 from jobletd.sources.git.access import NoCredentials
 from jobletd.sources.git.repository import SHORT
-from jobletd.sources.git.source import GitScope, GitSource, Settings, Wishes
+from jobletd.sources.git.source import GitScope, GitSource, Settings, Wishes, follower_of
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 30.0
@@ -78,11 +77,11 @@ class GitSources:
         await source.sync(wishes)
         return source
 
-    def job_gone(self) -> None:
-        """A name is free: one that had a conflict about it may have it now."""
-        for one in self._followed.values():
-            if one.source.conflicts:
-                one.source.nudge()
+    def job_changed(self, name: JobName, view: JobView | None) -> None:
+        """A name is free, or was handed to a repository: one that had a conflict about it may have it now."""
+        if view is None or view.source.kind == "git":
+            for one in self._followed.values():
+                one.source.job_changed(name)
 
     # -- as Controller --
 
@@ -131,12 +130,13 @@ class GitSources:
         name, desired = manifest.metadata.name, self._desired
         assert desired is not None
         scope, heir = GitScope(name, ""), Source("grpc", f"left-by-{name}")
-        follower = Follower(desired, scope, client=f"gitsource/{name}", place="")
+        follower = follower_of(name, desired)
         pause = FIRST_PAUSE_SECONDS
         while True:
             owners = await desired.owners()
             owned = [(job, owner) for job, owner in owners.items() if scope.file_of(owner) is not None]
             try:
+                await follower.tell_conflicts(())
                 if not manifest.spec.prune.enabled:
                     await follower.hand_over((job, owner, heir) for job, owner in owned)
                     break

@@ -89,8 +89,7 @@ class GitSource:
         self._mirror = Mirror(f"{settings.directory}/{name}.git")
         self._state_file = f"{settings.directory}/{name}.json"
         self.applied = load_applied(self._state_file)
-        place = f"the repository of gitsource/{name}"
-        self._follower = Follower(desired, GitScope(name, ""), client=f"gitsource/{name}", place=place)
+        self._follower = follower_of(name, desired)
         self._fetched: tuple[str, Remote, str] | None = None  # from where, what was seen, the object that came
         self._verified: tuple[object, ...] | None = None
         self._read: tuple[str, str, Tree] | None = None  # commit and path of the tree that is not applied yet
@@ -112,9 +111,10 @@ class GitSource:
             self._failures = 0
             self._nudge.set()
 
-    def nudge(self) -> None:
-        """Look soon: something outside may have changed."""
-        self._nudge.set()
+    def job_changed(self, name: JobName) -> None:
+        """Look soon if that may end a conflict."""
+        if self._follower.waits_for(name):
+            self._nudge.set()
 
     async def sync(self, wishes: Wishes) -> None:
         """Look now, and return when that is over; ``fault`` says how it went. Raises WrongState."""
@@ -221,13 +221,16 @@ class GitSource:
         if self._claims is None or self._claims[:3] != (commit, spec.path, label):
             return False
         owners = await self._desired.owners()
-        plan = make_plan(GitScope(self.name, commit), self._claims[3], owners, take_over=wishes.take_over)
+        self._follower.scope = GitScope(self.name, commit)
+        plan = make_plan(self._follower.scope, self._claims[3], owners, take_over=wishes.take_over)
         self._note_kept(spec, plan)
         if plan.transfers or (plan.deletes and spec.prune.enabled):
             return False
         missing = {job for jobs in plan.owned.values() for job in jobs if job not in owners}
         freed = {conflict.job for conflict in self._follower.conflicts}
-        if missing and (spec.drift is Drift.CORRECT or missing & freed):
+        if freed - {conflict.job for conflict in plan.conflicts}:
+            return False  # it was handed to us, and may differ from what the commit says
+        if missing and spec.drift is Drift.CORRECT:
             return False
         await self._follower.tell_conflicts(plan.conflicts)
         return True
@@ -252,6 +255,7 @@ class GitSource:
             for file, manifests in tree.manifests.items()
         }
         await self._try_out(commit, chosen, scope, wishes)
+        self._follower.scope = scope
         await self._follower.tell_validity({})
         together = [one for manifests in chosen.values() for one in manifests]
         try:
@@ -395,6 +399,12 @@ class GitSource:
                 await self._nudge.wait()
         except TimeoutError:
             return
+
+
+def follower_of(name: str, desired: DesiredJobs) -> Follower:
+    """Who acts for a GitSource."""
+    place = f"the repository of gitsource/{name}"
+    return Follower(desired, GitScope(name, ""), client=f"gitsource/{name}", place=place)
 
 
 def _claims(tree: Tree) -> list[Claim]:
