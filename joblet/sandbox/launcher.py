@@ -296,5 +296,8 @@ def main() -> None:
     """Entry point: ``python -I -S -c "... main()" FD``."""
     launcher = Launcher(int(sys.argv[1]))
     launcher.prepare()
-    launcher.serve()
+    try:
+        launcher.serve()
+    except (ConnectionResetError, BrokenPipeError):
+        pass  # the daemon was killed over a request: an end of file as well
     launcher.dismiss_spare()

@@ -78,6 +78,7 @@ class _Shown:
 
     conflicts: frozenset[Conflict] = frozenset()
     invalid_jobs: dict[JobName, str] = field(default_factory=dict)
+    undeleted: dict[JobName, str] = field(default_factory=dict)
     unavailable: str = ""
 
 
@@ -143,7 +144,7 @@ class Spool:
                     self._read(directory, name, file)
                     changed = True
                 changed |= isinstance(file.content, Refused) or file.fault is not None
-        return changed or bool(self._shown.conflicts)
+        return changed or bool(self._shown.conflicts) or bool(self._shown.undeleted)
 
     def _note_missing(self, present: Mapping[str, Stamp]) -> bool:
         changed = False
@@ -179,20 +180,23 @@ class Spool:
         for owner in owners.values():
             if owner.kind == KIND and owner.name not in self._files:
                 self._files[owner.name] = _File(gone_since=now)
+        leaving = frozenset(name for name, file in self._files.items() if self._is_leaving(file))
+        gone = {name for name, file in self._files.items() if file.gone_since is not None} - leaving
         plan = make_plan(
             [_claim(name, file) for name, file in self._files.items() if file.gone_since is None and _is_good(file)],
             owners,
             unknown=frozenset(n for n, file in self._files.items() if file.gone_since is None and not _is_good(file)),
-            leaving=frozenset(name for name, file in self._files.items() if self._is_leaving(file)),
+            leaving=leaving,
         )
         for job, old, new in plan.transfers:
             await self._desired.transfer(job, old, new)
             note("transfer", new.name, job, before=str(old))
             await self._desired.record_event(job, "", "Normal", "OwnerChanged", f"moved from {old} to {new}")
         await self._apply_all(plan)
-        for job, source in plan.deletes:
-            await self._delete(job, source)
-        self._forget_gone()
+        for name in gone - await self._delete_all(
+            plan
+        ):  # by now others may have been gone for long enough, and their jobs are still there
+            del self._files[name]
         await self._tell_conflicts(plan.conflicts)
         await self._tell_errors(owners, plan.conflicts)
 
@@ -205,19 +209,22 @@ class Spool:
             self._again_in(left + 0.001)
         return left > 0
 
-    async def _delete(self, job: JobName, source: Source) -> None:
-        try:
-            await self._desired.delete(job, source=source)
-            note("delete", source.name, job)
-        except JobletError as error:
-            _log.error("job not deleted", job=job, source=str(source), error=str(error))
-            self._again_in(_REOPEN_SECONDS)
-
-    def _forget_gone(self) -> None:
-        gone = [name for name, file in self._files.items() if file.gone_since is not None]
-        for name in gone:
-            if not self._is_leaving(self._files[name]):
-                del self._files[name]
+    async def _delete_all(self, plan: Plan) -> set[str]:
+        """Returns the files of which a job could not be deleted: that is tried again."""
+        undeleted: dict[JobName, str] = {}
+        files: set[str] = set()
+        for job, source in plan.deletes:
+            try:
+                await self._desired.delete(job, source=source)
+                note("delete", source.name, job)
+            except JobletError as error:
+                undeleted[job] = str(error)
+                files.add(source.name)
+                if self._shown.undeleted.get(job) != str(error):
+                    _log.error("job not deleted", job=job, source=str(source), error=str(error))
+                self._again_in(_REOPEN_SECONDS)
+        self._shown.undeleted = undeleted
+        return files
 
     async def _apply_all(self, plan: Plan) -> None:
         todo = []
