@@ -139,6 +139,8 @@ class Client(threading.Thread):
 
 
 class GrpcClient(Client):
+    """Several manifests a call, stops, deletes, new generations."""
+
     way = Way.GRPC
 
     def ask(self) -> None:

@@ -81,7 +81,7 @@ class Killer:
         except ProcessLookupError:
             return
         try:
-            if not command_name(pid).startswith("joblet-init"):
+            if not is_init(pid):
                 return
             signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
             wait_until_stopped(pid)
@@ -111,6 +111,15 @@ def inits(host: Host) -> list[int]:
         with suppress(OSError):
             pids.update(map(int, (base / "inits/cgroup.procs").read_text().split()))
     return sorted(pids)
+
+
+def is_init(pid: int) -> bool:
+    """Whether it is the first process of a pid namespace, not one that an init needs for a moment while it gets ready."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    return any(line.startswith("NSpid:") and line.split()[-1] == "1" for line in status.splitlines())
 
 
 def command_name(pid: int) -> str:

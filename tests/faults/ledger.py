@@ -52,6 +52,8 @@ class Journal:
 
 @dataclass(frozen=True)
 class AttemptRow:
+    """One attempt on record."""
+
     number: int
     id: str
     end: dict[str, Any] | None
@@ -68,6 +70,8 @@ class AttemptRow:
 
 @dataclass(frozen=True)
 class RunRow:
+    """One run on record. final_events: how often its end was told."""
+
     id: str
     job: str
     generation: int

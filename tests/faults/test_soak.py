@@ -1,4 +1,4 @@
-"""A short soak: jobs from all sources while daemon, launcher and inits are killed at random. ``make soak MINUTES=60`` is the long one."""
+"""A short soak: jobs from all sources while daemon, launcher and inits are killed at random. The long one: ``make soak``."""
 
 from __future__ import annotations
 

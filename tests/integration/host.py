@@ -244,11 +244,14 @@ class Ended:
 
 @contextmanager
 def job_host(
-    *init_arguments: str, configure: Callable[[dict[str, Any]], None] | None = None, within: tuple[str, ...] = ()
+    *init_arguments: str,
+    configure: Callable[[dict[str, Any]], None] | None = None,
+    within: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
 ) -> Iterator[Host]:
-    """A running host; at the end nothing of it is left, whatever happened. within: see Host."""
+    """A running host; at the end nothing of it is left, whatever happened. within, environment: see Host."""
     root = Path(tempfile.mkdtemp(prefix=f"joblet-test-{os.getpid()}-"))  # tests/leaks.py looks for it
-    host = Host(root / "h", within=within)
+    host = Host(root / "h", within=within, environment=environment or {})
     host.root = root / root.name.removeprefix("joblet-test-")
     try:
         host.init(*init_arguments)

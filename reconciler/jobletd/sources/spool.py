@@ -21,6 +21,7 @@ from watchfiles import awatch
 from watchfiles._rust_notify import WatchfilesRustInternalError  # its only home
 
 from joblet.clock import Clock
+from joblet.crash_points import reached
 from joblet.errors import JobletError
 from joblet.manifest import Manifest, SecretManifest, key_of
 from joblet.manifest.errors import ManifestError
@@ -123,6 +124,7 @@ class Spool:
             await self._tell_unavailable(error)
             raise
         self._shown.unavailable = ""
+        reached("daemon.spool-looked-at")
         if not seen and self._synced_before:
             return
         self._synced_before = False
@@ -217,6 +219,7 @@ class Spool:
             try:
                 await self._desired.delete(job, source=source)
                 note("delete", source.name, job)
+                reached("daemon.spool-job-deleted")
             except JobletError as error:
                 undeleted[job] = str(error)
                 files.add(source.name)
@@ -246,6 +249,7 @@ class Spool:
         except JobletError as error:
             file.fault = Refused("NotApplied", (ManifestError(name, 1, 1, 0, "", str(error)),))
         else:
+            reached("daemon.spool-file-applied")
             file.applied, file.fault = wanted, None
             await self._warn_of_readers(name, file, manifests)
 
