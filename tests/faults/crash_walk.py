@@ -203,7 +203,7 @@ WALKS: dict[str, Walk] = {
     "daemon.delete-stored": Walk(delete),
     "daemon.spool-looked-at": Walk(drop),
     "daemon.spool-file-applied": Walk(drop),
-    "daemon.spool-job-deleted": Walk(take_file_away),
+    "daemon.source-job-deleted": Walk(take_file_away),
     "daemon.status-file-written": Walk(save_status),
     "file.written": Walk(save_status),
     "launcher.attempt-locked": Walk(run_armed),
