@@ -14,7 +14,6 @@ DAY = 86_400.0
 JUMPS = pytest.mark.parametrize("jump", [DAY, -DAY, 3600.0, -3600.0, 7.0, -7.0])
 
 
-
 WITH_AND_WITHOUT_RESTART = pytest.mark.parametrize("restarted", [False, True], ids=["same daemon", "next daemon"])
 
 
