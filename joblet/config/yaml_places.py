@@ -54,18 +54,27 @@ class ConfigText:
         raise ConfigError(f"{prefix}: {what}" if prefix else what, where=self.place(location), todo=todo)
 
 
-def duplicates(node: yaml.Node) -> Iterator[yaml.Node]:
-    """Keys that their mapping has already, of which YAML's loader would silently take the last."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[object] = set()
-        for key, value in node.value:
-            if isinstance(key.value, str) and key.value in seen:
-                yield key
-            seen.add(key.value if isinstance(key.value, str) else id(key))
-            yield from duplicates(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from duplicates(value)
+def duplicates(root: yaml.Node) -> Iterator[yaml.Node]:
+    """Keys that their mapping has already, of which YAML's loader would silently take the last.
+
+    However deep it is, and each node once, however many aliases it has.
+    """
+    left, visited = [root], {id(root)}
+    while left:
+        node = left.pop()
+        below = []
+        if isinstance(node, yaml.MappingNode):
+            seen: set[object] = set()
+            for key, value in node.value:
+                if isinstance(key.value, str) and key.value in seen:
+                    yield key
+                seen.add(key.value if isinstance(key.value, str) else id(key))
+                below.append(value)
+        elif isinstance(node, yaml.SequenceNode):
+            below = node.value
+        new = [value for value in below if id(value) not in visited]
+        visited.update(map(id, new))
+        left.extend(reversed(new))
 
 
 def advice(word: str, known: Iterable[str]) -> str:

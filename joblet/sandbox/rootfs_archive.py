@@ -51,7 +51,9 @@ def unpack(file: IO[bytes], path: str, directory: str, *, max_bytes: int = MAX_B
     except MemoryError as error:
         what = f"needs more than {MEMORY_BYTES >> 20} MiB of memory to be unpacked"
         raise RootfsError(what, where=path, todo="compress it less, or give a directory") from error
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the host's; without a number it is the decompressor's
         todo = "give a whole tar archive, plain or compressed by gzip, bzip2 or xz; or a directory"
         raise RootfsError(f"is no archive that can be read: {error}", where=path, todo=todo) from error
 

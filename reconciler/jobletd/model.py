@@ -153,7 +153,8 @@ class Attempt:
     """One launch of a run's command.
 
     created_boot: the same moment as created_ns, on the clock that timers go by. epoch: the executor's at the intent.
-    generation: the one whose limits are in force. number: from 1. usage: now, while it runs and where it was asked for; not stored.
+    generation: the one whose limits are in force. number: from 1. usage: now, while it runs and where it was asked for; not
+    stored.
     """
 
     id: AttemptId

@@ -29,7 +29,7 @@ from jobletd.secrets.vault import Vault
 from jobletd.selectors import LabelSelector
 from jobletd.store import Store, rows
 from tests.unit.reconciler.fake_executor import FakeExecutor, FakeHost
-from tests.unit.reconciler.stepped_clock import SECOND_NS, SteppedClock
+from tests.unit.reconciler.stepped_clock import SteppedClock
 
 T = TypeVar("T")
 CLIENT = Source("grpc", "admin")
