@@ -25,7 +25,7 @@ __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport", "pytest_te
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 HERE = Path(__file__).parent
-NEED_ROOT = (HERE / "integration", HERE / "hostile", HERE / "guest")
+NEED_ROOT = (HERE / "integration", HERE / "hostile", HERE / "faults", HERE / "guest")
 _leak_check = pytest.StashKey[LeakCheck]()
 
 
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if any(item.path.is_relative_to(directory) for item in items for directory in NEED_ROOT):
         if os.geteuid() != 0:
             raise pytest.UsageError(
-                "tests/integration, hostile and guest make namespaces and cgroups: run them as root"
+                "tests/integration, hostile, faults and guest make namespaces and cgroups: run them as root"
             )
         config.stash[_leak_check] = LeakCheck()
 

@@ -138,7 +138,7 @@ def after() -> None:
     service = eventually(lambda: has_second(host, "service"), what="the second attempt of service")
     alive = [pid for pid in decoys if Path(f"/proc/{pid}/comm").read_text() == "sleep\n"]
     tell("boot", id=boot_id(), decoys=decoys, alive=alive)
-    tell("running", retried=shown(retried), service=shown(service))
+    tell("running", retried=retried, service=service)
     for name in ("not-retried", "named-codes", "timed", "paused"):
         tell("ended", job=name, run=shown(host.finished(name)))
     finished = host.job("finished", history=True)
@@ -153,9 +153,9 @@ def after() -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def has_second(host: Host, name: str) -> job_pb2.Run | None:
+def has_second(host: Host, name: str) -> dict[str, Any] | None:
     run = host.run(name)
-    return run if len(run.attempts) == 2 and run.attempts[1].phase == "RUNNING" else None
+    return shown(run) if len(run.attempts) == 2 and run.attempts[1].phase == "RUNNING" else None
 
 
 def decoy(pid: int) -> int:

@@ -141,10 +141,11 @@ def filled(method: MethodDescriptor, chance: random.Random) -> bytes:
 
 def fill(message: Message, chance: random.Random, *, depth: int) -> None:
     """Some of its fields."""
-    for one in message.DESCRIPTOR.fields:
+    fields: Any = message.DESCRIPTOR.fields
+    for one in fields:
         if chance.random() < 0.3 or depth > 3:
             continue
-        repeated = one.is_repeated if hasattr(one, "is_repeated") else one.label == FieldDescriptor.LABEL_REPEATED
+        repeated = one.is_repeated
         if one.message_type is not None and one.message_type.GetOptions().map_entry:
             continue
         if one.message_type is not None:

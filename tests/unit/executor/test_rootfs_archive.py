@@ -188,3 +188,19 @@ def test_what_is_unused_goes_with_the_next_daemon_but_for_what_a_job_holds(store
     store.remove_unused({names[0]})
     assert set(os.listdir(tmp_path / "rootfs")) == {names[0], names[2]}
     assert rootfs_store.UNUSED_SECONDS == 30 * 86400
+
+
+@pytest.mark.parametrize("compression", ["gz", "bz2", "xz"])
+def test_what_a_decompressor_finds_wrong_is_a_fault_of_the_archive(tmp_path: Path, compression: str) -> None:
+    whole = archive((entry("a"), os.urandom(2000)), compression=compression).getvalue()
+    refused: list[str] = []
+    for at in range(len(whole) // 2, len(whole), 97):
+        broken = bytearray(whole)
+        broken[at] ^= 0xFF
+        place = tmp_path / f"{compression}-{at}"
+        place.mkdir()
+        try:
+            unpack(io.BytesIO(bytes(broken)), "x.tar", str(place))
+        except RootfsError as error:
+            refused.append(str(error))
+    assert any("x.tar: is no archive that can be read" in text for text in refused)

@@ -82,7 +82,7 @@ def read_notes(directory: str) -> AttemptNotes | None:
         return None
 
 
-def _are_notes(notes: AttemptNotes) -> bool:
+def _are_notes(notes: Any) -> bool:
     """Raises ValueError, TypeError, KeyError or AttributeError where they are so wrong that they cannot be asked."""
     words = [notes.disk, notes.image, *notes.words.values(), *(word for entry in notes.left_out for word in entry)]
     "".join(words).encode()

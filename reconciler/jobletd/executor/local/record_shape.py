@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from joblet.cgroup import CgroupLimits
 from jobletd.model import Reason
 
 MOST = 2**63 - 1  # what the store and the API hold
@@ -50,8 +49,8 @@ def is_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and -MOST <= value <= MOST
 
 
-def are_limits(limits: CgroupLimits) -> bool:
-    """Whether each has a value of its kind."""
+def are_limits(limits: Any) -> bool:
+    """Whether each of what claims to be CgroupLimits has a value of its kind."""
     io = limits.io
     counts = [limits.memory_bytes, limits.swap_bytes, limits.pids]
     if io is not None:

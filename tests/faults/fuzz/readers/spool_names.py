@@ -30,10 +30,10 @@ def make(directory: Path) -> Reader:
         """Several names, by lines; every second file is none that can be used."""
         spool.mkdir(0o755)
         try:
-            for number, name in enumerate(data.split(b"\n")[:20]):
+            for number, line in enumerate(data.split(b"\n")[:20]):
                 write(
                     os.fsencode(spool) + b"/",
-                    name.replace(b"/", b"").replace(b"\0", b"")[:255],
+                    line.replace(b"/", b"").replace(b"\0", b"")[:255],
                     JOB if number % 2 else "",
                 )
             with SpoolDirectory(str(spool), owner=os.getuid()) as place:
