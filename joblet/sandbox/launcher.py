@@ -222,7 +222,7 @@ class Launcher:
                 init = self.make_init(own_network=True)
             init.give_work(lock_fd, status_write, given)
             return init, status_read
-        except OSError:
+        except (OSError, *WRONG_SPEC):
             os.close(status_read)
             raise
         finally:

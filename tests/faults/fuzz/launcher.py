@@ -1,6 +1,7 @@
 """The launcher's socket, and by it the spec that an init takes: datagrams that are none, and launch specs with anything in them.
 
-No value leads to a place of the host that is there: what is carried out is carried out by root.
+No value leads to a place of the host that is there: what is carried out is carried out by root. Marshalled bytes are cut off, not
+changed: marshal believes a length that it reads, and whoever holds this socket is the launcher's own parent.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from joblet.sandbox import exit_record
-from tests.faults.fuzz.mutation import Mutation
 from tests.integration.sandbox_attempts import Attempt, Sandboxes
 from tests.timing import PATIENCE
 
@@ -104,16 +104,12 @@ def no_spec(sandboxes: Sandboxes, chance: random.Random, launched: Launched, num
     whole = marshal.dumps(sandboxes.spec(["/bin/true"]))
     data: bytes | None = None
     fds: list[int] = []
-    match chance.randrange(5):
+    match chance.randrange(4):
         case 0:
             data = whole[: chance.randrange(len(whole))]
         case 1:
             data = marshal.dumps(chance.choice(VALUES))
         case 2:
-            data = Mutation([marshal.dumps({"attempt": "a", "attempt_dir": "/nonexistent/x"})]).input(
-                "m", chance.randrange(10**6)
-            )
-        case 3:
             fds = [os.open("/dev/null", os.O_RDONLY)] if chance.random() < 0.5 else list(os.pipe())
         case _:
             fds = []

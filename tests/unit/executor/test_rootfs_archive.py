@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import bz2
 import gzip
 import io
+import lzma
 import os
 import stat
 import tarfile
@@ -190,17 +192,14 @@ def test_what_is_unused_goes_with_the_next_daemon_but_for_what_a_job_holds(store
     assert rootfs_store.UNUSED_SECONDS == 30 * 86400
 
 
-@pytest.mark.parametrize("compression", ["gz", "bz2", "xz"])
-def test_what_a_decompressor_finds_wrong_is_a_fault_of_the_archive(tmp_path: Path, compression: str) -> None:
-    whole = archive((entry("a"), os.urandom(2000)), compression=compression).getvalue()
-    refused: list[str] = []
-    for at in range(len(whole) // 2, len(whole), 97):
-        broken = bytearray(whole)
-        broken[at] ^= 0xFF
-        place = tmp_path / f"{compression}-{at}"
-        place.mkdir()
-        try:
-            unpack(io.BytesIO(bytes(broken)), "x.tar", str(place))
-        except RootfsError as error:
-            refused.append(str(error))
-    assert any("x.tar: is no archive that can be read" in text for text in refused)
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_what_a_decompressor_finds_wrong_is_a_fault_of_the_archive(
+    tmp_path: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    whole = (
+        archive((entry("a"), bytes(511) + b"x")).getvalue().rstrip(b"\0")
+    )  # read to its very end, for want of an end mark
+    packed = bytearray(compress(whole))
+    packed[-7] ^= 0xFF  # in the checksum or close to it
+    with pytest.raises(RootfsError, match=r"x.tar: is no archive that can be read"):
+        unpack(io.BytesIO(bytes(packed)), "x.tar", str(tmp_path))
