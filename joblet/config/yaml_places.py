@@ -10,6 +10,8 @@ import yaml
 
 from joblet.config.errors import ConfigError
 
+MAX_DEPTH = 64
+
 
 class ConfigText:
     """The text of one configuration file, as plain data with places. Raises ConfigError for what is no mapping in YAML."""
@@ -18,6 +20,9 @@ class ConfigText:
         self.path = path
         self._text = text
         try:
+            if (place := too_deep(text)) is not None:
+                what = f"is nested more than {MAX_DEPTH} levels deep"
+                raise ConfigError(what, where=f"{path}:{place[0]}:{place[1]}")
             self.data: object = yaml.load(text, Loader=yaml.CSafeLoader)
             root = yaml.compose(text, Loader=yaml.CSafeLoader)
         except yaml.MarkedYAMLError as error:
@@ -52,6 +57,20 @@ class ConfigText:
         """Raises ConfigError about a key."""
         prefix = ".".join(location)
         raise ConfigError(f"{prefix}: {what}" if prefix else what, where=self.place(location), todo=todo)
+
+
+def too_deep(text: str) -> tuple[int, int] | None:
+    """Line and column from which on it is nested too deep: libyaml's composer calls itself for each level, and a stack has an end."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                mark = event.start_mark
+                return (1, 1) if mark is None else (mark.line + 1, mark.column + 1)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return None
 
 
 def duplicates(root: yaml.Node) -> Iterator[yaml.Node]:

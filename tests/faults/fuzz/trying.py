@@ -36,6 +36,7 @@ def try_reader(name: str, *, seed: str, seconds: float) -> Tried:
         ended = subprocess.run(
             [*command, "--seconds", str(seconds), "--current", str(current)],
             cwd=REPOSITORY,
+            env={**os.environ, "TMPDIR": directory},  # it may die, and leave them
             capture_output=True,
             check=False,
             timeout=2 * seconds + START_AND_END_SECONDS,

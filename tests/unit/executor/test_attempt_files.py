@@ -130,24 +130,25 @@ def test_a_record_that_is_whole_and_makes_no_sense_says_where(
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("name", "values"),
     [
-        *({"id_first": value} for value in ("1", True, -1, 2**40, None)),
-        *(
-            {"limits": value}
-            for value in ({"io": {}}, {"pids": "3"}, {"cpu_percent": float("inf")}, {"x": 1}, [], None)
-        ),
-        *({"words": value} for value in ({}, {"grace": "long"}, {"grace": 5}, {"grace": "nans"}, ["grace"])),
-        *({"left_out": value} for value in ([["a"]], [[1, 2, 3]], 7, "abc")),
-        *({"disk": 5}, {"disk_in_memory": "no"}, {"image": None}, {"image": "\ud800"}),
+        ("id_first", ["1", True, -1, 2**40, None]),
+        ("limits", [{"io": {}}, {"pids": "3"}, {"cpu_percent": float("inf")}, {"x": 1}, [], None]),
+        ("words", [{}, {"grace": "long"}, {"grace": 5}, {"grace": "nans"}, ["grace"]]),
+        ("left_out", [[["a"]], [[1, 2, 3]], 7, "abc"]),
+        ("disk", [5]),
+        ("disk_in_memory", ["no"]),
+        ("image", [None, "\ud800"]),
     ],
 )
-def test_notes_that_make_no_sense_are_none(tmp_path: Path, change: dict[str, object]) -> None:
+def test_notes_that_make_no_sense_are_none(tmp_path: Path, name: str, values: list[object]) -> None:
     notes = AttemptNotes(7, CgroupLimits(pids=3), (), {"grace": "10s"}, "")
     attempt_files.write_notes(str(tmp_path), notes)
     path = tmp_path / attempt_files.ATTEMPT
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    assert attempt_files.read_notes(str(tmp_path)) is None
+    whole = json.loads(path.read_text())
+    for value in values:
+        path.write_text(json.dumps({**whole, name: value}))
+        assert attempt_files.read_notes(str(tmp_path)) is None, value
 
 
 @pytest.mark.parametrize(
