@@ -60,7 +60,7 @@ class ConfigText:
 
 
 def too_deep(text: str) -> tuple[int, int] | None:
-    """Line and column from which on it is nested too deep: libyaml's composer calls itself for each level, and a stack has an end."""
+    """Line and column from which on it is nested too deep: the composer calls itself for each level, and a stack has an end."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         if isinstance(event, yaml.CollectionStartEvent):

@@ -203,3 +203,12 @@ def test_what_a_decompressor_finds_wrong_is_a_fault_of_the_archive(
     packed[-7] ^= 0xFF  # in the checksum or close to it
     with pytest.raises(RootfsError, match=r"x.tar: is no archive that can be read"):
         unpack(io.BytesIO(bytes(packed)), "x.tar", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "record", [b"9" * 4000 + b" path=x\n", b"99999999999999999999 path=x\n", b"20 path=a\0b/c/d/e/f\n"]
+)
+def test_a_pax_header_that_nobody_wrote_is_a_fault_of_the_archive(tmp_path: Path, record: bytes) -> None:
+    header = entry("x", tarfile.XHDTYPE)
+    with pytest.raises(RootfsError, match=r"x.tar: "):
+        unpack(archive((header, record), (entry("a"), b"1")), "x.tar", str(tmp_path))

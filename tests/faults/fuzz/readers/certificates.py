@@ -70,7 +70,7 @@ def read_peer(der: bytes) -> None:
     try:
         certificate = x509.load_der_x509_certificate(der)
         name_of(certificate), role_of(certificate)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         return
 
 
