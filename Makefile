@@ -32,8 +32,10 @@ else
 test: native-test guest-test ## all tests (root); T=tests/unit/manifest runs that part alone
 endif
 
+# File by file, in as many workers as there are processors; the long files first.
 native-test: environment test-packages
-	$(pytest) tests/unit tests/integration tests/hostile tests/faults tests/guest
+	$(pytest) -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+		tests/hostile tests/guest tests/faults tests/integration tests/unit
 
 # The same integration tests and attacks where the hierarchy is cgroup v2.
 guest-test: environment test-packages ## integration tests and attacks in a booted guest with cgroup v2 (root); T= for a part

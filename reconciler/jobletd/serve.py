@@ -43,6 +43,7 @@ from jobletd.services.jobs import JobService
 from jobletd.services.node import NodeFacts, NodeService
 from jobletd.services.resources import ResourceService
 from jobletd.services.server import ApiServer
+from jobletd.sources.git.controller import GitSources
 from jobletd.sources.spool import Spool, SpoolSettings
 from jobletd.sources.status_files import StatusFiles
 from jobletd.store import Store
@@ -136,9 +137,12 @@ class Daemon:
         host_key = HostKey(key_file, self._env, anything_sealed=registry.anything_sealed)
         vault = Vault(host_key)
         controllers["Secret"] = SecretController(vault)
+        git = GitSources(f"{config.state.directory}/git", registry, vault, self._clock)
+        controllers["GitSource"] = git
         resources = Resources(registry, controllers, vault)
         self._reconciler = Reconciler(registry, executor, resources, max_concurrent=config.joblet.max_concurrent_jobs)
         desired = DesiredState(registry, executor, self._reconciler.nudge, resources, blobs, self._policy)
+        git.begin(desired, resources.look_at)
         await networks.start()
         stack.push_async_callback(networks.close)
         self._background(stack, "networks", networks.guard())
@@ -153,7 +157,9 @@ class Daemon:
         self._background(stack, "blobs", BlobCollector(blobs, registry, self._clock).run())
         stack.push_async_callback(self._shut_down_jobs)
         await self._start_spool(stack, registry, desired)
-        port = await self._start_api(stack, front, registry, desired, executor, blobs)
+        desired.on_change(git.job_changed)
+        self._background(stack, "git", git.run())
+        port = await self._start_api(stack, front, registry, desired, executor, blobs, git)
         log.info(
             "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=executor.cgroup_mode
         )
@@ -224,7 +230,7 @@ class Daemon:
         desired.on_change(files.changed)
         stack.callback(files.flush)
         spool = Spool(settings, desired, clock=self._clock)
-        desired.on_change(lambda _, view: spool.nudge() if view is None else None)
+        desired.on_change(spool.job_changed)
         self._background(stack, "spool", spool.run())
 
     def _make_front(self) -> TlsFront:
@@ -251,6 +257,7 @@ class Daemon:
         desired: DesiredState,
         executor: LocalExecutor,
         blobs: BlobStore,
+        git: GitSources,
     ) -> int:
         config = self._config
         facts = NodeFacts(
@@ -269,7 +276,7 @@ class Daemon:
             probe=lambda: HostFeatures.probe(here),
         )
         server = ApiServer(
-            access, JobService(desired), node, ResourceService(desired), FileService(blobs), self._socket_path
+            access, JobService(desired), node, ResourceService(desired, git), FileService(blobs), self._socket_path
         )
         await server.start()
         stack.push_async_callback(server.stop)

@@ -64,6 +64,9 @@ class Host:
     def cgroup_base(self) -> str:
         return f"/sys/fs/cgroup/joblet-test-{self.root.name}.slice/joblet.service"
 
+    def client_config(self, role: str = "admin") -> Path:
+        return self.root / "config" / ("rnx-config.yml" if role == "admin" else f"rnx-config-{role}.yml")
+
     def init(self, *arguments: str) -> None:
         subprocess.run(
             [BIN / "joblet", "init", "--root", self.root, "--port", "0", "--cgroup-base", self.cgroup_base, *arguments],
@@ -143,8 +146,7 @@ class Host:
         if self.within:  # its port is in another network namespace, its socket is not
             self.channels.setdefault(role, grpc.insecure_channel(f"unix:{self.root}/run/joblet.sock"))
         elif role not in self.channels:
-            name = "rnx-config.yml" if role == "admin" else f"rnx-config-{role}.yml"
-            node = YAML(typ="safe").load((self.root / "config" / name).read_text())["nodes"]["default"]
+            node = YAML(typ="safe").load(self.client_config(role).read_text())["nodes"]["default"]
             credentials = grpc.ssl_channel_credentials(*(node[key].encode() for key in ("ca", "key", "cert")))
             self.channels[role] = grpc.secure_channel(node["address"], credentials)
         return job_pb2_grpc.JobServiceStub(self.channels[role])
@@ -203,8 +205,7 @@ class Host:
 
     def rnx(self, *arguments: str | Path, role: str = "admin", stdin: str = "", timeout: float = 60) -> Ended:
         """Run the client against this host, as a person would."""
-        name = "rnx-config.yml" if role == "admin" else f"rnx-config-{role}.yml"
-        command = [*self.within, str(BIN / "rnx"), "--config", str(self.root / "config" / name), *map(str, arguments)]
+        command = [*self.within, str(BIN / "rnx"), "--config", str(self.client_config(role)), *map(str, arguments)]
         ended = subprocess.run(
             command, input=stdin.encode(), capture_output=True, timeout=timeout * PATIENCE, check=False
         )
