@@ -15,9 +15,14 @@ import structlog
 
 from joblet.atomicfile import write_atomic
 from joblet.clock import SystemClock
-from joblet.config.server import ServerConfig, load_server_config
+from joblet.config.server import ServerConfig, config_path, load_server_config
 from joblet.errors import JobletError
 from joblet.pki import CertificateError, check_certificate, load_certificate
+from jobletd.backup.journal import LaunchJournal, read_journal
+from jobletd.backup.keeper import BackupKeeper
+from jobletd.backup.recovery import moment, open_store, remove_leftovers
+from jobletd.backup.restoring import refuse_cut_off
+from jobletd.backup.settling import PutBack, marked, settle, take_up_journal, unmark
 from jobletd.blobs.collector import BlobCollector
 from jobletd.blobs.store import BlobLimits, BlobStore
 from jobletd.desired import DesiredState
@@ -31,7 +36,7 @@ from jobletd.logging_setup import set_up_logging
 from jobletd.notify import sd_notify
 from jobletd.policy import Policy
 from jobletd.reconciler import Reconciler
-from jobletd.registry import Registry
+from jobletd.registry import EventDraft, Registry
 from jobletd.resources import Controller, Resources
 from jobletd.retention import Retention
 from jobletd.secrets.controller import SecretController
@@ -112,8 +117,14 @@ class Daemon:
         self._lock(stack)
         self._make_directories()
         front = self._make_front()
-        store = Store.open(f"{config.state.directory}/joblet.db")
+        refuse_cut_off(config.state.directory)
+        remove_leftovers(config.state.directory)
+        store = open_store(config, self._clock)
         stack.callback(store.close)
+        put_back = await self._take_up_journal(store)
+        journal = LaunchJournal(self._journal_directory)
+        journal.open(self._clock.wall_ns())
+        stack.callback(journal.close)
         networks = HostNetworks(self._network_settings())
         volumes = Volumes(config.state.directory, config.run.directory)
         controllers: dict[str, Controller] = {"Network": NetworkController(networks), "Volume": volumes}
@@ -137,7 +148,9 @@ class Daemon:
         vault = Vault(host_key)
         controllers["Secret"] = SecretController(vault)
         resources = Resources(registry, controllers, vault)
-        self._reconciler = Reconciler(registry, executor, resources, max_concurrent=config.joblet.max_concurrent_jobs)
+        self._reconciler = Reconciler(
+            registry, executor, resources, max_concurrent=config.joblet.max_concurrent_jobs, journal=journal
+        )
         desired = DesiredState(registry, executor, self._reconciler.nudge, resources, blobs, self._policy)
         await networks.start()
         stack.push_async_callback(networks.close)
@@ -145,12 +158,20 @@ class Daemon:
         await executor.start()
         stack.push_async_callback(executor.close)
         await resources.start()
+        if put_back is not None:
+            lost = await settle(registry, executor)
+            await unmark(store)
+            log.warning("the state of a backup is in line with the host", origin=put_back.origin, outcomes_lost=lost)
+            await registry.record(EventDraft("", "", "Warning", "PutBack", self._told_of(put_back)))
         await self._reconciler.start()
         stack.callback(self._reconciler.close)
         self._background(stack, "reconciler", self._reconciler.run())
         self._background(stack, "resources", resources.run())
         self._background(stack, "retention", Retention(store, executor, self._clock).run())
         self._background(stack, "blobs", BlobCollector(blobs, registry, self._clock).run())
+        path = config_path(self._config_path, self._env)
+        self._backups = BackupKeeper(config, path, journal, self._clock)
+        self._background(stack, "backup", self._backups.run())
         stack.push_async_callback(self._shut_down_jobs)
         await self._start_spool(stack, registry, desired)
         port = await self._start_api(stack, front, registry, desired, executor, blobs)
@@ -158,6 +179,26 @@ class Daemon:
             "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=executor.cgroup_mode
         )
         sd_notify("READY=1")
+
+    @property
+    def _journal_directory(self) -> str:
+        return f"{self._config.state.directory}/launches"
+
+    async def _take_up_journal(self, store: Store) -> PutBack | None:
+        """If the database comes from a backup: what was launched since goes on record again."""
+        put_back = await store.read(marked)
+        if put_back is not None:
+            entries = list(read_journal(self._journal_directory, put_back.created_ns))
+            now_ns = self._clock.wall_ns()
+            count = await store.write(lambda connection: take_up_journal(connection, entries, now_ns))
+            log.warning("launches since the backup are on record again", count=count)
+        return put_back
+
+    @staticmethod
+    def _told_of(put_back: PutBack) -> str:
+        return (
+            f"the state is that of {put_back.origin}, made {moment(put_back.created_ns)}: changes since then are lost"
+        )
 
     async def _shut_down_jobs(self) -> None:
         if self._shutdown_policy == "stop":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from joblet.errors import JobletError
+from jobletd.store.errors import StoreError
 
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -100,10 +100,6 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     """,
 )
-
-
-class StoreError(JobletError):
-    """The database cannot be used."""
 
 
 def migrate(connection: sqlite3.Connection, path: str) -> None:

@@ -447,6 +447,8 @@ class LocalExecutor:
 
     async def _clear_away(self, attempt_id: AttemptId) -> None:
         self._look(attempt_id)  # to know its init, should it not follow its command
+        if attempt_files.lock_is_held(self._settings.attempt_directory(attempt_id)):
+            log.warning("stopping an attempt that is on no record", attempt=attempt_id)
         self._hierarchy.kill(attempt_id)
         await self._wait_for_death(attempt_id)
         if watched := self._watched.get(attempt_id):
