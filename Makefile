@@ -33,7 +33,7 @@ test: native-test guest-test ## all tests (root); T=tests/unit/manifest runs tha
 endif
 
 native-test: environment test-packages
-	$(pytest) tests/unit tests/integration tests/hostile tests/guest
+	$(pytest) tests/unit tests/integration tests/hostile tests/guest tests/faults
 
 # The same integration tests and attacks where the hierarchy is cgroup v2.
 guest-test: environment test-packages ## integration tests and attacks in a booted guest with cgroup v2 (root); T= for a part

@@ -25,7 +25,7 @@ __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport", "pytest_te
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 HERE = Path(__file__).parent
-NEED_ROOT = (HERE / "integration", HERE / "hostile", HERE / "guest")
+NEED_ROOT = (HERE / "integration", HERE / "hostile", HERE / "guest", HERE / "faults")
 _leak_check = pytest.StashKey[LeakCheck]()
 
 

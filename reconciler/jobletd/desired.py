@@ -53,11 +53,14 @@ class DesiredState:
         resources: Resources,
         blobs: BlobStore,
         policy: Policy = NOTHING_SPECIAL,
+        check_room: Callable[[], None] = lambda: None,
     ) -> None:
+        """check_room: raises NoRoom if nothing new can be taken on just now."""
         self._blobs = blobs
         self._registry = registry
         self._resources = resources
         self._policy = policy
+        self._check_room = check_room
         self._executor = executor
         self._nudge = nudge
         self._lookup = Lookup(registry)
@@ -71,7 +74,7 @@ class DesiredState:
     async def apply(self, manifests: Sequence[Manifest], source: Source, *, dry_run: bool = False) -> list[ApplyResult]:
         """Make these manifests the desired state, all or none.
 
-        Raises NotAllowed, OwnershipConflict, DuplicateName, StoreError.
+        Raises NotAllowed, OwnershipConflict, DuplicateName, NoRoom, StoreError.
         """
         return await self._whole(self._apply(manifests, source, dry_run))
 
@@ -91,7 +94,7 @@ class DesiredState:
         return await self._whole(self._stop(ref, force))
 
     async def trigger(self, name: JobName) -> RunId:
-        """One more run of a job. Raises NoSuchJob, WrongState."""
+        """One more run of a job. Raises NoSuchJob, WrongState, NoRoom."""
         return await self._whole(self._trigger(name))
 
     async def set_condition(self, name: JobName, condition_type: str, status: str, reason: str, message: str) -> None:
@@ -128,6 +131,7 @@ class DesiredState:
                 if save is not None:
                     saves.append(save)
             if saves and not dry_run:
+                self._check_room()
                 await self._registry.save(*saves)
         for name in [] if dry_run else names:
             self._look_at(name)
@@ -235,6 +239,7 @@ class DesiredState:
                     f"job {name!r} has run {running[0].id}, which is {running[0].phase}",
                     todo=f"rnx stop {name} ends it",
                 )
+            self._check_room()
             run = new_run(view, "manual", self._registry.clock.wall_ns())
             event = EventDraft(name, run.id, "Normal", "Triggered", "by hand")
             await self._registry.save(Save(with_runs(view, (), run), runs=[run], events=[event]))

@@ -216,13 +216,12 @@ class Reconciler:
                 await self._save_run(view, replace(run, phase=Phase.PENDING, reason=Reason.WAITING, message=why))
             self._places.give(run.id)  # nobody has to wait because of it
             return 0.0
-        if self._room():  # the node's conditions say why; it is no fault of the job
-            self._places.give(run.id)
-            return ROOM_SECONDS
         if not self._places.take(run):
             if run.reason is not Reason.QUEUED:
                 await self._save_run(view, replace(run, phase=Phase.PENDING, reason=Reason.QUEUED))
             return 0.0
+        if self._room():  # the node's conditions say why; it keeps its place, so that the order stays
+            return ROOM_SECONDS
         return await self._begin_attempt(view, run)
 
     async def _begin_attempt(self, view: JobView, run: Run) -> float | None:

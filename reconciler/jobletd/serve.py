@@ -20,7 +20,7 @@ from joblet.errors import JobletError
 from joblet.pki import CertificateError, check_certificate, load_certificate
 from jobletd.backup.journal import LaunchJournal, read_journal
 from jobletd.backup.keeper import BackupKeeper
-from jobletd.backup.recovery import moment, open_store, remove_leftovers
+from jobletd.backup.recovery import open_store, remove_leftovers
 from jobletd.backup.restoring import refuse_cut_off
 from jobletd.backup.settling import PutBack, marked, settle, take_up_journal, unmark
 from jobletd.blobs.collector import BlobCollector
@@ -31,6 +31,7 @@ from jobletd.executor.local.networking.controller import NetworkController
 from jobletd.executor.local.networking.host_networks import HostNetworks, NetworkSettings
 from jobletd.executor.local.networking.provider import NetworkProvider
 from jobletd.executor.local.volumes import Volumes
+from jobletd.headroom import Headroom, MemoryBound, Monitor
 from jobletd.host_features import HostFeatures, Place
 from jobletd.logging_setup import set_up_logging
 from jobletd.notify import sd_notify
@@ -50,6 +51,7 @@ from jobletd.services.resources import ResourceService
 from jobletd.services.server import ApiServer
 from jobletd.sources.spool import Spool, SpoolSettings
 from jobletd.sources.status_files import StatusFiles
+from jobletd.state_facts import StateFacts, told_of
 from jobletd.store import Store
 from jobletd.tls_front import PEER_NAME_LENGTH, Credentials, TlsFront
 
@@ -118,7 +120,7 @@ class Daemon:
         self._make_directories()
         front = self._make_front()
         refuse_cut_off(config.state.directory)
-        remove_leftovers(config.state.directory)
+        remove_leftovers(config)
         store = open_store(config, self._clock)
         stack.callback(store.close)
         put_back = await self._take_up_journal(store)
@@ -141,6 +143,8 @@ class Daemon:
         blobs.open()
         registry = Registry(store, self._clock)
         await registry.load()
+        directories = (config.state.directory, config.logs.directory)
+        self._headroom = Headroom(directories, config.state.min_free_bytes, self._clock, memory=memory_bound)
         volumes.start(registry.resources)
         stack.callback(volumes.close)
         key_file = config.state.key_file or f"{config.state.directory}/secret.key"
@@ -149,9 +153,16 @@ class Daemon:
         controllers["Secret"] = SecretController(vault)
         resources = Resources(registry, controllers, vault)
         self._reconciler = Reconciler(
-            registry, executor, resources, max_concurrent=config.joblet.max_concurrent_jobs, journal=journal
+            registry,
+            executor,
+            resources,
+            max_concurrent=config.joblet.max_concurrent_jobs,
+            journal=journal,
+            room=self._headroom.why,
         )
-        desired = DesiredState(registry, executor, self._reconciler.nudge, resources, blobs, self._policy)
+        desired = DesiredState(
+            registry, executor, self._reconciler.nudge, resources, blobs, self._policy, self._headroom.check
+        )
         await networks.start()
         stack.push_async_callback(networks.close)
         self._background(stack, "networks", networks.guard())
@@ -162,7 +173,7 @@ class Daemon:
             lost = await settle(registry, executor)
             await unmark(store)
             log.warning("the state of a backup is in line with the host", origin=put_back.origin, outcomes_lost=lost)
-            await registry.record(EventDraft("", "", "Warning", "PutBack", self._told_of(put_back)))
+            await registry.record(EventDraft("", "", "Warning", "PutBack", told_of(put_back)))
         await self._reconciler.start()
         stack.callback(self._reconciler.close)
         self._background(stack, "reconciler", self._reconciler.run())
@@ -172,6 +183,8 @@ class Daemon:
         path = config_path(self._config_path, self._env)
         self._backups = BackupKeeper(config, path, journal, self._clock)
         self._background(stack, "backup", self._backups.run())
+        self._background(stack, "headroom", Monitor(self._headroom, registry, store).run())
+        self._facts_of_state = StateFacts(self._headroom, store, self._backups, put_back, self._clock)
         stack.push_async_callback(self._shut_down_jobs)
         await self._start_spool(stack, registry, desired)
         port = await self._start_api(stack, front, registry, desired, executor, blobs)
@@ -193,12 +206,6 @@ class Daemon:
             count = await store.write(lambda connection: take_up_journal(connection, entries, now_ns))
             log.warning("launches since the backup are on record again", count=count)
         return put_back
-
-    @staticmethod
-    def _told_of(put_back: PutBack) -> str:
-        return (
-            f"the state is that of {put_back.origin}, made {moment(put_back.created_ns)}: changes since then are lost"
-        )
 
     async def _shut_down_jobs(self) -> None:
         if self._shutdown_policy == "stop":
@@ -308,9 +315,15 @@ class Daemon:
             self._reconciler,
             certificate_expires_ns=lambda: self._certificate_expires_ns,
             probe=lambda: HostFeatures.probe(here),
+            conditions=self._facts_of_state.conditions,
         )
         server = ApiServer(
-            access, JobService(desired), node, ResourceService(desired), FileService(blobs), self._socket_path
+            access,
+            JobService(desired),
+            node,
+            ResourceService(desired),
+            FileService(blobs, self._headroom.check),
+            self._socket_path,
         )
         await server.start()
         stack.push_async_callback(server.stop)
@@ -368,6 +381,11 @@ class Daemon:
 
         task.add_done_callback(done)
         stack.push_async_callback(end)
+
+
+def memory_bound() -> MemoryBound | None:
+    bound = LocalExecutor.own_memory()
+    return None if bound is None else MemoryBound(bound.used_bytes, bound.limit_bytes, bound.where)
 
 
 def credentials_of(config: ServerConfig) -> Credentials:

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import dedent
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import grpc
@@ -70,6 +71,7 @@ class Host:
             check=True,
             timeout=60 * PATIENCE,
             stdout=subprocess.DEVNULL,
+            env={**os.environ, **self.environment},
         )
 
     def configure(self, change: Callable[[dict[str, Any]], None]) -> None:
@@ -234,11 +236,14 @@ class Ended:
 
 @contextmanager
 def job_host(
-    *init_arguments: str, configure: Callable[[dict[str, Any]], None] | None = None, within: tuple[str, ...] = ()
+    *init_arguments: str,
+    configure: Callable[[dict[str, Any]], None] | None = None,
+    within: tuple[str, ...] = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Host]:
-    """A running host; at the end nothing of it is left, whatever happened. within: see Host."""
+    """A running host; at the end nothing of it is left, whatever happened. within, environment: see Host."""
     root = Path(tempfile.mkdtemp(prefix=f"joblet-test-{os.getpid()}-"))  # tests/leaks.py looks for it
-    host = Host(root / "h", within=within)
+    host = Host(root / "h", within=within, environment=dict(environment))
     host.root = root / root.name.removeprefix("joblet-test-")
     try:
         host.init(*init_arguments)

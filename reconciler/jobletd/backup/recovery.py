@@ -11,6 +11,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from contextlib import closing, suppress
 
 import structlog
@@ -29,6 +30,7 @@ TODO = (
     "joblet restore FILE puts a backup back; to begin with nothing, move the database with its -wal and -shm files away: "
     "jobs that still run are stopped then"
 )
+LEFTOVER_SECONDS = 3600.0
 log = structlog.get_logger("recovery")
 
 
@@ -136,9 +138,14 @@ def sync_directory(path: str) -> None:
         os.close(fd)
 
 
-def remove_leftovers(state: str) -> None:
-    """Of a recovery or a backup that was killed."""
-    for name in os.listdir(state):
-        if name.startswith((".restored-", ".backup-")):
+def remove_leftovers(config: ServerConfig) -> None:
+    """Of a recovery or a backup that was killed; what is young may be somebody's who is at it."""
+    for directory in (config.state.directory, backup_directory(config)):
+        for name in os.listdir(directory) if os.path.isdir(directory) else ():
+            path = f"{directory}/{name}"
+            if not name.startswith((".restored-", ".backup-", ".joblet-")):
+                continue
+            if time.time() - os.lstat(path).st_mtime < LEFTOVER_SECONDS:
+                continue
             with suppress(OSError):
-                shutil.rmtree(f"{state}/{name}")
+                shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from joblet.clock import SystemClock
-from jobletd.backup import recovery
 from jobletd.backup.journal import LaunchJournal
 from jobletd.backup.keeper import BackupKeeper, backup_directory, kept, name_of, time_of
 from jobletd.backup.making import make_backup
@@ -115,7 +114,7 @@ def test_a_recovery_that_is_killed_at_any_moment_is_done_by_the_next_start(
 
     with monkeypatch.context() as patch:
         for name in ("link", "unlink"):
-            patch.setattr(recovery.os, name, dying(name))
+            patch.setattr(os, name, dying(name))
         with suppress(Killed):
             open_store(root.config, SystemClock()).close()
     assert jobs_after_start(root) == 1

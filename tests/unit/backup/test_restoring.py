@@ -114,7 +114,7 @@ def test_whatever_step_fails_all_is_as_before(root: Root, step: int, monkeypatch
         rename(source, target, **places)
 
     with monkeypatch.context() as patch:
-        patch.setattr(restoring.os, "rename", failing)
+        patch.setattr(os, "rename", failing)
         with pytest.raises(OSError, match="Input/output"):
             restore(archive, None, {})
     assert root.files() == before

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from joblet.manifest import JobManifest, key_of, manifest_to_json, read_manifests
+from joblet.manifest import JobManifest, ResourceManifest, key_of, manifest_to_json, read_manifests
 from jobletd.store.migrations import MIGRATIONS
 
 JOB = b"{apiVersion: joblet/v1, kind: Job, metadata: {name: report}, spec: {command: [echo, hello], restart: Always}}"
@@ -54,9 +54,10 @@ def _fill_first(connection: sqlite3.Connection) -> None:
 
 def _fill_third(connection: sqlite3.Connection) -> None:
     (volume,) = read_manifests(VOLUME, filename="data.yml")
+    assert isinstance(volume, ResourceManifest)
     connection.execute(
         "INSERT INTO resources (key, uid, manifest, source, generation, created_ns, updated_ns) VALUES (?,?,?,?,1,1,1)",
-        (key_of(volume), "uid-2", manifest_to_json(volume), "grpc:admin"),  # type: ignore[arg-type]  any kind
+        (key_of(volume), "uid-2", manifest_to_json(volume), "grpc:admin"),
     )
 
 

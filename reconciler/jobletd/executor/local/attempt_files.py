@@ -15,6 +15,8 @@ from joblet.sandbox import exit_record
 from jobletd.executor.local.launch_spec import limits_from_json, limits_to_json
 
 ATTEMPT = "attempt.json"
+# Of the notes. Later versions add, and change or drop nothing: a daemon adopts what one of before or after it has launched.
+VERSION = 1
 _STATE = re.compile(r"exec ([0-9]+) ([0-9]+) (\S+)\n(?:started ([0-9]+)\n)?")  # whole lines only
 
 
@@ -47,6 +49,7 @@ class InitState:
 
 def write_notes(directory: str, notes: AttemptNotes) -> None:
     data = {
+        "version": VERSION,
         "id_first": notes.id_first,
         "limits": limits_to_json(notes.limits),
         "left_out": notes.left_out,
