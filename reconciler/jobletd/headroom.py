@@ -130,15 +130,26 @@ class Headroom:
 
 
 def descriptors() -> Pressure | None:
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        used = len(os.listdir("/proc/self/fd")) - 1  # one is the listing's own
-    except OSError:  # there is none left to look with
-        used = limit
+    used, limit = open_files()
     if limit - used >= min(DESCRIPTORS_KEPT, limit // 4):
         return None
     what = f"the daemon has {used} of {limit} files open"
     return Pressure("DescriptorPressure", "NearLimit", what, "raise its limit (LimitNOFILE= of the unit)")
+
+
+def may_accept() -> bool:
+    """Whether a stranger may have a descriptor: half of those that are kept are for what runs alone."""
+    used, limit = open_files()
+    return limit - used >= min(DESCRIPTORS_KEPT, limit // 4) // 2
+
+
+def open_files() -> tuple[int, int]:
+    """How many there are, and may be."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        return len(os.listdir("/proc/self/fd")) - 1, limit  # one is the listing's own
+    except OSError:  # there is none left to look with
+        return limit, limit
 
 
 class Monitor:

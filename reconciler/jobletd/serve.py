@@ -31,7 +31,7 @@ from jobletd.executor.local.networking.controller import NetworkController
 from jobletd.executor.local.networking.host_networks import HostNetworks, NetworkSettings
 from jobletd.executor.local.networking.provider import NetworkProvider
 from jobletd.executor.local.volumes import Volumes
-from jobletd.headroom import Headroom, MemoryBound, Monitor
+from jobletd.headroom import Headroom, MemoryBound, Monitor, may_accept
 from jobletd.host_features import HostFeatures, Place
 from jobletd.logging_setup import set_up_logging
 from jobletd.notify import sd_notify
@@ -283,6 +283,7 @@ class Daemon:
             backend=self._socket_path,
             peers_directory=f"{config.run.directory}/peers",
             max_connections=config.server.max_connections,
+            may_accept=may_accept,
         )
         self._note_expiry(config)
         return front

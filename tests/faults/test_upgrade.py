@@ -59,11 +59,12 @@ def earlier(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
         archive.write_bytes(git("archive", request.param, "joblet", "reconciler", "cli"))
         with tarfile.open(archive) as tar:
             tar.extractall(directory, filter="data")
-        path = os.pathsep.join(f"{directory}/{part}" for part in (".", "reconciler", "cli"))
+        path = os.pathsep.join(str(Path(directory, part)) for part in ("", "reconciler", "cli"))
         environment = {"PYTHONPATH": path}
         said = subprocess.run(
             [sys.executable, "-c", "import joblet, jobletd; print(joblet.__file__, jobletd.__file__)"],
             env={**os.environ, **environment},
+            cwd="/",  # which comes first
             capture_output=True,
             text=True,
             check=True,

@@ -77,9 +77,11 @@ def few_descriptors() -> Iterator[list[int]]:
 
 def test_the_last_descriptors_are_kept(few_descriptors: list[int]) -> None:
     assert headroom.descriptors() is None
+    assert headroom.may_accept()
     few_descriptors += [os.open("/dev/null", os.O_RDONLY) for _ in range(90)]
     found = headroom.descriptors()
     assert found is not None and "LimitNOFILE" in found.todo
+    assert not headroom.may_accept()  # strangers wait
 
 
 def test_events_tell_when_it_begins_and_when_it_is_over(tmp_path: Path) -> None:
