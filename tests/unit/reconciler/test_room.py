@@ -29,6 +29,7 @@ def test_the_order_of_those_who_wait_for_a_place_stays(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         world.no_room = "the disk is full"
         for name in ("b", "a", "c"):
+            world.clock.now_ns += 1
             await world.apply(job(name=name))
         world.no_room = ""
         for name in ("b", "a", "c"):

@@ -303,7 +303,7 @@ def test_a_full_disk_refuses_changes_and_still_answers(path: Path) -> None:
         )
         await store.read(lambda connection: connection.execute("PRAGMA max_page_count = 1000000").fetchone())
         await store.write(insert("after"))
-        assert store.failure is None
+        assert not store.failure
         assert names(path)[-1] == "after"
 
     with_store(path, work)
