@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from joblet.api.v1 import node_pb2, node_pb2_grpc
+from joblet.api.v1 import job_pb2, node_pb2, node_pb2_grpc
 from tests.integration.host import BIN, PATIENCE, Host, eventually, job_host
 
 WAITING = """
@@ -51,7 +51,7 @@ def joblet(host: Host, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60 * PATIENCE, check=False)
 
 
-def conditions(host: Host) -> dict[str, node_pb2.Node]:
+def conditions(host: Host) -> dict[str, job_pb2.Condition]:
     assert host.jobs is not None
     node = node_pb2_grpc.NodeServiceStub(host.channels["admin"]).GetNode(
         node_pb2.GetNodeRequest(), timeout=60 * PATIENCE
