@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 
 import structlog
 
+from joblet.crash_points import reached
 from jobletd.store.errors import StoreDamaged, StoreError, StoreFull
 from jobletd.store.migrations import migrate
 
@@ -112,7 +113,9 @@ class Store:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             answers.extend((operation, *self._run_one(operation)) for operation in batch)
+            reached("daemon.committing")
             self._connection.execute("COMMIT")
+            reached("daemon.committed")
             if self._connection.total_changes != changes:
                 self.commits += 1
                 self.failure = None
