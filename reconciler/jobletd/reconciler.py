@@ -8,7 +8,7 @@ to launch is durable before the launch; what an attempt's end means is decided b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import structlog
@@ -17,6 +17,7 @@ from joblet.clock import Moment
 from joblet.crash_points import reached
 from joblet.errors import JobletError
 from joblet.manifest import Restart
+from jobletd.backup.journal import LaunchJournal
 from jobletd.conditions import with_condition, with_limits_condition
 from jobletd.decisions import SECOND_NS, Finish, after_attempt, left_ns, phase_of, wait_ns
 from jobletd.executor import AttemptRequest, Ended, Executor, NeverSubmitted, Observation, Pending, Running
@@ -31,6 +32,7 @@ from jobletd.work_queue import WorkQueue
 WORKERS = 32
 ATTEMPTS_KEPT = 20
 LONGEST_WAIT_SECONDS = 60.0  # then the clocks are read again: the host may have slept, and the loop counts no sleep
+ROOM_SECONDS = 2.0  # between two looks whether there is room again
 log = structlog.get_logger("reconciler")
 
 
@@ -38,12 +40,22 @@ class Reconciler:
     """One for the host. max_concurrent: runs with a live attempt at the same time; 0: no bound."""
 
     def __init__(
-        self, registry: Registry, executor: Executor, resources: Resources, *, max_concurrent: int = 0
+        self,
+        registry: Registry,
+        executor: Executor,
+        resources: Resources,
+        *,
+        max_concurrent: int = 0,
+        journal: LaunchJournal | None = None,
+        room: Callable[[], str] = lambda: "",
     ) -> None:
+        """journal: of launches, for when the database is lost. room: why nothing can be started just now, or nothing."""
         self._registry = registry
         self._resources = resources
         resources.subscribe(self.nudge)
         self._executor = executor
+        self._journal = journal
+        self._room = room
         self._queue: WorkQueue[JobName] = WorkQueue()
         self._places = Places(registry, max_concurrent, self.nudge)
         self._all_ended = asyncio.Event()
@@ -174,6 +186,8 @@ class Reconciler:
                 if view.deleting:
                     event = EventDraft(name, "", "Normal", "Deleted", "stopped and removed")
                     await self._registry.save(Save(view, remove=True, events=[event]))
+                    if self._journal is not None:
+                        self._journal.removed(view, self._now())
                 elif view.observed_generation < view.generation:  # a generation that asks for no run
                     await self._registry.save(Save(replace(view, observed_generation=view.generation), job=True))
                 return None
@@ -209,6 +223,8 @@ class Reconciler:
             if run.reason is not Reason.QUEUED:
                 await self._save_run(view, replace(run, phase=Phase.PENDING, reason=Reason.QUEUED))
             return 0.0
+        if self._room():  # the node's conditions say why; it keeps its place, so that the order stays
+            return ROOM_SECONDS
         return await self._begin_attempt(view, run)
 
     async def _begin_attempt(self, view: JobView, run: Run) -> float | None:
@@ -256,6 +272,8 @@ class Reconciler:
             self._resources.used_by(run.manifest),
             self._resources.secrets_for(run.manifest),
         )
+        if self._journal is not None:
+            self._journal.launching(view, run, attempt, self._now())
         await self._executor.submit(request)
         return await self._tend(view, run, attempt)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from joblet.crash_points import reached
-from joblet.errors import JobletError
+from jobletd.store.errors import StoreError
 
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -108,10 +108,6 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX runs_of_uid ON runs (job_uid);
     """,
 )
-
-
-class StoreError(JobletError):
-    """The database cannot be used."""
 
 
 def migrate(connection: sqlite3.Connection, path: str) -> None:

@@ -31,7 +31,7 @@ from jobletd.model import (
     Unknown,
     Usage,
 )
-from jobletd.store.migrations import StoreError
+from jobletd.store.errors import StoreError
 
 _OUTCOMES: dict[str, type[Any]] = {"exited": Exited, "killed": Killed, "not_started": NotStarted, "unknown": Unknown}
 _OUTCOME_NAMES = {kind: name for name, kind in _OUTCOMES.items()}

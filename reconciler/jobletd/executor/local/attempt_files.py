@@ -21,6 +21,8 @@ STATE_BYTES = 4096
 VERSION_SHOWN = 40
 # Whole lines only; a pid of seven digits is the largest that Linux gives.
 _STATE = re.compile(r"exec ([0-9]{1,7}) ([0-9]{1,18}) (\S+)\n(?:started ([0-9]{1,18}|[0-8][0-9]{18})\n)?", re.ASCII)
+# Of the notes. Later versions add, and change or drop nothing: a daemon adopts what one of before or after it has launched.
+VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class InitState:
 
 def write_notes(directory: str, notes: AttemptNotes) -> None:
     data = {
+        "version": VERSION,
         "id_first": notes.id_first,
         "limits": limits_to_json(notes.limits),
         "left_out": notes.left_out,
