@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED := 1
 python := .venv/bin/python
 pytest := $(python) -m pytest
 
-.PHONY: help environment run-packages test-packages run test native-test guest-test lint bench stress fuzz build clean
+.PHONY: help environment run-packages test-packages run test native-test guest-test lint bench stress soak fuzz build clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -35,7 +35,7 @@ endif
 # File by file, in as many workers as there are processors; the long files first.
 native-test: environment test-packages
 	$(pytest) -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
-		tests/hostile tests/guest tests/faults tests/integration tests/unit
+		tests/faults tests/hostile tests/guest tests/integration tests/unit
 
 # The same integration tests and attacks where the hierarchy is cgroup v2.
 guest-test: environment test-packages ## integration tests and attacks in a booted guest with cgroup v2 (root); T= for a part
@@ -57,6 +57,9 @@ stress: environment test-packages ## stress-ng in a job, and what a launch costs
 
 fuzz: environment test-packages ## try every reader of bytes from outside with mutated input (root); MINUTES=10, F= for some of them
 	@$(python) -m tests.faults.fuzz --minutes $(or $(MINUTES),2) $(F)
+
+soak: environment test-packages ## jobs from all sources while daemon, launcher and inits are killed at random (root); MINUTES=60 SEED=1
+	@$(python) -m tests.faults.soak --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))
 
 build: environment ## wheel and source distribution, into dist/
 	$(python) -m hatchling build

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from joblet.crash_points import reached
 from joblet.manifest import JobManifest, Manifest, ResourceManifest, SecretManifest, key_of
 from jobletd.blobs.naming import check_contents
 from jobletd.blobs.store import BlobStore
@@ -146,7 +147,9 @@ class DesiredState:
                 if save is not None:
                     saves.append(save if not take_over else self._told_of_new_owner(name, save))
             if saves and not dry_run:
+                reached("daemon.apply-accepted")
                 await self._registry.save(*saves)
+                reached("daemon.apply-stored")
         for name in [] if dry_run else names:
             self._look_at(name)
         return results
@@ -227,6 +230,7 @@ class DesiredState:
             view = with_runs(replace(view, deleting=True, updated_ns=self._registry.clock.wall_ns()), stopped)
             event = EventDraft(name, "", "Normal", "Deleting", f"deleted by {source}" if source else "deleted")
             await self._registry.save(Save(view, runs=stopped, events=[event], job=True))
+        reached("daemon.delete-stored")
         self._nudge(name)
 
     async def _delete_resource(self, name: JobName, source: Source | None) -> None:
@@ -253,6 +257,7 @@ class DesiredState:
                 raise WrongState(f"{what} does not run", todo=f"rnx status {ref} shows how it ended")
             event = EventDraft(name, stopped[0].id, "Normal", "Stopping", "by force" if force else "with its grace")
             await self._registry.save(Save(with_runs(view, stopped), runs=stopped, events=[event]))
+        reached("daemon.stop-stored")
         self._nudge(name)
         return stopped[0].id
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from joblet.atomicfile import write_atomic
+from joblet.atomicfile import remove_unfinished, write_atomic
 from joblet.clock import SystemClock
 from joblet.config.server import ServerConfig, load_server_config
 from joblet.errors import JobletError
@@ -177,8 +177,10 @@ class Daemon:
             (f"{config.run.directory}/peers", 0o700),
         ):
             os.makedirs(path, mode, exist_ok=True)
+        for directory in (config.state.directory, config.run.directory):
+            remove_unfinished(directory)  # of a daemon that was killed, as is this:
         for name in os.listdir(f"{config.run.directory}/peers"):
-            os.unlink(f"{config.run.directory}/peers/{name}")  # of a daemon that was killed
+            os.unlink(f"{config.run.directory}/peers/{name}")
 
     def _lock(self, stack: AsyncExitStack) -> None:
         """One daemon a root directory: before anything in it is touched."""

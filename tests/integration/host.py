@@ -83,11 +83,30 @@ class Host:
         with self.config.open("w") as stream:
             yaml.dump(content, stream)
 
-    def start(self) -> None:
+    def start(self, *, within: float = 20) -> None:
         """Start the daemon and wait until it says that it is ready."""
+        offset = self.spawn()
+
+        def ready() -> bool:
+            assert self.daemon is not None
+            with self.daemon_log.open("rb") as stream:
+                stream.seek(offset)
+                text = stream.read().decode(errors="replace")
+            if self.daemon.poll() is not None:
+                raise AssertionError(f"the daemon ended with status {self.daemon.returncode}:\n{text}")
+            return re.search(r"\bready +address=", text) is not None
+
+        eventually(ready, within=within, what="the daemon's ready line")
+        self.use_actual_port()
+
+    @property
+    def daemon_log(self) -> Path:
+        return self.root / "daemon.log"
+
+    def spawn(self) -> int:
+        """Start the daemon, and wait for nothing. Returns where its output begins in its log."""
         self.forget_daemon()
-        log = self.root / "daemon.log"
-        with log.open("a") as stream:
+        with self.daemon_log.open("a") as stream:
             offset = stream.tell()
             self.daemon = subprocess.Popen(
                 [*self.within, BIN / "joblet", "serve", "--config", self.config],
@@ -97,16 +116,7 @@ class Host:
                 start_new_session=True,
                 env={**os.environ, **self.environment},
             )
-
-        def ready() -> bool:
-            text = log.read_text()[offset:]
-            assert self.daemon is not None
-            if self.daemon.poll() is not None:
-                raise AssertionError(f"the daemon ended with status {self.daemon.returncode}:\n{text}")
-            return re.search(r"\bready +address=", text) is not None
-
-        eventually(ready, within=20, what="the daemon's ready line")
-        self.use_actual_port()
+        return offset
 
     def use_actual_port(self) -> None:
         """Point the client configurations at the port that the kernel gave."""
@@ -212,7 +222,7 @@ class Host:
         return Ended(ended.returncode, ended.stdout, ended.stderr)
 
     def log_tail(self) -> str:
-        path = self.root / "daemon.log"
+        path = self.daemon_log
         return "--- daemon:\n" + "\n".join(path.read_text().splitlines()[-40:]) if path.exists() else ""
 
 
@@ -235,11 +245,14 @@ class Ended:
 
 @contextmanager
 def job_host(
-    *init_arguments: str, configure: Callable[[dict[str, Any]], None] | None = None, within: tuple[str, ...] = ()
+    *init_arguments: str,
+    configure: Callable[[dict[str, Any]], None] | None = None,
+    within: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
 ) -> Iterator[Host]:
-    """A running host; at the end nothing of it is left, whatever happened. within: see Host."""
+    """A running host; at the end nothing of it is left, whatever happened. within, environment: see Host."""
     root = Path(tempfile.mkdtemp(prefix=f"joblet-test-{os.getpid()}-"))  # tests/leaks.py looks for it
-    host = Host(root / "h", within=within)
+    host = Host(root / "h", within=within, environment=environment or {})
     host.root = root / root.name.removeprefix("joblet-test-")
     try:
         host.init(*init_arguments)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
+from joblet.crash_points import reached
 from joblet.errors import JobletError
 from joblet.manifest import Manifest
 from jobletd.model import Action, JobName, Source
@@ -72,6 +73,7 @@ class Follower:
                     continue
                 await self._desired.delete(job, source=source)
                 self._note("delete", source, job)
+                reached("daemon.source-job-deleted")
             except JobletError as error:
                 _log.warning("not deleted", job=job, source=str(source), error=str(error))
                 every = False

@@ -21,6 +21,7 @@ from watchfiles import awatch
 from watchfiles._rust_notify import WatchfilesRustInternalError  # its only home
 
 from joblet.clock import Clock
+from joblet.crash_points import reached
 from joblet.errors import JobletError
 from joblet.manifest import Manifest, SecretManifest, key_of
 from joblet.manifest.errors import ManifestError
@@ -107,6 +108,7 @@ class Spool:
         self._watcher: asyncio.Task[None] | None = None
         self._watched: tuple[int, int] | None = None
         self._synced_before = False
+        self._undeleted = False  # a job whose deletion failed: tried again
 
     def nudge(self) -> None:
         """Look again soon: something outside may have changed."""
@@ -138,6 +140,7 @@ class Spool:
             await self._tell_unavailable(error)
             raise
         self._unavailable = ""
+        reached("daemon.spool-looked-at")
         if not seen and self._synced_before:
             return
         self._synced_before = False
@@ -159,7 +162,7 @@ class Spool:
                     self._read(directory, name, file)
                     changed = True
                 changed |= isinstance(file.content, Refused) or file.fault is not None
-        return changed or bool(self._follower.conflicts)
+        return changed or bool(self._follower.conflicts) or self._undeleted
 
     def _note_missing(self, present: Mapping[str, Stamp]) -> bool:
         changed = False
@@ -195,18 +198,23 @@ class Spool:
         for owner in owners.values():
             if owner.kind == KIND and owner.name not in self._files:
                 self._files[owner.name] = _File(gone_since=now)
+        leaving = frozenset(name for name, file in self._files.items() if self._is_leaving(file))
+        gone = {name for name, file in self._files.items() if file.gone_since is not None} - leaving
         plan = make_plan(
             SCOPE,
             [_claim(name, file) for name, file in self._files.items() if file.gone_since is None and _is_good(file)],
             owners,
             unknown=frozenset(n for n, file in self._files.items() if file.gone_since is None and not _is_good(file)),
-            leaving=frozenset(name for name, file in self._files.items() if self._is_leaving(file)),
+            leaving=leaving,
         )
         await self._follower.hand_over(plan.transfers)
         await self._apply_all(plan)
-        if not await self._follower.delete(plan.deletes):
+        self._undeleted = not await self._follower.delete(plan.deletes)
+        if self._undeleted:
             self._again_in(_REOPEN_SECONDS)
-        self._forget_gone()
+        else:
+            for name in gone:  # by now others may have been gone for long enough, and their jobs are still there
+                del self._files[name]
         await self._follower.tell_conflicts(plan.conflicts)
         await self._tell_errors(owners, plan.conflicts)
 
@@ -218,12 +226,6 @@ class Spool:
         if left > 0:
             self._again_in(left + 0.001)
         return left > 0
-
-    def _forget_gone(self) -> None:
-        gone = [name for name, file in self._files.items() if file.gone_since is not None]
-        for name in gone:
-            if not self._is_leaving(self._files[name]):
-                del self._files[name]
 
     async def _apply_all(self, plan: Plan) -> None:
         todo = []
@@ -242,6 +244,7 @@ class Spool:
         except JobletError as error:
             file.fault = Refused("NotApplied", (ManifestError(name, 1, 1, 0, "", str(error)),))
         else:
+            reached("daemon.spool-file-applied")
             file.applied, file.fault = wanted, None
             await self._warn_of_readers(name, file, manifests)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,8 @@ class MemoryDesired:
     conditions: dict[tuple[JobName, str], tuple[str, str]] = field(default_factory=dict)
     applies: list[tuple[str, ...]] = field(default_factory=list)
     refuse: str = ""
+    delete_seconds: float = 0.0
+    refuse_delete: str = ""
     claims: dict[str, Mapping[JobName, Source]] = field(default_factory=dict)
 
     async def owners(self) -> Mapping[JobName, Source]:
@@ -59,6 +62,9 @@ class MemoryDesired:
 
     async def delete(self, name: JobName, *, source: Source | None) -> None:
         assert self.jobs[name][1] == source
+        await asyncio.sleep(self.delete_seconds)
+        if self.refuse_delete:
+            raise JobletError(self.refuse_delete)
         del self.jobs[name]
 
     async def record_event(self, job: str, run_id: str, type: str, reason: str, message: str) -> None:
