@@ -156,16 +156,14 @@ def choose(rng: random.Random, way: Way, name: str) -> SoakJob:
     lines = rng.choice((0, 0, 1, 20, 20, 300))
     base: dict[str, object] = {}
     if way is not Way.RNX:
-        base = rng.choices(
-            (
-                {},
-                {"limits": {"memory": "64Mi", "disk": "8Mi", "io": {"write": "50Mi"}}},  # a loop device
-                {"isolation": {"network": "bridge"}},
-                {"volumes": [{"name": "shelf", "path": "/shelf"}]},
-                {"secrets": [{"name": "token"}], "files": [{"path": "a/b.txt", "content": "b"}]},
-            ),
-            (70, 5, 10, 8, 7),
-        )[0]
+        shapes: list[dict[str, object]] = [
+            {},
+            {"limits": {"memory": "64Mi", "disk": "8Mi", "io": {"write": "50Mi"}}},  # a loop device
+            {"isolation": {"network": "bridge"}},
+            {"volumes": [{"name": "shelf", "path": "/shelf"}]},
+            {"secrets": [{"name": "token"}], "files": [{"path": "a/b.txt", "content": "b"}]},
+        ]
+        base = rng.choices(shapes, (70, 5, 10, 8, 7))[0]
     match kind:
         case Kind.SHORT:
             return SoakJob(name, way, kind, rng.choice((0, 0, 0, 1, 7)), lines=lines, extra=base)
