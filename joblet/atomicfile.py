@@ -37,13 +37,13 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600, dir_fd: int | None =
                 view = view[os.write(fd, view) :]
             if durable:
                 os.fsync(fd)
+            reached("file.written")
+            os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
         except BaseException:
             os.unlink(temporary, dir_fd=dir_fd)
             raise
         finally:
             os.close(fd)
-        reached("file.written")
-        os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
         if durable:
             os.fsync(dir_fd)
     finally:

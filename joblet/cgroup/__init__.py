@@ -5,6 +5,7 @@ from joblet.cgroup.device import device_of
 from joblet.cgroup.errors import CgroupError
 from joblet.cgroup.hierarchy import Hierarchy
 from joblet.cgroup.model import CgroupLimits, CgroupPlan, CgroupUsage, IoLimits, LimitReading, Mode
+from joblet.cgroup.own import OwnMemory, own_memory
 from joblet.cgroup.readings import readable_percent, readable_size
 
 __all__ = [
@@ -17,8 +18,10 @@ __all__ = [
     "IoLimits",
     "LimitReading",
     "Mode",
+    "OwnMemory",
     "device_of",
     "open_hierarchy",
+    "own_memory",
     "readable_percent",
     "readable_size",
 ]

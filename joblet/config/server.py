@@ -130,9 +130,19 @@ class UploadsSection(Section):
 
 
 class StateSection(DirectorySection):
-    """The durable state. key_file: the key that secrets are sealed under; ``secret.key`` in the directory if not set."""
+    """The durable state. key_file: the key that secrets are sealed under; ``secret.key`` in the directory if not set.
+    min_free: below that much free space, there or where the logs are, nothing new is accepted or started."""
 
     key_file: AbsolutePath | None = Field(default=None, alias="keyFile")
+    min_free_bytes: Size = Field(default=64 << 20, alias="minFree")
+
+
+class BackupSection(Section):
+    """The daemon's own backups. directory: ``backups`` in the state's if not set. keep: how many, the newest."""
+
+    directory: AbsolutePath | None = None
+    interval_seconds: Seconds = Field(default=86_400.0, alias="interval")
+    keep: int = Field(default=7, ge=1, le=1000)
 
 
 class IsolationSection(Section):
@@ -174,6 +184,7 @@ class ServerConfig(Section):
     logging: LoggingSection = LoggingSection()
     spool: SpoolSection
     state: StateSection
+    backup: BackupSection = BackupSection()
     logs: DirectorySection
     run: DirectorySection
     isolation: IsolationSection = IsolationSection()
@@ -181,10 +192,15 @@ class ServerConfig(Section):
     network: NetworkSection = NetworkSection()
 
 
+def config_path(path: str | None, env: Mapping[str, str]) -> str:
+    """Where the configuration is looked for."""
+    return path or env.get("JOBLET_CONFIG_PATH") or DEFAULT_PATH
+
+
 def load_server_config(path: str | None, env: Mapping[str, str]) -> ServerConfig:
     """The configuration from ``path``, else JOBLET_CONFIG_PATH, else the packaged place; JOBLET_SERVER_ADDRESS,
     JOBLET_LOG_LEVEL and JOBLET_LOG_FORMAT win over the file. Raises ConfigError."""
-    path = path or env.get("JOBLET_CONFIG_PATH") or DEFAULT_PATH
+    path = config_path(path, env)
     if not os.path.exists(path):
         raise ConfigError("there is no such file", where=path, todo="joblet init --root DIR makes one")
     config = parse(read_private(path), ServerConfig, path=path)

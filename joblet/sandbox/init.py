@@ -35,6 +35,7 @@ KEPT_CAPABILITIES = mask_of(["KILL"])
 NAMESPACE_OWNERS = 0xF000_0000  # far above the pool of jobs' ids; a pid has 22 bits
 F_SETPIPE_SZ = 1031
 GO = b"g"  # from the launcher: the cgroups are there
+FULL_DISK_SECONDS = 0.5  # between two tries to write the exit record
 MOST_DESCRIPTORS = 40  # that may come with a launch spec
 
 
@@ -489,22 +490,26 @@ class Init:
                 usage[key] = ""
                 outcome.setdefault("usage_error", str(error))
         log = self.log
-        exit_record.write(
-            self.attempt_fd,
-            {
-                "attempt": self.spec["attempt"],
-                "boot_id": self.boot_id,
-                "outcome": outcome,
-                "cause": self.cause,
-                "started_ns": self.started_ns,
-                "ended_ns": time.time_ns(),
-                "usage": usage,
-                "cpu_seconds": round(self.cpu_seconds, 6),
-                "log_dropped_bytes": log.dropped_bytes if log else 0,
-                "log_error": log.error if log else "",
-            },
-            durable=False,
-        )
+        record = {
+            "attempt": self.spec["attempt"],
+            "boot_id": self.boot_id,
+            "outcome": outcome,
+            "cause": self.cause,
+            "started_ns": self.started_ns,
+            "ended_ns": time.time_ns(),
+            "usage": usage,
+            "cpu_seconds": round(self.cpu_seconds, 6),
+            "log_dropped_bytes": log.dropped_bytes if log else 0,
+            "log_error": log.error if log else "",
+        }
+        while True:
+            try:
+                exit_record.write(self.attempt_fd, record, durable=False)
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+            time.sleep(FULL_DISK_SECONDS)  # nothing but this record tells how it ended: it waits for room
         # It is there for all to see. What a power cut may do to it before the fsync is seen as no record.
         reached("init.exit-recorded")
         self.tell(b"ended\n")

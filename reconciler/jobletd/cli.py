@@ -93,6 +93,38 @@ def doctor(
     raise typer.Exit(run_doctor(json_output=json, config_path=config))
 
 
+CONFIG_HELP = "The configuration file. Default: JOBLET_CONFIG_PATH, then /opt/joblet/config."
+
+
+@app.command(epilog="Example: joblet backup /var/backups/joblet-today.joblet-backup")
+def backup(
+    file: Annotated[str | None, typer.Argument(help="Where to. Default: beside the daemon's own backups.")] = None,
+    config: Annotated[str | None, typer.Option(help=CONFIG_HELP)] = None,
+    uploads: Annotated[bool, typer.Option(help="With the contents that clients uploaded for jobs.")] = True,
+    secret_key: Annotated[
+        bool, typer.Option("--secret-key", help="With the key that the sealed secrets can be opened with.")
+    ] = False,
+) -> None:
+    """Write the state into one file, while the daemon runs: configuration, certificates, jobs, history; secrets stay sealed."""
+    from jobletd.backup.command import back_up
+
+    back_up(file, config, os.environ, uploads=uploads, secret_key=secret_key)
+
+
+@app.command(epilog="Example: joblet restore /var/backups/joblet-today.joblet-backup")
+def restore(
+    file: Annotated[str, typer.Argument(help="What joblet backup, or the daemon itself, has written.")],
+    config: Annotated[str | None, typer.Option(help="Where the configuration goes. Default: to where it was.")] = None,
+    keep_config: Annotated[
+        bool, typer.Option("--keep-config", help="Leave configuration and certificates as they are.")
+    ] = False,
+) -> None:
+    """Put a backup back, here or on another machine, while no daemon runs: all or nothing. What was there is kept aside."""
+    from jobletd.backup.command import put_back
+
+    put_back(file, config, os.environ, keep_config=keep_config)
+
+
 def main() -> None:
     """Entry point: our own errors are one line each, never a traceback."""
     from joblet.errors import JobletError

@@ -54,11 +54,14 @@ class DesiredState:
         resources: Resources,
         blobs: BlobStore,
         policy: Policy = NOTHING_SPECIAL,
+        check_room: Callable[[], None] = lambda: None,
     ) -> None:
+        """check_room: raises NoRoom if nothing new can be taken on just now."""
         self._blobs = blobs
         self._registry = registry
         self._resources = resources
         self._policy = policy
+        self._check_room = check_room
         self._executor = executor
         self._nudge = nudge
         self._lookup = Lookup(registry)
@@ -81,7 +84,7 @@ class DesiredState:
         """Make these manifests the desired state, all or none. source: of all, or of each by its key.
 
         take_over: what belongs to another source becomes this one's. Raises NotAllowed, OwnershipConflict, DuplicateName,
-        StoreError.
+        NoRoom, StoreError.
         """
         return await self._whole(self._apply(manifests, source, dry_run, take_over))
 
@@ -101,7 +104,7 @@ class DesiredState:
         return await self._whole(self._stop(ref, force))
 
     async def trigger(self, name: JobName, *, trigger: str = "manual", why: str = "by hand") -> RunId:
-        """One more run of a job. trigger, why: what the run and the event say. Raises NoSuchJob, WrongState."""
+        """One more run of a job. trigger, why: what the run and the event say. Raises NoSuchJob, WrongState, NoRoom."""
         return await self._whole(self._trigger(name, trigger, why))
 
     async def set_condition(self, name: JobName, condition_type: str, status: str, reason: str, message: str) -> None:
@@ -147,6 +150,7 @@ class DesiredState:
                 if save is not None:
                     saves.append(save if not take_over else self._told_of_new_owner(name, save))
             if saves and not dry_run:
+                self._check_room()
                 reached("daemon.apply-accepted")
                 await self._registry.save(*saves)
                 reached("daemon.apply-stored")
@@ -272,6 +276,7 @@ class DesiredState:
                     f"job {name!r} has run {running[0].id}, which is {running[0].phase}",
                     todo=f"rnx stop {name} ends it",
                 )
+            self._check_room()
             run = new_run(view, trigger, self._registry.clock.wall_ns())
             event = EventDraft(name, run.id, "Normal", "Triggered", why)
             await self._registry.save(Save(with_runs(view, (), run), runs=[run], events=[event]))

@@ -15,9 +15,14 @@ import structlog
 
 from joblet.atomicfile import remove_unfinished, write_atomic
 from joblet.clock import SystemClock
-from joblet.config.server import ServerConfig, load_server_config
+from joblet.config.server import ServerConfig, config_path, load_server_config
 from joblet.errors import JobletError
 from joblet.pki import CertificateError, check_certificate, load_certificate
+from jobletd.backup.journal import LaunchJournal, read_journal
+from jobletd.backup.keeper import BackupKeeper
+from jobletd.backup.recovery import open_store, remove_leftovers
+from jobletd.backup.restoring import refuse_cut_off
+from jobletd.backup.settling import PutBack, marked, settle, take_up_journal, unmark
 from jobletd.blobs.collector import BlobCollector
 from jobletd.blobs.store import BlobLimits, BlobStore
 from jobletd.desired import DesiredState
@@ -26,12 +31,13 @@ from jobletd.executor.local.networking.controller import NetworkController
 from jobletd.executor.local.networking.host_networks import HostNetworks, NetworkSettings
 from jobletd.executor.local.networking.provider import NetworkProvider
 from jobletd.executor.local.volumes import Volumes
+from jobletd.headroom import Headroom, MemoryBound, Monitor, may_accept
 from jobletd.host_features import HostFeatures, Place
 from jobletd.logging_setup import set_up_logging
 from jobletd.notify import sd_notify
 from jobletd.policy import Policy
 from jobletd.reconciler import Reconciler
-from jobletd.registry import Registry
+from jobletd.registry import EventDraft, Registry
 from jobletd.resources import Controller, Resources
 from jobletd.retention import Retention
 from jobletd.secrets.controller import SecretController
@@ -46,6 +52,7 @@ from jobletd.services.server import ApiServer
 from jobletd.sources.git.controller import GitSources
 from jobletd.sources.spool import Spool, SpoolSettings
 from jobletd.sources.status_files import StatusFiles
+from jobletd.state_facts import StateFacts, told_of
 from jobletd.store import Store
 from jobletd.tls_front import PEER_NAME_LENGTH, Credentials, TlsFront
 
@@ -113,8 +120,14 @@ class Daemon:
         self._lock(stack)
         self._make_directories()
         front = self._make_front()
-        store = Store.open(f"{config.state.directory}/joblet.db")
+        refuse_cut_off(config.state.directory)
+        remove_leftovers(config)
+        store = open_store(config, self._clock)
         stack.callback(store.close)
+        put_back = await self._take_up_journal(store)
+        journal = LaunchJournal(self._journal_directory)
+        journal.open(self._clock.wall_ns())
+        stack.callback(journal.close)
         networks = HostNetworks(self._network_settings())
         volumes = Volumes(config.state.directory, config.run.directory)
         controllers: dict[str, Controller] = {"Network": NetworkController(networks), "Volume": volumes}
@@ -131,6 +144,8 @@ class Daemon:
         blobs.open()
         registry = Registry(store, self._clock)
         await registry.load()
+        directories = (config.state.directory, config.logs.directory)
+        self._headroom = Headroom(directories, config.state.min_free_bytes, self._clock, memory=memory_bound)
         volumes.start(registry.resources)
         stack.callback(volumes.close)
         key_file = config.state.key_file or f"{config.state.directory}/secret.key"
@@ -140,8 +155,17 @@ class Daemon:
         git = GitSources(f"{config.state.directory}/git", registry, vault, self._clock)
         controllers["GitSource"] = git
         resources = Resources(registry, controllers, vault)
-        self._reconciler = Reconciler(registry, executor, resources, max_concurrent=config.joblet.max_concurrent_jobs)
-        desired = DesiredState(registry, executor, self._reconciler.nudge, resources, blobs, self._policy)
+        self._reconciler = Reconciler(
+            registry,
+            executor,
+            resources,
+            max_concurrent=config.joblet.max_concurrent_jobs,
+            journal=journal,
+            room=self._headroom.why,
+        )
+        desired = DesiredState(
+            registry, executor, self._reconciler.nudge, resources, blobs, self._policy, self._headroom.check
+        )
         git.begin(desired, resources.look_at)
         await networks.start()
         stack.push_async_callback(networks.close)
@@ -149,12 +173,22 @@ class Daemon:
         await executor.start()
         stack.push_async_callback(executor.close)
         await resources.start()
+        if put_back is not None:
+            lost = await settle(registry, executor)
+            await unmark(store)
+            log.warning("the state of a backup is in line with the host", origin=put_back.origin, outcomes_lost=lost)
+            await registry.record(EventDraft("", "", "Warning", "PutBack", told_of(put_back)))
         await self._reconciler.start()
         stack.callback(self._reconciler.close)
         self._background(stack, "reconciler", self._reconciler.run())
         self._background(stack, "resources", resources.run())
         self._background(stack, "retention", Retention(store, executor, self._clock).run())
         self._background(stack, "blobs", BlobCollector(blobs, registry, self._clock).run())
+        path = config_path(self._config_path, self._env)
+        self._backups = BackupKeeper(config, path, journal, self._clock)
+        self._background(stack, "backup", self._backups.run())
+        self._background(stack, "headroom", Monitor(self._headroom, registry, store).run())
+        self._facts_of_state = StateFacts(self._headroom, store, self._backups, put_back, self._clock)
         stack.push_async_callback(self._shut_down_jobs)
         await self._start_spool(stack, registry, desired)
         desired.on_change(git.job_changed)
@@ -164,6 +198,20 @@ class Daemon:
             "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=executor.cgroup_mode
         )
         sd_notify("READY=1")
+
+    @property
+    def _journal_directory(self) -> str:
+        return f"{self._config.state.directory}/launches"
+
+    async def _take_up_journal(self, store: Store) -> PutBack | None:
+        """If the database comes from a backup: what was launched since goes on record again."""
+        put_back = await store.read(marked)
+        if put_back is not None:
+            entries = list(read_journal(self._journal_directory, put_back.created_ns))
+            now_ns = self._clock.wall_ns()
+            count = await store.write(lambda connection: take_up_journal(connection, entries, now_ns))
+            log.warning("launches since the backup are on record again", count=count)
+        return put_back
 
     async def _shut_down_jobs(self) -> None:
         if self._shutdown_policy == "stop":
@@ -243,6 +291,7 @@ class Daemon:
             backend=self._socket_path,
             peers_directory=f"{config.run.directory}/peers",
             max_connections=config.server.max_connections,
+            may_accept=may_accept,
         )
         self._note_expiry(config)
         return front
@@ -276,9 +325,15 @@ class Daemon:
             self._reconciler,
             certificate_expires_ns=lambda: self._certificate_expires_ns,
             probe=lambda: HostFeatures.probe(here),
+            conditions=self._facts_of_state.conditions,
         )
         server = ApiServer(
-            access, JobService(desired), node, ResourceService(desired, git), FileService(blobs), self._socket_path
+            access,
+            JobService(desired),
+            node,
+            ResourceService(desired, git),
+            FileService(blobs, self._headroom.check),
+            self._socket_path,
         )
         await server.start()
         stack.push_async_callback(server.stop)
@@ -336,6 +391,11 @@ class Daemon:
 
         task.add_done_callback(done)
         stack.push_async_callback(end)
+
+
+def memory_bound() -> MemoryBound | None:
+    bound = LocalExecutor.own_memory()
+    return None if bound is None else MemoryBound(bound.used_bytes, bound.limit_bytes, bound.where)
 
 
 def credentials_of(config: ServerConfig) -> Credentials:

@@ -61,8 +61,10 @@ class TlsFront:
         peers_directory: str,
         max_connections: int,
         handshake_seconds: float = HANDSHAKE_SECONDS,
+        may_accept: Callable[[], bool] = lambda: True,
     ) -> None:
-        """backend: gRPC's Unix socket. peers_directory: private, for our ends of the connections to it.
+        """backend: gRPC's Unix socket. peers_directory: private, for our ends of the connections to it. may_accept: whether there
+        are descriptors to spare; strangers wait outside as long as there are none.
 
         Raises CertificateError.
         """
@@ -71,6 +73,7 @@ class TlsFront:
         self._peers_directory = peers_directory
         self._max_connections = max_connections
         self._handshake_seconds = handshake_seconds
+        self._may_accept = may_accept
         self._identities: dict[str, Identity] = {}
         self._handshakes = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -112,6 +115,9 @@ class TlsFront:
 
     async def _accept(self, listener: socket.socket) -> None:
         while True:
+            if not self._may_accept():
+                await asyncio.sleep(OUT_OF_DESCRIPTORS_SECONDS)
+                continue
             try:
                 plain, peer = await asyncio.get_running_loop().sock_accept(listener)
             except OSError as error:
@@ -155,7 +161,7 @@ class TlsFront:
         try:
             certificate = x509.load_der_x509_certificate(connection.peer_certificate)
             identity = Identity(name_of(certificate), role_of(certificate), address)
-        except ValueError:  # OpenSSL bears more than cryptography does
+        except (ValueError, x509.InvalidVersion):  # OpenSSL bears more than cryptography does
             return refuse(address, "CERTIFICATE_UNREADABLE")
         left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
         path = f"{self._peers_directory}/{secrets.token_hex(PEER_NAME_LENGTH // 2)}"

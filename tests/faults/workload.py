@@ -150,23 +150,20 @@ class SoakJob:
         return [f"--name={self.name}", "--volume=journal:/data", *environment, "--", "sh", "-euc", SCRIPT]
 
 
-# What a job has beside, and how many of a hundred jobs have it.
-EXTRAS: tuple[tuple[dict[str, object], int], ...] = (
-    ({}, 70),
-    ({"limits": {"memory": "64Mi", "disk": "8Mi", "io": {"write": "50Mi"}}}, 5),  # a loop device
-    ({"isolation": {"network": "bridge"}}, 10),
-    ({"volumes": [{"name": "shelf", "path": "/shelf"}]}, 8),
-    ({"secrets": [{"name": "token"}], "files": [{"path": "a/b.txt", "content": "b"}]}, 7),
-)
-
-
 def choose(rng: random.Random, way: Way, name: str) -> SoakJob:
     """One more job of this way."""
     kind = rng.choices(list(KINDS[way]), list(KINDS[way].values()))[0]
     lines = rng.choice((0, 0, 1, 20, 20, 300))
     base: dict[str, object] = {}
     if way is not Way.RNX:
-        base = rng.choices([extra for extra, _ in EXTRAS], [share for _, share in EXTRAS])[0]
+        surroundings: tuple[dict[str, object], ...] = (
+            {},
+            {"limits": {"memory": "64Mi", "disk": "8Mi", "io": {"write": "50Mi"}}},  # a loop device
+            {"isolation": {"network": "bridge"}},
+            {"volumes": [{"name": "shelf", "path": "/shelf"}]},
+            {"secrets": [{"name": "token"}], "files": [{"path": "a/b.txt", "content": "b"}]},
+        )
+        base = rng.choices(surroundings, (70, 5, 10, 8, 7))[0]
     match kind:
         case Kind.SHORT:
             return SoakJob(name, way, kind, rng.choice((0, 0, 0, 1, 7)), lines=lines, extra=base)

@@ -73,6 +73,8 @@ class Host:
             check=True,
             timeout=60 * PATIENCE,
             stdout=subprocess.DEVNULL,
+            # Which joblet it is, and nothing of what its daemon is to suffer.
+            env={**os.environ, **{key: value for key, value in self.environment.items() if key == "PYTHONPATH"}},
         )
 
     def configure(self, change: Callable[[dict[str, Any]], None]) -> None:

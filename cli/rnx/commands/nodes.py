@@ -94,12 +94,22 @@ def row(one: dict[str, Any]) -> list[str]:
     from rnx.output.words import size
 
     node = one["node"]
-    start = [one["name"], one["address"], "ready" if node else str(one["error"])]
+    start = [one["name"], one["address"], state(node["conditions"]) if node else str(one["error"])]
     if node is None:
         return [*start, "", "", "", one["role"] or "", *[""] * 6]
     counts = [node["version"], str(node["runningJobs"]), str(node["queuedJobs"]), one["role"] or ""]
     host = [node["hostname"], node["kernel"], str(node["cpus"]), size(node["memoryBytes"]), node["cgroupMode"]]
     return [*start, *counts, *host, (node["certificateExpires"] or "")[:10]]
+
+
+def state(conditions: list[dict[str, str]]) -> str:
+    """ready, with what is wrong: a pressure that is there, or a good thing that is not; -o json tells why."""
+    wrong = [
+        one["type"] if one["status"] == "True" else f"not {one['type']}"
+        for one in conditions
+        if (one["status"] == "True") == (one["type"].endswith("Pressure") or one["type"] == "PutBack")
+    ]
+    return ", ".join(["ready", *wrong])
 
 
 @connected

@@ -164,6 +164,10 @@ def node_data(node: node_pb2.Node) -> dict[str, Any]:
         "runningJobs": node.running_jobs,
         "queuedJobs": node.queued_jobs,
         "certificateExpires": time_of(node, "certificate_expires"),
+        "conditions": [
+            {"type": one.type, "status": one.status, "reason": one.reason, "message": one.message}
+            for one in node.conditions
+        ],
         "features": [{"name": one.name, "available": one.available, "detail": one.detail} for one in node.features],
     }
 

@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from joblet.api.v1 import job_pb2 as _job_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -14,7 +15,7 @@ class GetNodeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("hostname", "version", "kernel", "architecture", "boot_id", "started", "cpus", "memory_bytes", "memory_available_bytes", "cgroup_mode", "features", "max_concurrent_jobs", "running_jobs", "queued_jobs", "certificate_expires")
+    __slots__ = ("hostname", "version", "kernel", "architecture", "boot_id", "started", "cpus", "memory_bytes", "memory_available_bytes", "cgroup_mode", "features", "max_concurrent_jobs", "running_jobs", "queued_jobs", "certificate_expires", "conditions")
     HOSTNAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     KERNEL_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +31,7 @@ class Node(_message.Message):
     RUNNING_JOBS_FIELD_NUMBER: _ClassVar[int]
     QUEUED_JOBS_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    CONDITIONS_FIELD_NUMBER: _ClassVar[int]
     hostname: str
     version: str
     kernel: str
@@ -45,7 +47,8 @@ class Node(_message.Message):
     running_jobs: int
     queued_jobs: int
     certificate_expires: _timestamp_pb2.Timestamp
-    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., kernel: _Optional[str] = ..., architecture: _Optional[str] = ..., boot_id: _Optional[str] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cpus: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., cgroup_mode: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., max_concurrent_jobs: _Optional[int] = ..., running_jobs: _Optional[int] = ..., queued_jobs: _Optional[int] = ..., certificate_expires: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    conditions: _containers.RepeatedCompositeFieldContainer[_job_pb2.Condition]
+    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., kernel: _Optional[str] = ..., architecture: _Optional[str] = ..., boot_id: _Optional[str] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cpus: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., cgroup_mode: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., max_concurrent_jobs: _Optional[int] = ..., running_jobs: _Optional[int] = ..., queued_jobs: _Optional[int] = ..., certificate_expires: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., conditions: _Optional[_Iterable[_Union[_job_pb2.Condition, _Mapping]]] = ...) -> None: ...
 
 class Feature(_message.Message):
     __slots__ = ("name", "available", "detail")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -21,8 +21,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class FileService(file_pb2_grpc.FileServiceServicer):
     """See schemas/joblet/v1/file.proto for what each method promises."""
 
-    def __init__(self, store: BlobStore) -> None:
+    def __init__(self, store: BlobStore, check_room: Callable[[], None] = lambda: None) -> None:
         self._store = store
+        self._check_room = check_room
 
     async def FindMissing(self, request: file_pb2.FindMissingRequest, context: Context) -> file_pb2.FindMissingResponse:
         async with answered(context):
@@ -39,6 +40,7 @@ class FileService(file_pb2_grpc.FileServiceServicer):
         self, request_iterator: AsyncIterator[file_pb2.UploadRequest], context: Context
     ) -> file_pb2.UploadResponse:
         async with answered(context):
+            self._check_room()
             upload = Upload(self._store)
             try:
                 async for message in request_iterator:

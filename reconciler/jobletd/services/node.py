@@ -16,9 +16,10 @@ import psutil
 import joblet
 from joblet.api.v1 import node_pb2, node_pb2_grpc
 from jobletd.host_features import Feature, HostFeatures
+from jobletd.model import Condition
 from jobletd.reconciler import Reconciler
 from jobletd.registry import Registry
-from jobletd.services.convert import timestamp
+from jobletd.services.convert import condition, timestamp
 from jobletd.services.status_codes import answered
 
 
@@ -43,13 +44,15 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         *,
         certificate_expires_ns: Callable[[], int],
         probe: Callable[[], HostFeatures],
+        conditions: Callable[[], list[Condition]] = list,
     ) -> None:
-        """probe: what the host can do; asked in a thread, once, when somebody wants to know."""
+        """probe: what the host can do; asked in a thread, once, when somebody wants to know. conditions: lasting facts."""
         self._facts = facts
         self._registry = registry
         self._reconciler = reconciler
         self._certificate_expires_ns = certificate_expires_ns
         self._probe = probe
+        self._conditions = conditions
         self._probing = asyncio.Lock()
         self._features: list[node_pb2.Feature] | None = None
 
@@ -74,6 +77,7 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
                 running_jobs=self._reconciler.running,
                 queued_jobs=len(self._registry.waiting),
                 certificate_expires=timestamp(self._certificate_expires_ns()),
+                conditions=map(condition, self._conditions()),
             )
         raise AssertionError("unreachable")
 

@@ -18,10 +18,11 @@ from joblet.errors import JobletError
 from joblet.manifest import ManifestErrors
 from jobletd import errors
 from jobletd.blobs.store import UploadRefused
+from jobletd.headroom import NoRoom
 from jobletd.policy import NotAllowed
 from jobletd.selectors import InvalidSelector
 from jobletd.services.requests import InvalidRequest
-from jobletd.store import StoreError
+from jobletd.store import StoreError, StoreFull
 
 DOMAIN = "joblet"
 # A status travels as metadata, of which a peer takes 8 KiB unless it was set up otherwise: the message (once with each byte
@@ -40,6 +41,8 @@ CODES: tuple[tuple[type[JobletError], grpc.StatusCode], ...] = (
     (errors.OwnershipConflict, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.WrongState, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.WatcherTooSlow, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (NoRoom, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (StoreFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (StoreError, grpc.StatusCode.UNAVAILABLE),
 )
 log = structlog.get_logger("grpc")

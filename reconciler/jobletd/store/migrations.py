@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from joblet.crash_points import reached
-from joblet.errors import JobletError
+from jobletd.store.errors import StoreError
 
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -100,11 +100,14 @@ MIGRATIONS: tuple[str, ...] = (
         secret BLOB
     ) STRICT;
     """,
+    # Timers on the clock that nobody sets, beside the wall clock's. A job's latest run is the one that was put in last.
+    """
+    ALTER TABLE attempts ADD COLUMN created_boot TEXT;
+    ALTER TABLE runs ADD COLUMN next_attempt_boot TEXT;
+    DROP INDEX runs_of_uid;
+    CREATE INDEX runs_of_uid ON runs (job_uid);
+    """,
 )
-
-
-class StoreError(JobletError):
-    """The database cannot be used."""
 
 
 def migrate(connection: sqlite3.Connection, path: str) -> None:

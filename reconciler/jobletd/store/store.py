@@ -15,11 +15,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
+import structlog
+
 from joblet.crash_points import reached
-from jobletd.store.migrations import StoreError, migrate
+from jobletd.store.errors import StoreDamaged, StoreError, StoreFull
+from jobletd.store.migrations import migrate
 
 T = TypeVar("T")
 BATCH = 256
+CHECK_SECONDS = 10.0  # of the look for damage at the start, however large the database is
+log = structlog.get_logger("store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,7 @@ class _Operation:
     function: Callable[[sqlite3.Connection], Any]
     future: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
+    reads: bool = False
 
 
 class Store:
@@ -39,19 +45,18 @@ class Store:
         self._thread = threading.Thread(target=self._work, name="store", daemon=True)
         self._closed = False
         self.commits = 0
+        self.failure: StoreError | None = None  # why the last commit failed, until one comes off
 
     @classmethod
     def open(cls, path: str) -> Self:
-        """Open or make the database, check it, bring its schema up to date. Raises StoreError."""
+        """Open or make the database, check it, bring its schema up to date. Raises StoreError, StoreDamaged."""
         store = cls(path)
         try:
             check(store._connection, path)
             migrate(store._connection, path)
-        except sqlite3.DatabaseError as error:
+        except sqlite3.Error as error:
             store._connection.close()
-            raise StoreError(
-                f"the database is damaged: {error}", where=path, todo="move it away with its -wal and -shm files"
-            ) from error
+            raise failure_of(error, path) from error
         except StoreError:
             store._connection.close()
             raise
@@ -63,16 +68,19 @@ class Store:
 
         Who is cancelled while waiting does not undo it. Raises StoreError if it cannot be made durable.
         """
+        return await self._ask(function, reads=False)
+
+    async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``function``, which changes nothing: it gets its answer also where nothing can be written."""
+        return await self._ask(function, reads=True)
+
+    async def _ask(self, function: Callable[[sqlite3.Connection], T], *, reads: bool) -> T:
         if self._closed:
             raise StoreError("the database is closed", where=self._path)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._operations.put(_Operation(function, future, loop))
+        self._operations.put(_Operation(function, future, loop, reads))
         return await future
-
-    async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``function``, which changes nothing."""
-        return await self.write(function)
 
     def close(self) -> None:
         """Finish what was asked for and close."""
@@ -108,24 +116,39 @@ class Store:
             reached("daemon.committing")
             self._connection.execute("COMMIT")
             reached("daemon.committed")
-            self.commits += self._connection.total_changes != changes
+            if self._connection.total_changes != changes:
+                self.commits += 1
+                self.failure = None
         except sqlite3.Error as error:  # the commit itself: nothing of the batch is durable
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            failure = StoreError(
-                f"cannot be written: {error}", where=self._path, todo="check the disk's space and health"
-            )
-            answers = [(operation, None, failure) for operation in batch]
+            self.failure = failure = failure_of(error, self._path)
+            answers = [
+                (operation, *self._read_alone(operation)) if operation.reads else (operation, None, failure)
+                for operation in batch
+            ]
         for operation, result, problem in answers:
             _deliver(operation, result, problem)
+
+    def _read_alone(self, operation: _Operation) -> tuple[Any, BaseException | None]:
+        """Outside of the transaction that failed: what only reads needs no room."""
+        try:
+            return operation.function(self._connection), None
+        except Exception as error:  # handed to the caller
+            return None, error
 
     def _run_one(self, operation: _Operation) -> tuple[Any, BaseException | None]:
         self._connection.execute("SAVEPOINT operation")
         try:
             result = operation.function(self._connection)
         except Exception as error:  # handed to the caller
+            if not self._connection.in_transaction:  # SQLite gave all of it up, as on a full disk: all have failed
+                raise
             self._connection.execute("ROLLBACK TO operation")
             self._connection.execute("RELEASE operation")
+            if isinstance(error, sqlite3.Error) and type(known := failure_of(error, self._path)) is not StoreError:
+                self.failure = known
+                return None, known
             return None, error
         self._connection.execute("RELEASE operation")
         return result, None
@@ -157,17 +180,54 @@ def connect(path: str) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-    except (sqlite3.DatabaseError, OSError) as error:
-        raise StoreError(
-            f"cannot be opened as a database: {error}", where=path, todo="check its directory, or move the file away"
-        ) from error
+    except OSError as error:
+        todo = "check its directory, or move the file away"
+        raise StoreError(f"cannot be opened as a database: {error}", where=path, todo=todo) from error
+    except sqlite3.Error as error:
+        raise failure_of(error, path) from error
     return connection
 
 
-def check(connection: sqlite3.Connection, path: str) -> None:
-    """A quick look for damage. Raises StoreError."""
-    (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+def check(connection: sqlite3.Connection, path: str, *, seconds: float = CHECK_SECONDS) -> bool:
+    """Look for damage, at most so long. Returns whether all was looked at. Raises StoreDamaged."""
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        connection.interrupt()
+
+    timer = threading.Timer(seconds, end)
+    timer.start()
+    try:
+        (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError as error:
+        if not late.is_set() or error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+        answer = ""
+    finally:
+        timer.cancel()
+        timer.join()
+    if late.is_set():
+        log.warning("the database is too large to be checked whole at the start", path=path, seconds=seconds)
+        return False
     if answer != "ok":
-        raise StoreError(
-            f"the database is damaged: {answer}", where=path, todo="move it away with its -wal and -shm files"
-        )
+        raise damaged(answer, path)
+    return True
+
+
+def failure_of(error: sqlite3.Error, path: str) -> StoreError:
+    """SQLite's error in our words."""
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:  # the primary code
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return damaged(str(error), path)
+        case sqlite3.SQLITE_FULL:
+            return StoreFull(
+                "the disk is full, nothing was changed", where=path, todo="make room on it, then try again"
+            )
+    return StoreError(f"cannot be used: {error}", where=path, todo="check the disk's space and health")
+
+
+def damaged(what: str, path: str) -> StoreDamaged:
+    return StoreDamaged(
+        f"the database is damaged: {what}", where=path, todo="move it away with its -wal and -shm files"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ from joblet.manifest import (
     manifest_from_json,
     read_manifests,
 )
+from jobletd.backup.journal import LaunchJournal, read_journal
+from jobletd.backup.settling import PutBack, marked, settle, take_up_journal, unmark
 from jobletd.blobs.store import BlobLimits, BlobStore
 from jobletd.desired import DesiredState
 from jobletd.errors import WrongState
@@ -29,9 +32,9 @@ from jobletd.secrets.vault import Vault
 from jobletd.selectors import LabelSelector
 from jobletd.store import Store, rows
 from tests.unit.reconciler.fake_executor import FakeExecutor, FakeHost
+from tests.unit.reconciler.stepped_clock import SteppedClock
 
 T = TypeVar("T")
-SECOND_NS = 1_000_000_000
 CLIENT = Source("grpc", "admin")
 ALL = LabelSelector()
 
@@ -45,19 +48,6 @@ class SteppedLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.seconds
-
-
-class SteppedClock:
-    """The wall clock moves with the loop's time; a test may also set it."""
-
-    def __init__(self) -> None:
-        self.now_ns = 1_700_000_000 * SECOND_NS
-
-    def wall_ns(self) -> int:
-        return self.now_ns
-
-    def boot_seconds(self) -> float:
-        return self.now_ns / SECOND_NS
 
 
 class Fuse:
@@ -128,24 +118,47 @@ class World:
         self.host = FakeHost(self.clock)
         self.max_concurrent = max_concurrent
         self.fuse = Fuse()
+        self.journal_directory = str(directory / "launches")
+        self.no_room = ""
+
+    def marked(self) -> PutBack | None:
+        """Whether the database comes from a backup. No step of the daemon: it has no fuse."""
+        with closing(sqlite3.connect(self.path)) as connection:
+            return marked(connection)
 
     async def boot(self, fuse: Fuse | None = None) -> None:
         self.fuse = fuse or Fuse()
         self.store = FusedStore.open(self.path)
         self.store.fuse = self.fuse
         self.executor = FakeExecutor(self.host, self.fuse.step)
+        put_back = self.marked()
+        if put_back is not None:
+            entries = list(read_journal(self.journal_directory, put_back.created_ns))
+            await self.store.write(lambda connection: take_up_journal(connection, entries, self.clock.now_ns))
+        self.journal = LaunchJournal(self.journal_directory)
+        self.journal.open(self.clock.now_ns)
         self.registry = Registry(self.store, self.clock)
         await self.registry.load()
         self.volumes = FakeVolumes()
         key = HostKey(str(self.key_file), {}, anything_sealed=self.registry.anything_sealed)
         vault = Vault(key)
         self.resources = Resources(self.registry, {"Volume": self.volumes, "Secret": SecretController(vault)}, vault)
-        self.reconciler = Reconciler(self.registry, self.executor, self.resources, max_concurrent=self.max_concurrent)
+        self.reconciler = Reconciler(
+            self.registry,
+            self.executor,
+            self.resources,
+            max_concurrent=self.max_concurrent,
+            journal=self.journal,
+            room=lambda: self.no_room,
+        )
         self.blobs = BlobStore(str(self.key_file.parent / "blobs"), BlobLimits(1 << 20, 1 << 21))
         self.blobs.open()
         self.desired = DesiredState(self.registry, self.executor, self.reconciler.nudge, self.resources, self.blobs)
         await self.executor.start()
         await self.resources.start()
+        if put_back is not None:
+            await settle(self.registry, self.executor)
+            await unmark(self.store)
         await self.reconciler.start()
         self._run = [asyncio.create_task(part.run()) for part in (self.reconciler, self.resources)]
 
@@ -158,6 +171,7 @@ class World:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         self.store.close()
+        self.journal.close()
 
     async def restart(self) -> None:
         await self.crash()
@@ -180,7 +194,7 @@ class World:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, SteppedLoop)
         loop.seconds += seconds
-        self.clock.now_ns += int(seconds * SECOND_NS)
+        self.clock.pass_time(seconds)
         await asyncio.sleep(0)  # timers that are due fire at the loop's next turn
         await asyncio.sleep(0)
         await self.settle()

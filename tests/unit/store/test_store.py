@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
-from jobletd.store import Store, StoreError
+from jobletd.store import Store, StoreError, StoreFull
 from jobletd.store.migrations import MIGRATIONS
+from jobletd.store.store import check, connect
+from tests.timing import PATIENCE
 
 SETTING = (
     "INSERT INTO events (job, run_id, type, reason, message, count, first_ns, last_ns) VALUES (?,'','','','',1,0,0)"
@@ -41,6 +43,10 @@ def names(path: Path) -> list[str]:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "joblet.db"
+
+
+def failure_now(store: Store) -> StoreError | None:
+    return store.failure
 
 
 def with_store(path: Path, work: Callable[[Store], Coroutine[Any, Any, None]]) -> None:
@@ -243,6 +249,68 @@ def test_damage_is_found_at_the_start(path: Path) -> None:
         file.write(b"\xff" * 3 * 4096)
     with pytest.raises(StoreError, match="damaged"):
         Store.open(str(path))
+
+
+def test_the_look_for_damage_is_bounded_in_time_and_says_whether_it_saw_all(path: Path) -> None:
+    Store.open(str(path)).close()
+    connection = connect(str(path))
+    try:
+        connection.execute("BEGIN")
+        connection.executemany(SETTING, ((f"a job with a rather long name {number}",) for number in range(200_000)))
+        connection.execute("COMMIT")
+        assert check(connection, str(path), seconds=60 * PATIENCE)
+        assert not all(check(connection, str(path), seconds=milliseconds / 1000) for milliseconds in range(1, 100))
+    finally:
+        connection.close()
+
+
+def test_a_commit_waits_for_the_disk(path: Path) -> None:
+    store = Store.open(str(path))
+    try:
+        full, mode = (
+            store._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "journal_mode")
+        )
+        assert (full, mode) == (2, "wal")  # synchronous = FULL: the WAL is synced at each commit
+    finally:
+        store.close()
+
+
+def test_a_thousand_operations_at_once_take_few_commits_and_all_are_there(path: Path) -> None:
+    async def work(store: Store) -> None:
+        before = store.commits
+        blocker, gate = held(store)
+        first = asyncio.create_task(blocker)
+        await asyncio.sleep(0)
+        others = [asyncio.create_task(store.write(insert(f"job-{n}"))) for n in range(1000)]
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(first, *others)
+        assert store.commits - before == 4
+        assert len(names(path)) == 1000
+
+    with_store(path, work)
+
+
+def test_a_full_disk_refuses_changes_and_still_answers(path: Path) -> None:
+    async def work(store: Store) -> None:
+        await store.write(insert("before"))
+        (pages,) = await store.read(lambda connection: connection.execute("PRAGMA page_count").fetchone())
+        await store.read(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+        filling = [asyncio.create_task(store.write(insert("x" * 3000))) for _ in range(20)]
+        reading = asyncio.create_task(store.read(lambda connection: connection.execute("SELECT count(*) FROM events")))
+        results = await asyncio.gather(*filling, return_exceptions=True)
+        assert StoreFull in {type(result) for result in results}
+        assert (await reading).fetchone()
+        assert type(store.failure) is StoreFull
+        assert "before" in await store.read(
+            lambda connection: [row[0] for row in connection.execute("SELECT job FROM events")]
+        )
+        await store.read(lambda connection: connection.execute("PRAGMA max_page_count = 1000000").fetchone())
+        await store.write(insert("after"))
+        assert failure_now(store) is None
+        assert names(path)[-1] == "after"
+
+    with_store(path, work)
 
 
 def test_a_directory_that_does_not_exist_is_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ woken by, and nothing that could be wrong after a restart. See DESIGN section 2 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ from typing import Any
 import structlog
 
 from joblet.atomicfile import write_atomic
-from joblet.cgroup import CgroupError, CgroupLimits, Hierarchy, device_of, open_hierarchy
+from joblet.cgroup import CgroupError, CgroupLimits, Hierarchy, OwnMemory, device_of, open_hierarchy, own_memory
 from joblet.cgroup.hierarchy import readable_size
 from joblet.clock import Clock
 from joblet.crash_points import reached
@@ -31,7 +32,7 @@ from jobletd.executor.local import attempt_files, limit_status, watching
 from jobletd.executor.local.attempt_files import AttemptNotes
 from jobletd.executor.local.id_ranges import IdRanges
 from jobletd.executor.local.launch_spec import cgroup_limits, launch_spec, limit_words, without
-from jobletd.executor.local.launcher_process import AlreadyLaunched, Launched, LauncherDied, LauncherProcess
+from jobletd.executor.local.launcher_process import AlreadyLaunched, Launched, LauncherDied, LauncherProcess, Refused
 from jobletd.executor.local.outcome import end_of
 from jobletd.executor.local.provider import Provider
 from jobletd.executor.local.rootfs_store import RootfsStore
@@ -45,9 +46,15 @@ from jobletd.policy import NotAllowed
 KILL_AFTER_GRACE_SECONDS = 5.0
 TRIES_TO_LAUNCH = 3
 ADOPTED_SECONDS = 0.1  # between two looks at an init that cannot tell us what it does
+# What the host has none of just now.
+SCARCE = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _REASONS = ((limit_status.LimitNotEnforceable, Reason.LIMIT_NOT_ENFORCEABLE), (NotAllowed, Reason.NOT_ALLOWED))
 log = structlog.get_logger("executor")
 _ATTEMPT = re.compile(r"[a-z0-9][a-z0-9.-]{0,126}-[0-9]+")
+
+
+class LaunchRefused(JobletError):
+    """The launcher did not take the attempt, and could not put on record why."""
 
 
 class LocalExecutor:
@@ -90,6 +97,11 @@ class LocalExecutor:
     def cgroup_mode(self) -> str:
         """v2, hybrid or v1."""
         return self._hierarchy.mode.value
+
+    @staticmethod
+    def own_memory() -> OwnMemory | None:
+        """What bounds the daemon's own memory; None: nothing but the host."""
+        return own_memory()
 
     @property
     def controllers(self) -> tuple[str, ...]:
@@ -142,8 +154,8 @@ class LocalExecutor:
         try:
             await self._launch(request, directory)
         except (JobletError, OSError) as error:
-            if isinstance(error, LauncherDied):
-                raise
+            if isinstance(error, LauncherDied) or getattr(error, "errno", None) in SCARCE:
+                raise  # no fault of the job: tried again, later each time
             self._record_not_started(request, error)
         return handle
 
@@ -207,6 +219,8 @@ class LocalExecutor:
                 self._watch(attempt_id, watching.Watched(answer.pidfd, answer.status_fd))
             elif isinstance(answer, AlreadyLaunched) and isinstance(self._look(attempt_id), NeverSubmitted):
                 continue  # a look of ours held the lock for an instant
+            elif isinstance(answer, Refused) and isinstance(self._look(attempt_id), NeverSubmitted):
+                raise LaunchRefused(answer.error, where=attempt_id, todo="see the launcher's lines in the log")
             return
 
     def _enforceable(self, manifest: JobManifest) -> tuple[CgroupLimits, tuple[tuple[str, str, str], ...]]:
@@ -456,6 +470,8 @@ class LocalExecutor:
 
     async def _clear_away(self, attempt_id: AttemptId) -> None:
         self._look(attempt_id)  # to know its init, should it not follow its command
+        if attempt_files.lock_is_held(self._settings.attempt_directory(attempt_id)):
+            log.warning("stopping an attempt that is on no record", attempt=attempt_id)
         self._hierarchy.kill(attempt_id)
         await self._wait_for_death(attempt_id)
         if watched := self._watched.get(attempt_id):

@@ -176,6 +176,10 @@ class LauncherProcess:
             future.set_result(AlreadyLaunched())
         elif "error" in message:
             future.set_result(Refused(message["error"]))
+        elif len(fds) < DESCRIPTORS:  # we may have no more open: it is launched, and found by its directory
+            for fd in fds:
+                os.close(fd)
+            future.set_result(AlreadyLaunched())
         else:
             future.set_result(Launched(message["pid"], *fds))
 
