@@ -70,7 +70,7 @@ def plan_apply(current: JobView | None, manifest: JobManifest, source: Source, n
 def plan_stop(view: JobView, reason: Reason, *, force: bool, only: RunId | None = None) -> tuple[Run, ...]:
     """The open runs, or that one alone, marked to end. An earlier reason stays; force may come later."""
     return tuple(
-        replace(run, stop=run.stop or reason, force=run.force or force, next_attempt_ns=None)
+        replace(run, stop=run.stop or reason, force=run.force or force, next_attempt_ns=None, next_attempt_boot=None)
         for run in open_runs(view)
         if only in (None, run.id)
     )

@@ -100,6 +100,13 @@ MIGRATIONS: tuple[str, ...] = (
         secret BLOB
     ) STRICT;
     """,
+    # Timers on the clock that nobody sets, beside the wall clock's. A job's latest run is the one that was put in last.
+    """
+    ALTER TABLE attempts ADD COLUMN created_boot TEXT;
+    ALTER TABLE runs ADD COLUMN next_attempt_boot TEXT;
+    DROP INDEX runs_of_uid;
+    CREATE INDEX runs_of_uid ON runs (job_uid);
+    """,
 )
 
 

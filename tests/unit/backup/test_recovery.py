@@ -16,7 +16,7 @@ from jobletd.backup.making import make_backup
 from jobletd.backup.recovery import open_store
 from jobletd.store import StoreDamaged, StoreError
 from tests.unit.backup.root import Root
-from tests.unit.reconciler.world import SteppedClock
+from tests.unit.reconciler.stepped_clock import SteppedClock
 
 HOUR = 3600 * 10**9
 BEGIN_NS = 1_700_000_000 * 10**9
