@@ -8,19 +8,18 @@ to launch is durable before the launch; what an attempt's end means is decided b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import structlog
 
 from joblet.errors import JobletError
-from joblet.manifest import Restart
 from jobletd.conditions import with_condition, with_limits_condition
-from jobletd.decisions import SECOND_NS, Finish, after_attempt, deadline_ns, phase_of, wait_ns
+from jobletd.decisions import SECOND_NS, Finish, Retry, after_attempt, deadline_ns, phase_of, wait_ns
 from jobletd.executor import AttemptRequest, Ended, Executor, NeverSubmitted, Observation, Pending, Running
-from jobletd.model import Attempt, AttemptId, End, JobName, JobView, LimitStatus, Phase, Reason, Run, RunId, Unknown
-from jobletd.places import Places
-from jobletd.planning import new_run, open_runs, with_runs
+from jobletd.model import Attempt, AttemptId, End, JobName, JobView, LimitStatus, Phase, Reason, Run, Unknown
+from jobletd.places import Bounds, Places
+from jobletd.planning import open_runs, with_runs
 from jobletd.registry import EventDraft, Registry, Save
 from jobletd.resources import Resources
 from jobletd.store import StoreError
@@ -28,24 +27,26 @@ from jobletd.work_queue import WorkQueue
 
 WORKERS = 32
 ATTEMPTS_KEPT = 20
+NO_BOUNDS = Bounds()
 LONGEST_WAIT_SECONDS = 60.0  # then the wall clock is read again: it may have been set, and the host may have slept
 log = structlog.get_logger("reconciler")
 
 
 class Reconciler:
-    """One for the host. max_concurrent: runs with a live attempt at the same time; 0: no bound."""
+    """One for the host. bounds: of runs with a live attempt at the same time."""
 
     def __init__(
-        self, registry: Registry, executor: Executor, resources: Resources, *, max_concurrent: int = 0
+        self, registry: Registry, executor: Executor, resources: Resources, *, bounds: Bounds = NO_BOUNDS
     ) -> None:
         self._registry = registry
         self._resources = resources
         resources.subscribe(self.nudge)
         self._executor = executor
         self._queue: WorkQueue[JobName] = WorkQueue()
-        self._places = Places(registry, max_concurrent, self.nudge)
+        self._places = Places(registry, bounds, self.nudge)
         self._all_ended = asyncio.Event()
         self._accepting = True
+        self._in_a_hurry = False
         self._cleaning: set[AttemptId] = set()  # ended, and not yet off the host
         self._leftovers: dict[JobName, set[AttemptId]] = {}  # those that could not be cleaned up at the first try
 
@@ -53,6 +54,15 @@ class Reconciler:
     def running(self) -> int:
         """Runs that hold a place."""
         return len(self._places)
+
+    @property
+    def places(self) -> Places:
+        return self._places
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing runs, and nothing that ran is left on the host."""
+        return not self._places and not self._cleaning
 
     def nudge(self, name: JobName) -> None:
         """Look at a job soon."""
@@ -66,35 +76,21 @@ class Reconciler:
         """Take up what an earlier daemon left: adopt, settle, and free what belongs to nothing. Before any launch."""
         self._executor.subscribe(lambda attempt_id: self.nudge(job_of(attempt_id)))
         live = [
-            run.attempts[-1].id
+            run
             for view in self._registry.views.values()
             for run in open_runs(view)
             if run.attempts and run.attempts[-1].end is None
         ]
-        for attempt_id in live:
-            self._places.adopt(RunId(attempt_id.rsplit("-", 2)[1]))
-        await self._executor.prune(live)
+        for run in live:
+            self._places.adopt(run)
+        await self._executor.prune([run.attempts[-1].id for run in live])
         for view in list(self._registry.views.values()):
             run = next(reversed(open_runs(view)), None)
             if run is not None and run.stop is None and not wait_ns(run, self._now()):
                 self._places.stand_in_line(run)
         for view in list(self._registry.views.values()):
-            await self._revive(view)
             if open_runs(view) or view.deleting or view.observed_generation < view.generation:
                 self.nudge(view.name)
-
-    async def _revive(self, view: JobView) -> None:
-        """A service that the daemon's own shutdown had stopped runs again."""
-        latest = view.runs[0] if view.runs else None
-        if latest is None or latest.reason is not Reason.SHUTDOWN or view.deleting or view.manifest.spec.suspend:
-            return
-        if view.manifest.spec.restart is Restart.NEVER:
-            return
-        run = new_run(view, "start", self._now())
-        event = EventDraft(view.name, run.id, "Normal", "Created", "the daemon is back")
-        async with self._registry.lock(view.name):
-            await self._registry.save(Save(with_runs(view, (), run), runs=[run], events=[event]))
-        self.nudge(view.name)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -105,27 +101,40 @@ class Reconciler:
     async def stop_all(self) -> None:
         """The daemon's shutdown: end all runs with their grace, and wait until that is on record."""
         self._accepting = False
-        for view in list(self._registry.views.values()):
-            async with self._registry.lock(view.name):
-                current = self._registry.views.get(view.name)
-                if current is None or not open_runs(current):
-                    continue
-                stopped = tuple(
-                    replace(run, stop=run.stop or Reason.SHUTDOWN, next_attempt_ns=None)
-                    for run in open_runs(current)
-                    if run.attempts and run.attempts[-1].end is None
-                )
-                if stopped:
-                    await self._registry.save(Save(with_runs(current, stopped), runs=stopped))
-            self.nudge(view.name)
-        while self._places or self._cleaning:
+        await self.stop_runs(lambda _: True)
+        while not self.is_at_rest:
             self._all_ended.clear()
             await self._all_ended.wait()
+
+    async def hurry(self) -> None:
+        """What still has its grace in a shutdown loses it."""
+        self._in_a_hurry = True
+        if not self._accepting:
+            await self.stop_runs(lambda _: True)
+
+    async def stop_runs(self, wanted: Callable[[Run], bool]) -> None:
+        """End the live attempts of these runs, as a shutdown does: what may go on does so later. Raises StoreError."""
+        jobs = {self._registry.by_run[run_id] for run_id in self._places.holders() if run_id in self._registry.by_run}
+        await asyncio.gather(*(self._stop_run_of(name, wanted) for name in sorted(jobs)))
+
+    async def _stop_run_of(self, name: JobName, wanted: Callable[[Run], bool]) -> None:
+        async with self._registry.lock(name):
+            view = self._registry.views.get(name)
+            stopped = tuple(
+                replace(
+                    run, stop=run.stop or Reason.SHUTDOWN, force=run.force or self._in_a_hurry, next_attempt_ns=None
+                )
+                for run in (open_runs(view) if view is not None else ())
+                if run.attempts and run.attempts[-1].end is None and wanted(run)
+            )
+            if view is not None and stopped:
+                await self._registry.save(Save(with_runs(view, stopped), runs=stopped))
+        self.nudge(name)
 
     def close(self) -> None:
         """No more timers; what runs goes on."""
         self._queue.close()
-        self._places.close()
+        self._places.end()
 
     async def _work(self) -> None:
         while True:
@@ -191,6 +200,7 @@ class Reconciler:
                 view, run, Finish(Phase.FAILED, Reason.TIMED_OUT, "its time was up between attempts")
             )
         if wait := wait_ns(run, now_ns):
+            self._places.give(run.id)
             wait = wait if deadline is None else min(wait, deadline - now_ns)
             return min(max(wait / SECOND_NS, 0.001), LONGEST_WAIT_SECONDS)
         if not self._accepting:
@@ -324,7 +334,7 @@ class Reconciler:
         return None
 
     def _note_end(self) -> None:
-        if not self._places and not self._cleaning:
+        if self.is_at_rest:
             self._all_ended.set()
 
     async def _clean_up(self, name: JobName) -> None:
@@ -355,12 +365,13 @@ class Reconciler:
             run = replace(
                 run,
                 phase=Phase.SCHEDULED,
-                reason=Reason.BACK_OFF,
+                reason=following.reason,
                 message=end.message,
                 next_attempt_ns=following.at_ns,
+                stop=None,
+                force=False,
             )
-            text = f"attempt {attempt.number}: {end.reason}: {end.message}"
-            event = EventDraft(run.job, run.id, "Warning", "Retrying", text)
+            event = _event_of_retry(run, attempt.number, end, following)
             changed = with_limits_condition(with_runs(view, (run,)), attempt.limits, self._now())
             await self._registry.save(
                 Save(
@@ -410,6 +421,14 @@ class Reconciler:
 
     def _now(self) -> int:
         return self._registry.clock.wall_ns()
+
+
+def _event_of_retry(run: Run, number: int, end: End, retry: Retry) -> EventDraft:
+    if retry.reason is Reason.SHUTDOWN:
+        return EventDraft(
+            run.job, run.id, "Normal", "Interrupted", f"attempt {number}: by a shutdown; it goes on later"
+        )
+    return EventDraft(run.job, run.id, "Warning", "Retrying", f"attempt {number}: {end.reason}: {end.message}")
 
 
 def job_of(attempt_id: AttemptId) -> JobName:

@@ -14,8 +14,8 @@ from weakref import WeakValueDictionary
 
 from joblet.clock import Clock
 from jobletd.conditions import progressing
-from jobletd.model import Attempt, Event, JobChange, JobName, JobView, ResourceView, Run, RunId
-from jobletd.store import Store, resource_rows, rows
+from jobletd.model import Attempt, Cordon, Event, JobChange, JobName, JobView, Phase, Reason, ResourceView, Run, RunId
+from jobletd.store import Store, host_rows, resource_rows, rows
 from jobletd.waiting_line import WaitingLine
 
 WATCH_QUEUE = 4096
@@ -89,6 +89,7 @@ class Registry:
         self.resources: dict[JobName, ResourceView] = {}
         self.by_run: dict[RunId, JobName] = {}
         self.waiting = WaitingLine()  # for a free place; kept by the reconciler
+        self.cordon: Cordon | None = None
         self._locks: WeakValueDictionary[JobName, asyncio.Lock] = WeakValueDictionary()  # as long as somebody uses them
         self._listeners: set[Subscription] = set()
         self._callbacks: list[Callable[[JobName, JobView | None], None]] = []
@@ -98,6 +99,7 @@ class Registry:
         for view in await self.store.read(rows.load_jobs):
             self._put(view)
         self.resources = {view.name: view for view in await self.store.read(resource_rows.load_resources)}
+        self.cordon = await self.store.read(host_rows.load_cordon)
 
     def on_change(self, callback: Callable[[JobName, JobView | None], None]) -> None:
         """Call back in the event loop after each change; None: the job is gone."""
@@ -132,6 +134,17 @@ class Registry:
             self._show(save)
         self.tell_events(events)
 
+    async def set_cordon(self, cordon: Cordon | None, event: EventDraft) -> None:
+        """Make it durable whether this host launches, then visible."""
+        now_ns = self.clock.wall_ns()
+
+        def write(connection: sqlite3.Connection) -> Event:
+            host_rows.put_cordon(connection, cordon)
+            return _write_event(connection, event, now_ns)
+
+        self.tell_events([await self.store.write(write)])
+        self.cordon = cordon
+
     async def record(self, draft: EventDraft) -> None:
         """Make an event durable, then visible."""
         now_ns = self.clock.wall_ns()
@@ -157,11 +170,17 @@ class Registry:
         self._listeners.discard(subscription)
 
     def shown(self, view: JobView) -> JobView:
-        """The view with what follows from elsewhere: each waiting run's place in the queue, and whether the job progresses."""
-        runs = view.runs
-        if self.waiting and any(run.id in self.waiting for run in runs):
-            runs = tuple(replace(run, queue_position=self.waiting.position(run.id)) for run in runs)
-        return replace(view, runs=runs, conditions=(*view.conditions, progressing(view)))
+        """The view with what follows from elsewhere: each waiting run's place in the queue, what a cordon means for it, and
+        whether the job progresses."""
+        if self.waiting and any(run.id in self.waiting for run in view.runs):
+            view = replace(view, runs=tuple(map(self._shown_waiting, view.runs)))
+        return replace(view, conditions=(*view.conditions, progressing(view)))
+
+    def _shown_waiting(self, run: Run) -> Run:
+        position = self.waiting.position(run.id)
+        if position and self.cordon is not None and run.phase is Phase.PENDING:
+            return replace(run, queue_position=position, reason=Reason.CORDONED, message=str(self.cordon))
+        return replace(run, queue_position=position)
 
     def _tell(self, item: Item) -> None:
         for listener in self._listeners:

@@ -28,7 +28,9 @@ from jobletd.executor.local.networking.provider import NetworkProvider
 from jobletd.executor.local.volumes import Volumes
 from jobletd.host_features import HostFeatures, Place
 from jobletd.logging_setup import set_up_logging
+from jobletd.maintenance import Maintenance
 from jobletd.notify import sd_notify
+from jobletd.places import Bounds
 from jobletd.policy import Policy
 from jobletd.reconciler import Reconciler
 from jobletd.registry import Registry
@@ -45,7 +47,7 @@ from jobletd.services.resources import ResourceService
 from jobletd.services.server import ApiServer
 from jobletd.sources.spool import Spool, SpoolSettings
 from jobletd.sources.status_files import StatusFiles
-from jobletd.store import Store
+from jobletd.store import Store, StoreError
 from jobletd.tls_front import PEER_NAME_LENGTH, Credentials, TlsFront
 
 SOCKET_PATH_LENGTH = 107  # sockaddr_un.sun_path, less its final NUL
@@ -81,13 +83,14 @@ class Daemon:
         self._clock = SystemClock()
         self._ended = asyncio.Event()
         self._broken = False
+        self._hurry: asyncio.Task[None] | None = None
         self._policy = Policy.of(config.isolation)
 
     async def run(self) -> int:
         """Start everything, wait for the signal, end everything in the opposite order."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._ended.set)
+            loop.add_signal_handler(number, self._told_to_end)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)  # it never ends the daemon, not even while that starts
         async with AsyncExitStack() as stack:
             try:
@@ -100,6 +103,14 @@ class Daemon:
             sd_notify("STOPPING=1")
         log.info("stopped")
         return 1 if self._broken else 0
+
+    def _told_to_end(self) -> None:
+        """The first time in an orderly way; told again, jobs that are being stopped lose the rest of their grace."""
+        if not self._ended.is_set():
+            self._ended.set()
+        elif self._shutdown_policy == "stop" and self._hurry is None:
+            log.warning("told to end again: what still runs is killed")
+            self._hurry = asyncio.create_task(self._reconciler.hurry(), name="hurry")
 
     @property
     def _shutdown_policy(self) -> str:
@@ -137,7 +148,8 @@ class Daemon:
         vault = Vault(host_key)
         controllers["Secret"] = SecretController(vault)
         resources = Resources(registry, controllers, vault)
-        self._reconciler = Reconciler(registry, executor, resources, max_concurrent=config.joblet.max_concurrent_jobs)
+        bounds = Bounds(config.joblet.max_concurrent_jobs, config.joblet.max_concurrent_per_source)
+        self._reconciler = Reconciler(registry, executor, resources, bounds=bounds)
         desired = DesiredState(registry, executor, self._reconciler.nudge, resources, blobs, self._policy)
         await networks.start()
         stack.push_async_callback(networks.close)
@@ -160,8 +172,14 @@ class Daemon:
         sd_notify("READY=1")
 
     async def _shut_down_jobs(self) -> None:
-        if self._shutdown_policy == "stop":
+        if self._shutdown_policy != "stop":
+            return
+        try:
             await self._reconciler.stop_all()
+            if self._hurry is not None:
+                await self._hurry
+        except StoreError as error:  # what cannot be put on record is not done
+            log.error("jobs not stopped: the next daemon finds them", error=str(error))
 
     def _make_directories(self) -> None:
         config = self._config
@@ -258,6 +276,7 @@ class Daemon:
             started_ns=self._clock.wall_ns(),
             cgroup_mode=executor.cgroup_mode,
             max_concurrent_jobs=config.joblet.max_concurrent_jobs,
+            max_concurrent_per_source=config.joblet.max_concurrent_per_source,
         )
         access = AccessControl(front.identity)
         here = Place(config.state.directory, config.server.address, config.server.port, self._socket_path)
@@ -265,6 +284,7 @@ class Daemon:
             facts,
             registry,
             self._reconciler,
+            Maintenance(registry, self._reconciler, self._ended.set),
             certificate_expires_ns=lambda: self._certificate_expires_ns,
             probe=lambda: HostFeatures.probe(here),
         )

@@ -90,11 +90,17 @@ def role(config: NodeConfig) -> str | None:
     return None if found is None else str(found)
 
 
+def state(one: dict[str, Any]) -> str:
+    if one["node"] is None:
+        return str(one["error"])
+    return "cordoned" if one["node"]["cordon"] else "ready"
+
+
 def row(one: dict[str, Any]) -> list[str]:
     from rnx.output.words import size
 
     node = one["node"]
-    start = [one["name"], one["address"], "ready" if node else str(one["error"])]
+    start = [one["name"], one["address"], state(one)]
     if node is None:
         return [*start, "", "", "", one["role"] or "", *[""] * 6]
     counts = [node["version"], str(node["runningJobs"]), str(node["queuedJobs"]), one["role"] or ""]

@@ -28,6 +28,9 @@ NEEDED: dict[str, Role] = {
     "/joblet.v1.FileService/FindMissing": Role.ADMIN,  # it would tell a viewer what is there
     "/joblet.v1.FileService/Upload": Role.ADMIN,
     "/joblet.v1.NodeService/GetNode": Role.VIEWER,
+    "/joblet.v1.NodeService/Cordon": Role.ADMIN,
+    "/joblet.v1.NodeService/Uncordon": Role.ADMIN,
+    "/joblet.v1.NodeService/Drain": Role.ADMIN,
     "/grpc.health.v1.Health/Check": Role.VIEWER,
     "/grpc.health.v1.Health/Watch": Role.VIEWER,
     "/grpc.health.v1.Health/List": Role.VIEWER,

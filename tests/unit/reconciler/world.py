@@ -19,7 +19,9 @@ from joblet.manifest import (
 from jobletd.blobs.store import BlobLimits, BlobStore
 from jobletd.desired import DesiredState
 from jobletd.errors import WrongState
+from jobletd.maintenance import Maintenance
 from jobletd.model import ApplyResult, Attempt, AttemptId, Event, JobName, JobView, Phase, ResourceView, Run, Source
+from jobletd.places import Bounds
 from jobletd.reconciler import Reconciler
 from jobletd.registry import Registry
 from jobletd.resources import Resources
@@ -121,12 +123,13 @@ class FakeVolumes:
 class World:
     """One host. ``boot`` starts a daemon, ``crash`` kills it."""
 
-    def __init__(self, directory: Path, *, max_concurrent: int = 0) -> None:
+    def __init__(self, directory: Path, *, max_concurrent: int = 0, per_source: int = 0) -> None:
         self.path = str(directory / "joblet.db")
         self.key_file = directory / "secret.key"
         self.clock = SteppedClock()
         self.host = FakeHost(self.clock)
         self.max_concurrent = max_concurrent
+        self.per_source = per_source
         self.fuse = Fuse()
 
     async def boot(self, fuse: Fuse | None = None) -> None:
@@ -140,7 +143,10 @@ class World:
         key = HostKey(str(self.key_file), {}, anything_sealed=self.registry.anything_sealed)
         vault = Vault(key)
         self.resources = Resources(self.registry, {"Volume": self.volumes, "Secret": SecretController(vault)}, vault)
-        self.reconciler = Reconciler(self.registry, self.executor, self.resources, max_concurrent=self.max_concurrent)
+        bounds = Bounds(self.max_concurrent, self.per_source)
+        self.reconciler = Reconciler(self.registry, self.executor, self.resources, bounds=bounds)
+        self.exited = False
+        self.maintenance = Maintenance(self.registry, self.reconciler, self._exit)
         self.blobs = BlobStore(str(self.key_file.parent / "blobs"), BlobLimits(1 << 20, 1 << 21))
         self.blobs.open()
         self.desired = DesiredState(self.registry, self.executor, self.reconciler.nudge, self.resources, self.blobs)
@@ -148,6 +154,9 @@ class World:
         await self.resources.start()
         await self.reconciler.start()
         self._run = [asyncio.create_task(part.run()) for part in (self.reconciler, self.resources)]
+
+    def _exit(self) -> None:
+        self.exited = True
 
     async def crash(self) -> None:
         """Nothing is finished, nothing is said: what is in the store and on the host is what is left."""
