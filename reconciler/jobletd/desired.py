@@ -120,10 +120,11 @@ class DesiredState:
             now_ns = self._registry.clock.wall_ns()
             results: list[ApplyResult] = []
             saves: list[Save | SaveResource] = []
-            for name, manifest in zip(names, manifests, strict=True):
+            for place, (name, manifest) in enumerate(zip(names, manifests, strict=True)):
                 if isinstance(manifest, JobManifest):
                     check_contents(manifest, self._blobs, present=not dry_run)
-                result, save = self._plan(name, manifest, manifests, source, now_ns)
+                # A nanosecond apart: of two jobs of one request the first is the older one.
+                result, save = self._plan(name, manifest, manifests, source, now_ns + place)
                 results.append(result)
                 if save is not None:
                     saves.append(save)

@@ -81,8 +81,8 @@ class Reconciler:
             for run in open_runs(view)
             if run.attempts and run.attempts[-1].end is None
         ]
-        for run in live:
-            self._places.adopt(run)
+        for one in live:
+            self._places.adopt(one)
         await self._executor.prune([run.attempts[-1].id for run in live])
         for view in list(self._registry.views.values()):
             run = next(reversed(open_runs(view)), None)

@@ -163,8 +163,10 @@ class Daemon:
         self._background(stack, "resources", resources.run())
         self._background(stack, "retention", Retention(store, executor, self._clock).run())
         self._background(stack, "blobs", BlobCollector(blobs, registry, self._clock).run())
+        status_files = self._status_files(registry, desired)
+        stack.callback(status_files.flush)  # after the last changes, those of the shutdown
         stack.push_async_callback(self._shut_down_jobs)
-        await self._start_spool(stack, registry, desired)
+        self._start_spool(stack, desired)
         port = await self._start_api(stack, front, registry, desired, executor, blobs)
         log.info(
             "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=executor.cgroup_mode
@@ -232,15 +234,18 @@ class Daemon:
             host_ports=tuple(f"{protocol} . {port}" for port, _, protocol in ports),
         )
 
-    async def _start_spool(self, stack: AsyncExitStack, registry: Registry, desired: DesiredState) -> None:
-        settings = SpoolSettings(self._config.spool.directory, rescan_seconds=self._config.spool.rescan_seconds)
+    def _status_files(self, registry: Registry, desired: DesiredState) -> StatusFiles:
+        settings = SpoolSettings(self._config.spool.directory)
         os.makedirs(settings.status_directory, 0o755, exist_ok=True)
         files = StatusFiles(settings.status_directory)
         files.keep_only(registry.views)
         for name, view in registry.views.items():
             files.changed(name, view)
         desired.on_change(files.changed)
-        stack.callback(files.flush)
+        return files
+
+    def _start_spool(self, stack: AsyncExitStack, desired: DesiredState) -> None:
+        settings = SpoolSettings(self._config.spool.directory, rescan_seconds=self._config.spool.rescan_seconds)
         spool = Spool(settings, desired, clock=self._clock)
         desired.on_change(lambda _, view: spool.nudge() if view is None else None)
         self._background(stack, "spool", spool.run())
