@@ -26,6 +26,7 @@ from jobletd.store import StoreError
 from jobletd.work_queue import WorkQueue
 
 WORKERS = 32
+LAUNCHES = 6  # at a time: there is one launcher, and the event loop has others to serve
 ATTEMPTS_KEPT = 20
 NO_BOUNDS = Bounds()
 LONGEST_WAIT_SECONDS = 60.0  # then the wall clock is read again: it may have been set, and the host may have slept
@@ -45,6 +46,7 @@ class Reconciler:
         self._queue: WorkQueue[JobName] = WorkQueue()
         self._places = Places(registry, bounds, self.nudge)
         self._all_ended = asyncio.Event()
+        self._launching = asyncio.Semaphore(LAUNCHES)
         self._accepting = True
         self._in_a_hurry = False
         self._cleaning: set[AttemptId] = set()  # ended, and not yet off the host
@@ -216,7 +218,8 @@ class Reconciler:
             if run.reason is not Reason.QUEUED:
                 await self._save_run(view, replace(run, phase=Phase.PENDING, reason=Reason.QUEUED))
             return 0.0
-        return await self._begin_attempt(view, run)
+        async with self._launching:
+            return await self._begin_attempt(view, run)
 
     async def _begin_attempt(self, view: JobView, run: Run) -> float | None:
         """The intent, durable; then the launch."""

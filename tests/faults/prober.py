@@ -1,5 +1,6 @@
 """Asks the daemon the same small question now and then, and writes how long each answer took: ``python -m tests.faults.prober``.
 
+In between it sleeps, and writes how much too late it woke up: what a process that asks for nothing waits for a processor.
 A process of its own, so that what the load generator does with its interpreter is not measured.
 """
 
@@ -33,7 +34,9 @@ def main() -> None:
                 print(f"failed {error.code().name}", file=stream, flush=True)
             else:
                 print(f"{(time.perf_counter() - begin) * 1000:.2f}", file=stream, flush=True)
+            begin = time.perf_counter()
             time.sleep(PAUSE_SECONDS)
+            print(f"late {(time.perf_counter() - begin - PAUSE_SECONDS) * 1000:.2f}", file=stream, flush=True)
 
 
 @contextmanager
@@ -49,9 +52,9 @@ def probing(root: Path, name: str) -> Iterator[Path]:
         process.wait()
 
 
-def quantile_ms(lines: list[str], share: float) -> float:
-    """The time below which that share of the answers stayed; none of them may have failed."""
-    times = sorted(float(line) for line in lines)
+def quantile_ms(times: list[float], share: float) -> float:
+    """The time below which that share of them stayed."""
+    times = sorted(times)
     return times[min(int(len(times) * share), len(times) - 1)]
 
 
