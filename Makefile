@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED := 1
 python := .venv/bin/python
 pytest := $(python) -m pytest
 
-.PHONY: help environment run-packages test-packages run test native-test guest-test lint bench stress build clean
+.PHONY: help environment run-packages test-packages run test native-test guest-test lint bench stress load build clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -33,7 +33,7 @@ test: native-test guest-test ## all tests (root); T=tests/unit/manifest runs tha
 endif
 
 native-test: environment test-packages
-	$(pytest) tests/unit tests/integration tests/hostile tests/guest
+	$(pytest) tests/unit tests/integration tests/hostile tests/faults tests/guest
 
 # The same integration tests and attacks where the hierarchy is cgroup v2.
 guest-test: environment test-packages ## integration tests and attacks in a booted guest with cgroup v2 (root); T= for a part
@@ -52,6 +52,9 @@ bench: environment test-packages ## benchmarks (root); B=launch runs that one al
 
 stress: environment test-packages ## stress-ng in a job, and what a launch costs beside it (root); MINUTES=2 of each class
 	@$(python) -m tests.hostile.stress --minutes $(or $(MINUTES),1)
+
+load: environment test-packages ## 10,000 jobs, 1,000 watchers, a storm in the spool (root, some 10 minutes); L=spool for a part
+	@$(python) -m tests.faults.load $(L)
 
 build: environment ## wheel and source distribution, into dist/
 	$(python) -m hatchling build

@@ -83,6 +83,11 @@ class Places:
         self._closed = False
         self._fill()
 
+    def resize(self, bounds: Bounds) -> None:
+        """Other bounds: who has a place keeps it, and what is free now is given to whoever is next."""
+        self._bounds = bounds
+        self._fill()
+
     def end(self) -> None:
         """No more timers."""
         if self._telling is not None:

@@ -18,6 +18,7 @@ from joblet.clock import SystemClock
 from joblet.config.server import ServerConfig, load_server_config
 from joblet.errors import JobletError
 from joblet.pki import CertificateError, check_certificate, load_certificate
+from jobletd import retention
 from jobletd.blobs.collector import BlobCollector
 from jobletd.blobs.store import BlobLimits, BlobStore
 from jobletd.desired import DesiredState
@@ -161,7 +162,7 @@ class Daemon:
         stack.callback(self._reconciler.close)
         self._background(stack, "reconciler", self._reconciler.run())
         self._background(stack, "resources", resources.run())
-        self._background(stack, "retention", Retention(store, executor, self._clock).run())
+        self._background(stack, "retention", Retention(store, executor, self._clock, self._kept()).run())
         self._background(stack, "blobs", BlobCollector(blobs, registry, self._clock).run())
         status_files = self._status_files(registry, desired)
         stack.callback(status_files.flush)  # after the last changes, those of the shutdown
@@ -221,6 +222,16 @@ class Daemon:
             policy=self._policy,
             default_disk_bytes=config.isolation.default_disk_bytes,
             memory_disk_bytes=config.isolation.memory_disk_bytes,
+        )
+
+    def _kept(self) -> retention.Bounds:
+        history = self._config.history
+        age = history.max_age_seconds
+        return retention.Bounds(
+            runs=history.max_runs or None,
+            age_ns=None if age is None else int(age * 10**9),
+            log_bytes=history.max_log_bytes,
+            events=history.max_events or None,
         )
 
     def _network_settings(self) -> NetworkSettings:

@@ -11,41 +11,22 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
-import psutil
 
 from joblet.api.v1 import job_pb2, job_pb2_grpc, node_pb2, node_pb2_grpc
+from tests.faults.figures import Memory, Report
 from tests.faults.prober import probing, quantile_ms
+from tests.faults.storm import spool_storm
+from tests.faults.watchers import many_watchers
 from tests.integration.host import Host, job_host
 from tests.timing import PATIENCE
 
 A_REQUEST = 500
 WORKERS = 32  # that launch at the same time: the order in which they get ready is the kernel's
 JOB = "apiVersion: joblet/v1\nkind: Job\nmetadata: {{name: {name}}}\nspec: {{command: [sleep, '{seconds}'], {more}}}\n"
-
-
-@dataclass
-class Report:
-    """figures: for people. wrong: what broke a promise."""
-
-    figures: dict[str, str] = field(default_factory=dict)
-    wrong: list[str] = field(default_factory=list)
-
-    def expect(self, holds: bool, what: str) -> None:
-        if not holds:
-            self.wrong.append(what)
-
-    def print(self, title: str) -> None:
-        print(f"== {title}")
-        for name, figure in self.figures.items():
-            print(f"{name}: {figure}")
-        for what in self.wrong:
-            print(f"WRONG: {what}")
-        sys.stdout.flush()
 
 
 @dataclass(frozen=True)
@@ -62,26 +43,6 @@ class Lane:
 
     def names(self) -> list[str]:
         return [f"{self.prefix}-{number:05d}" for number in range(self.count)]
-
-
-class Memory:
-    """The daemon's own, as it goes."""
-
-    def __init__(self, pid: int) -> None:
-        self._process = psutil.Process(pid)
-        self.marks: dict[str, float] = {}
-        self.most = 0.0
-
-    def sample(self) -> float:
-        now = self._process.memory_info().rss / (1 << 20)
-        self.most = max(self.most, now)
-        return now
-
-    def mark(self, name: str) -> None:
-        self.marks[name] = self.sample()
-
-    def __str__(self) -> str:
-        return ", ".join(f"{name} {value:.0f} MB" for name, value in self.marks.items()) + f", most {self.most:.0f} MB"
 
 
 def many_jobs(jobs: int, places: int, seconds: float) -> Report:
@@ -152,20 +113,19 @@ def node_of(host: Host) -> node_pb2.Node:
 
 def wait_for_all(host: Host, count: int, memory: Memory) -> int:
     """Until all ended. Returns how many ran at the same time at most."""
-    most = 0
+    most: int = 0
     half = False
     with grpc.insecure_channel(f"unix:{host.root}/run/joblet.sock") as channel:
         stub = node_pb2_grpc.NodeServiceStub(channel)
         while True:
             node = stub.GetNode(node_pb2.GetNodeRequest(), timeout=60 * PATIENCE)
-            most = max(most, node.running_jobs)
+            most = max(most, int(node.running_jobs))
             memory.sample()
             if not half and node.queued_jobs and node.queued_jobs < count / 2:
                 half = True
                 memory.mark("half ended")
-            if not node.running_jobs and not node.queued_jobs and len(list((host.root / "spool").glob("*.yml"))) >= 0:
-                if count_of_unfinished(host, count) == 0:
-                    return most
+            if not node.running_jobs and not node.queued_jobs and count_of_unfinished(host, count) == 0:
+                return most
             time.sleep(0.5)
 
 
@@ -221,12 +181,16 @@ def answers(report: Report, lines: list[str]) -> str:
     )
 
 
-PARTS: dict[str, Callable[[], Report]] = {"jobs": lambda: many_jobs(10_000, 500, 8)}
+PARTS: dict[str, Callable[[], Report]] = {
+    "jobs": lambda: many_jobs(10_000, 500, 8),
+    "watchers": lambda: many_watchers(1000, 200, changes=60, see_them_dropped=True),
+    "spool": lambda: spool_storm(10_000),
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Load the daemon, and say how it bore that.")
-    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="only these")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="only these")
     wrong = False
     for name in parser.parse_args().parts or PARTS:
         report = PARTS[name]()

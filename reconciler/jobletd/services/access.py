@@ -10,6 +10,7 @@ import grpc
 import structlog
 
 from joblet.pki import Role
+from jobletd.services.streams import passed_on
 from jobletd.tls_front import Identity, Resolver
 
 NEEDED: dict[str, Role] = {
@@ -112,12 +113,11 @@ def _wrapped(handler: Handler, admit: Callable[[Any], Awaitable[None]]) -> Handl
         return make(unary, handler.request_deserializer, handler.response_serializer)
     inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
 
-    async def stream(request: Any, context: Any) -> Any:
+    async def stream(request: Any, context: Any) -> None:
         await admit(context)
         answer = inner(request, context)
         if hasattr(answer, "__aiter__"):
-            async for message in answer:
-                yield message
+            await passed_on(answer, context)
         else:
             await answer  # it writes through the context
 
