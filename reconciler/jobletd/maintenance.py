@@ -13,6 +13,7 @@ from jobletd.reconciler import Reconciler
 from jobletd.registry import EventDraft, Registry
 
 LOOK_SECONDS = 0.5
+EXIT_SECONDS = 0.5  # so that the last word of a drain still reaches who waits for it
 NAMED = 10
 
 
@@ -84,7 +85,7 @@ class Maintenance:
             await asyncio.sleep(LOOK_SECONDS)
         yield DrainProgress(0, len(self._registry.waiting), done=True)
         if not stay:
-            self._exit()
+            asyncio.get_running_loop().call_later(EXIT_SECONDS, self._exit)
 
     def _running(self) -> list[Run]:
         found = (self._run_of(run_id) for run_id in self._reconciler.places.holders())

@@ -72,6 +72,8 @@ def drain(
         with progress("draining") as tell:
             for last in target.daemon().drain(reason, stay=stay, seconds=seconds):
                 tell(state_of(last))
+                if last.done:  # the daemon may be gone before it can say that this was all
+                    break
     except KeyboardInterrupt:
         print("\nrnx: the node stays cordoned; rnx uncordon lets it launch again", file=sys.stderr)
         return exit_codes.INTERRUPTED

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobletd.errors import WrongState
-from jobletd.maintenance import LOOK_SECONDS, DrainProgress
+from jobletd.maintenance import EXIT_SECONDS, LOOK_SECONDS, DrainProgress
 from jobletd.model import Phase, Reason
 from tests.unit.reconciler.world import World, job, play
 
@@ -93,6 +93,7 @@ def test_a_drain_waits_for_jobs_then_stops_services_then_ends_the_daemon(world: 
         while not drain.done():
             await world.advance(LOOK_SECONDS)
         assert seen[-1] == DrainProgress(0, 1, done=True)
+        await world.advance(EXIT_SECONDS)
         assert world.exited
         assert (await world.run("once")).phase is Phase.COMPLETED
         assert (await world.run("service")).reason is Reason.CORDONED
@@ -109,6 +110,7 @@ def test_a_drain_waits_for_jobs_then_stops_services_then_ends_the_daemon(world: 
 def test_a_drained_daemon_may_stay(world: World) -> None:
     async def scenario(world: World) -> None:
         await drained(world, [], stay=True)
+        await world.advance(EXIT_SECONDS)
         assert not world.exited
         assert world.registry.cordon is not None
 
