@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -179,11 +179,12 @@ class Spool:
         for owner in owners.values():
             if owner.kind == KIND and owner.name not in self._files:
                 self._files[owner.name] = _File(gone_since=now)
+        leaving = frozenset(name for name, file in self._files.items() if self._is_leaving(file))
         plan = make_plan(
             [_claim(name, file) for name, file in self._files.items() if file.gone_since is None and _is_good(file)],
             owners,
             unknown=frozenset(n for n, file in self._files.items() if file.gone_since is None and not _is_good(file)),
-            leaving=frozenset(name for name, file in self._files.items() if self._is_leaving(file)),
+            leaving=leaving,
         )
         for job, old, new in plan.transfers:
             await self._desired.transfer(job, old, new)
@@ -192,7 +193,7 @@ class Spool:
         await self._apply_all(plan)
         for job, source in plan.deletes:
             await self._delete(job, source)
-        self._forget_gone()
+        self._forget_gone(leaving)
         await self._tell_conflicts(plan.conflicts)
         await self._tell_errors(owners, plan.conflicts)
 
@@ -213,11 +214,10 @@ class Spool:
             _log.error("job not deleted", job=job, source=str(source), error=str(error))
             self._again_in(_REOPEN_SECONDS)
 
-    def _forget_gone(self) -> None:
-        gone = [name for name, file in self._files.items() if file.gone_since is not None]
-        for name in gone:
-            if not self._is_leaving(self._files[name]):
-                del self._files[name]
+    def _forget_gone(self, leaving: Collection[str]) -> None:
+        """Those whose jobs were deleted just now. leaving: as it was when that was decided, which may be a while ago."""
+        for name in [name for name, file in self._files.items() if file.gone_since is not None and name not in leaving]:
+            del self._files[name]
 
     async def _apply_all(self, plan: Plan) -> None:
         todo = []
