@@ -1,7 +1,7 @@
 """How much output of ended runs is kept: of one job as its ``spec.history.logs`` says, and of the whole host.
 
-Beyond that the output of the oldest goes; the run stays on record, so that its job is as much in line with its manifest as before.
-Each run's output is measured once, after its end.
+Beyond that the output of the oldest goes; the run stays on record, so that its job is as much in line with its manifest as
+before. Each run's output is measured once, after its end.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def beyond_the_hosts_bound(connection: sqlite3.Connection, most_bytes: int) -> l
 
 
 def beyond_their_jobs_bounds(connection: sqlite3.Connection, since_ns: int) -> list[tuple[str, str]]:
-    """The same for each job that has a bound of its own and changed, or had a run end, since then; its latest run keeps its output."""
+    """The same for each job that has a bound of its own and changed, or had a run end, since then. Its latest run keeps its."""
     jobs = """
         SELECT uid, json_extract(manifest, '$.spec.history.logs') AS most FROM jobs WHERE most IS NOT NULL
         AND (updated_ns >= ? OR uid IN (SELECT job_uid FROM runs WHERE is_final = 1 AND ended_ns >= ?))

@@ -11,7 +11,11 @@ from joblet.api.v1 import job_pb2
 from tests.faults.figures import Memory, Report
 from tests.integration.host import Host, eventually, job_host
 
-JOB = "apiVersion: joblet/v1\nkind: Job\nmetadata: {{name: {name}, labels: {{turn: '{turn}'}}}}\nspec: {{command: ['true'], suspend: true}}\n"
+JOB = """apiVersion: joblet/v1
+kind: Job
+metadata: {{name: {name}, labels: {{turn: '{turn}'}}}}
+spec: {{command: ['true'], suspend: true}}
+"""
 
 
 def spool_storm(events: int, *, seed: int = 8) -> Report:
@@ -27,8 +31,9 @@ def spool_storm(events: int, *, seed: int = 8) -> Report:
         stirred = time.monotonic() - begin
         eventually(lambda: found(host, memory) == expected, within=300, what="the spool's jobs")
         memory.mark("converged")
+        took = time.monotonic() - begin
         report.figures |= {
-            "file events": f"{events} in {stirred:.1f} s, {len(expected)} jobs at the end, converged after {time.monotonic() - begin:.1f} s",
+            "file events": f"{events} in {stirred:.1f} s, {len(expected)} jobs at the end, converged after {took:.1f} s",
             "memory of the daemon": str(memory),
         }
         report.expect(

@@ -83,9 +83,7 @@ class Crowd:
             numbers, counts = await seen, await asyncio.gather(*reading)
             took = time.monotonic() - begin
             self._memory.mark("all read")
-            self._report.expect(
-                set(numbers) == {str(changes - 1)}, "a watcher did not see the last change"
-            )
+            self._report.expect(set(numbers) == {str(changes - 1)}, "a watcher did not see the last change")
             self._report.expect(
                 set(counts) == {FOLLOWED_BYTES}, f"followers got {set(counts)} bytes, not {FOLLOWED_BYTES}"
             )

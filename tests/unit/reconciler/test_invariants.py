@@ -58,6 +58,12 @@ async def do(world: World, operation: tuple[object, ...]) -> None:
             await world.advance(seconds)
         case ("stubborn", bool(ignores)):
             world.host.ignores_stop = ignores
+        case _:
+            await do_to_the_daemon(world, operation)
+
+
+async def do_to_the_daemon(world: World, operation: tuple[object, ...]) -> None:
+    match operation:
         case ("crash", int(steps)):
             await crash_soon(world, steps)
         case ("reboot",):
