@@ -26,7 +26,7 @@ from jobletd.store import StoreError
 from jobletd.work_queue import WorkQueue
 
 WORKERS = 32
-LAUNCHES = 6  # at a time: there is one launcher, and the event loop has others to serve
+LAUNCHES = 2  # handed over at a time: there is one launcher, and the event loop has others to serve
 ATTEMPTS_KEPT = 20
 NO_BOUNDS = Bounds()
 LONGEST_WAIT_SECONDS = 60.0  # then the wall clock is read again: it may have been set, and the host may have slept
@@ -218,8 +218,7 @@ class Reconciler:
             if run.reason is not Reason.QUEUED:
                 await self._save_run(view, replace(run, phase=Phase.PENDING, reason=Reason.QUEUED))
             return 0.0
-        async with self._launching:
-            return await self._begin_attempt(view, run)
+        return await self._begin_attempt(view, run)
 
     async def _begin_attempt(self, view: JobView, run: Run) -> float | None:
         """The intent, durable; then the launch."""
@@ -256,7 +255,8 @@ class Reconciler:
             self._resources.used_by(run.manifest),
             self._resources.secrets_for(run.manifest),
         )
-        await self._executor.submit(request)
+        async with self._launching:
+            await self._executor.submit(request)
         return await self._tend(view, run, attempt)
 
     async def _tend(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
