@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED := 1
 python := .venv/bin/python
 pytest := $(python) -m pytest
 
-.PHONY: help environment run-packages test-packages run test native-test guest-test lint bench stress load build clean
+.PHONY: help environment run-packages test-packages run test native-test guest-test lint bench stress load soak build clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -32,8 +32,10 @@ else
 test: native-test guest-test ## all tests (root); T=tests/unit/manifest runs that part alone
 endif
 
+# File by file, in as many workers as there are processors; the long files first.
 native-test: environment test-packages
-	$(pytest) tests/unit tests/integration tests/hostile tests/faults tests/guest
+	$(pytest) -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+		tests/faults tests/hostile tests/guest tests/integration tests/unit
 
 # The same integration tests and attacks where the hierarchy is cgroup v2.
 guest-test: environment test-packages ## integration tests and attacks in a booted guest with cgroup v2 (root); T= for a part
@@ -55,6 +57,9 @@ stress: environment test-packages ## stress-ng in a job, and what a launch costs
 
 load: environment test-packages ## 10,000 jobs, 1,000 watchers, a storm in the spool (root, some 10 minutes); L=spool for a part
 	@$(python) -m tests.faults.load $(L)
+
+soak: environment test-packages ## jobs from all sources while daemon, launcher and inits are killed at random (root); MINUTES=60 SEED=1
+	@$(python) -m tests.faults.soak --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))
 
 build: environment ## wheel and source distribution, into dist/
 	$(python) -m hatchling build

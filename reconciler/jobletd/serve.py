@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from joblet.atomicfile import write_atomic
+from joblet.atomicfile import remove_unfinished, write_atomic
 from joblet.clock import SystemClock
 from joblet.config.server import ServerConfig, load_server_config
 from joblet.errors import JobletError
@@ -46,6 +46,7 @@ from jobletd.services.jobs import JobService
 from jobletd.services.node import NodeFacts, NodeService
 from jobletd.services.resources import ResourceService
 from jobletd.services.server import ApiServer
+from jobletd.sources.git.controller import GitSources
 from jobletd.sources.spool import Spool, SpoolSettings
 from jobletd.sources.status_files import StatusFiles
 from jobletd.store import Store, StoreError
@@ -148,10 +149,13 @@ class Daemon:
         host_key = HostKey(key_file, self._env, anything_sealed=registry.anything_sealed)
         vault = Vault(host_key)
         controllers["Secret"] = SecretController(vault)
+        git = GitSources(f"{config.state.directory}/git", registry, vault, self._clock)
+        controllers["GitSource"] = git
         resources = Resources(registry, controllers, vault)
         bounds = Bounds(config.joblet.max_concurrent_jobs, config.joblet.max_concurrent_per_source)
         self._reconciler = Reconciler(registry, executor, resources, bounds=bounds)
         desired = DesiredState(registry, executor, self._reconciler.nudge, resources, blobs, self._policy)
+        git.begin(desired, resources.look_at)
         await networks.start()
         stack.push_async_callback(networks.close)
         self._background(stack, "networks", networks.guard())
@@ -168,7 +172,9 @@ class Daemon:
         stack.callback(status_files.flush)  # after the last changes, those of the shutdown
         stack.push_async_callback(self._shut_down_jobs)
         self._start_spool(stack, desired)
-        port = await self._start_api(stack, front, registry, desired, executor, blobs)
+        desired.on_change(git.job_changed)
+        self._background(stack, "git", git.run())
+        port = await self._start_api(stack, front, registry, desired, executor, blobs, git)
         log.info(
             "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=executor.cgroup_mode
         )
@@ -192,8 +198,10 @@ class Daemon:
             (f"{config.run.directory}/peers", 0o700),
         ):
             os.makedirs(path, mode, exist_ok=True)
+        for directory in (config.state.directory, config.run.directory):
+            remove_unfinished(directory)  # of a daemon that was killed, as is this:
         for name in os.listdir(f"{config.run.directory}/peers"):
-            os.unlink(f"{config.run.directory}/peers/{name}")  # of a daemon that was killed
+            os.unlink(f"{config.run.directory}/peers/{name}")
 
     def _lock(self, stack: AsyncExitStack) -> None:
         """One daemon a root directory: before anything in it is touched."""
@@ -258,7 +266,7 @@ class Daemon:
     def _start_spool(self, stack: AsyncExitStack, desired: DesiredState) -> None:
         settings = SpoolSettings(self._config.spool.directory, rescan_seconds=self._config.spool.rescan_seconds)
         spool = Spool(settings, desired, clock=self._clock)
-        desired.on_change(lambda _, view: spool.nudge() if view is None else None)
+        desired.on_change(spool.job_changed)
         self._background(stack, "spool", spool.run())
 
     def _make_front(self) -> TlsFront:
@@ -285,6 +293,7 @@ class Daemon:
         desired: DesiredState,
         executor: LocalExecutor,
         blobs: BlobStore,
+        git: GitSources,
     ) -> int:
         config = self._config
         facts = NodeFacts(
@@ -305,7 +314,7 @@ class Daemon:
             probe=lambda: HostFeatures.probe(here),
         )
         server = ApiServer(
-            access, JobService(desired), node, ResourceService(desired), FileService(blobs), self._socket_path
+            access, JobService(desired), node, ResourceService(desired, git), FileService(blobs), self._socket_path
         )
         await server.start()
         stack.push_async_callback(server.stop)

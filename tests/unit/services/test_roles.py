@@ -41,6 +41,7 @@ def test_a_viewer_may_read_and_nothing_else() -> None:
         "DeleteResource",
         "FindMissing",
         "Stop",
+        "SyncSource",
         "Upload",
     }
 
