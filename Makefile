@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED := 1
 python := .venv/bin/python
 pytest := $(python) -m pytest
 
-.PHONY: help environment run-packages test-packages run test native-test guest-test lint bench stress load soak build clean
+.PHONY: help environment run-packages test-packages run test native-test guest-test lint bench stress load soak fuzz build clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -60,6 +60,9 @@ load: environment test-packages ## 10,000 jobs, 1,000 watchers, a storm in the s
 
 soak: environment test-packages ## jobs from all sources while daemon, launcher and inits are killed at random (root); MINUTES=60 SEED=1
 	@$(python) -m tests.faults.soak --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))
+
+fuzz: environment test-packages ## try every reader of bytes from outside with mutated input (root); MINUTES=10, F= for some of them
+	@$(python) -m tests.faults.fuzz --minutes $(or $(MINUTES),2) $(F)
 
 build: environment ## wheel and source distribution, into dist/
 	$(python) -m hatchling build

@@ -10,6 +10,8 @@ import yaml
 
 from joblet.config.errors import ConfigError
 
+MAX_DEPTH = 64
+
 
 class ConfigText:
     """The text of one configuration file, as plain data with places. Raises ConfigError for what is no mapping in YAML."""
@@ -18,6 +20,9 @@ class ConfigText:
         self.path = path
         self._text = text
         try:
+            if (place := too_deep(text)) is not None:
+                what = f"is nested more than {MAX_DEPTH} levels deep"
+                raise ConfigError(what, where=f"{path}:{place[0]}:{place[1]}")
             self.data: object = yaml.load(text, Loader=yaml.CSafeLoader)
             root = yaml.compose(text, Loader=yaml.CSafeLoader)
         except yaml.MarkedYAMLError as error:
@@ -54,18 +59,41 @@ class ConfigText:
         raise ConfigError(f"{prefix}: {what}" if prefix else what, where=self.place(location), todo=todo)
 
 
-def duplicates(node: yaml.Node) -> Iterator[yaml.Node]:
-    """Keys that their mapping has already, of which YAML's loader would silently take the last."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[object] = set()
-        for key, value in node.value:
-            if isinstance(key.value, str) and key.value in seen:
-                yield key
-            seen.add(key.value if isinstance(key.value, str) else id(key))
-            yield from duplicates(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from duplicates(value)
+def too_deep(text: str) -> tuple[int, int] | None:
+    """Line and column from which on it is nested too deep: the composer calls itself for each level, and a stack has an end."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                mark = event.start_mark
+                return (1, 1) if mark is None else (mark.line + 1, mark.column + 1)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return None
+
+
+def duplicates(root: yaml.Node) -> Iterator[yaml.Node]:
+    """Keys that their mapping has already, of which YAML's loader would silently take the last.
+
+    However deep it is, and each node once, however many aliases it has.
+    """
+    left, visited = [root], {id(root)}
+    while left:
+        node = left.pop()
+        below = []
+        if isinstance(node, yaml.MappingNode):
+            seen: set[object] = set()
+            for key, value in node.value:
+                if isinstance(key.value, str) and key.value in seen:
+                    yield key
+                seen.add(key.value if isinstance(key.value, str) else id(key))
+                below.append(value)
+        elif isinstance(node, yaml.SequenceNode):
+            below = node.value
+        new = [value for value in below if id(value) not in visited]
+        visited.update(map(id, new))
+        left.extend(reversed(new))
 
 
 def advice(word: str, known: Iterable[str]) -> str:

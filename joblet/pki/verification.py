@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from joblet.errors import JobletError
 
@@ -27,7 +27,7 @@ def check_certificate(pem: str, ca_pem: str, now: datetime.datetime, *, where: s
     authority = load_certificate(ca_pem, where="the authority's certificate")
     try:
         certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
         issuer = certificate.issuer.rfc4514_string()
         raise CertificateError(
             f"another authority issued it ({issuer})", where=where, todo="use one that this host's authority issued"
@@ -46,7 +46,14 @@ def load_certificate(pem: str, *, where: str = "") -> x509.Certificate:
     """Raises CertificateError for what is missing or no certificate."""
     if not pem.strip():
         raise CertificateError("the certificate is missing", where=where, todo="embed its PEM text")
+    if not pem.isascii():  # OpenSSL takes no other text, not even around a certificate
+        raise CertificateError("has characters that no PEM text has", where=where, todo="embed its PEM text alone")
     try:
-        return x509.load_pem_x509_certificate(pem.encode())
-    except ValueError as error:
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+        # What is read only when it is asked for is asked for here, where an error has its place.
+        for name in (certificate.issuer, certificate.subject):
+            name.rfc4514_string()
+        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        return certificate
+    except (ValueError, x509.InvalidVersion) as error:
         raise CertificateError("is no certificate", where=where, todo="embed its PEM text") from error

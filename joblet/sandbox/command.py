@@ -67,9 +67,9 @@ def become_command(spec: dict[str, Any], doors: Doors, seccomp: bytes, gate: int
     spec: the launch spec. gate: GO comes out of it once the new root stands and the command may run; end of file: never.
     errors: where one line ``code text`` goes if the command can't be executed; it closes itself on exec.
     """
-    what = ""
-    command = spec["argv"][0]
+    what = command = ""
     try:
+        command = spec["argv"][0]
         doors.enter()
         os.setsid()
         syscalls.unshare(syscalls.CLONE_NEWCGROUP)

@@ -37,7 +37,7 @@ def write(dir_fd: int, record: dict[str, object], *, durable: bool) -> None:
 
     durable: False leaves it visible but not yet safe from a power cut: see ``make_durable``.
     """
-    data = to_json({"version": VERSION, **record}).encode("utf-8", "surrogateescape") + b"\n"
+    data = to_json({"version": VERSION, **record}).encode("utf-8", "replace") + b"\n"
     write_atomic(EXIT, data, dir_fd=dir_fd, durable=durable)
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 VERSION = 1
 MESSAGE_BYTES = 4096
 CONTROL_FD = 3
+WRONG_SPEC = (LookupError, TypeError, ValueError, AttributeError)  # what it is to carry out a spec that is none
 # Later than a launch takes: the new spare shall not compete with the job for processors.
 SPARE_AFTER_MILLISECONDS = 20
 GONE_WITHIN_MILLISECONDS = 2000
@@ -138,14 +139,20 @@ class Launcher:
         poll.poll(GONE_WITHIN_MILLISECONDS)
 
     def receive(self) -> tuple[dict[str, Any], list[int]] | None:
-        """The next message with its descriptors, the first of which is its memfd; or None at the end."""
+        """The next message with its descriptors, the first of which is its memfd; or None at the end.
+
+        What is no message of ours is an empty one.
+        """
         room = _socket.CMSG_SPACE(4 * (1 + MOST_DESCRIPTORS))
         data, ancillary, _, _ = self.socket.recvmsg(MESSAGE_BYTES, room, _socket.MSG_CMSG_CLOEXEC)
         if not data:
             return None
-        fds = unpacked(ancillary[0][2])
-        content: dict[str, Any] = marshal.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
-        return content, fds
+        fds = unpacked(ancillary[0][2]) if ancillary else []
+        try:
+            content = marshal.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
+        except (OSError, EOFError, MemoryError, *WRONG_SPEC):
+            content = None
+        return content if isinstance(content, dict) else {}, fds
 
     def answer(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
@@ -156,10 +163,15 @@ class Launcher:
 
     def launch(self, spec: dict[str, Any], given: list[int]) -> tuple[dict[str, Any], tuple[int, ...]]:
         """Give an init its work, or put on record why not. Idempotent: an attempt that was launched is not launched again."""
-        answer = {"attempt": spec["attempt"]}
-        directory = spec["attempt_dir"]
+        attempt, directory = spec.get("attempt"), spec.get("attempt_dir")
+        if not (isinstance(attempt, str) and isinstance(directory, str)):
+            return {"attempt": "", "error": "not a launch spec", "code": 126}, ()
+        answer = {"attempt": attempt}
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        lock_fd = os.open(f"{directory}/{exit_record.STATE}", flags, 0o600)
+        try:
+            lock_fd = os.open(f"{directory}/{exit_record.STATE}", flags, 0o600)
+        except (OSError, ValueError) as error:
+            return {**answer, "error": f"no attempt's directory: {error}", "code": 126}, ()
         try:
             try:
                 fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -174,7 +186,7 @@ class Launcher:
                 reached("launcher.work-given")
                 try:
                     make_cgroups(spec["cgroup"], made)  # while the init wakes up and reads its spec
-                except OSError:
+                except (OSError, *WRONG_SPEC):
                     init.control.close()  # it ends
                     os.close(init.pidfd)
                     os.close(status_fd)
@@ -182,8 +194,11 @@ class Launcher:
                 reached("launcher.cgroups-made")
                 init.let_go()
                 reached("launcher.init-let-go")
-            except OSError as error:
-                message = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+            except (OSError, *WRONG_SPEC) as error:
+                if not isinstance(error, OSError):
+                    message = f"the launch spec is wrong: {type(error).__name__}: {error}"
+                else:
+                    message = f"{error.strerror}: {error.filename}" if error.filename else str(error)
                 self.record_failure(spec, message)
                 for path in reversed(made):
                     os.rmdir(path)
@@ -212,7 +227,7 @@ class Launcher:
                 init = self.make_init(own_network=True)
             init.give_work(lock_fd, status_write, given)
             return init, status_read
-        except OSError:
+        except (OSError, *WRONG_SPEC):
             os.close(status_read)
             raise
         finally:

@@ -32,6 +32,7 @@ MAX_ENTRIES = 2_000_000
 MAX_BYTES = 64 << 30
 MEMORY_BYTES = 512 << 20
 KEPT_BITS = 0o1777
+PARSER_FAULTS = (ValueError, ArithmeticError, LookupError, RecursionError)  # tarfile, over headers that nobody wrote
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -51,7 +52,9 @@ def unpack(file: IO[bytes], path: str, directory: str, *, max_bytes: int = MAX_B
     except MemoryError as error:
         what = f"needs more than {MEMORY_BYTES >> 20} MiB of memory to be unpacked"
         raise RootfsError(what, where=path, todo="compress it less, or give a directory") from error
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, *PARSER_FAULTS) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the host's; without a number it is the decompressor's
         todo = "give a whole tar archive, plain or compressed by gzip, bzip2 or xz; or a directory"
         raise RootfsError(f"is no archive that can be read: {error}", where=path, todo=todo) from error
 

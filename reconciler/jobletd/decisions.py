@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
+from joblet.clock import Moment
 from joblet.manifest import JobSpec, Restart
 from jobletd.model import End, Exited, Killed, NotStarted, Outcome, Phase, Reason, Run, Unknown
 
@@ -23,14 +24,14 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Another attempt, not before so many nanoseconds since the epoch. reason: why not now."""
+    """Another attempt, not before so many nanoseconds from now. reason: why not now."""
 
-    at_ns: int
+    wait_ns: int
     reason: Reason = Reason.BACK_OFF
 
 
-def after_attempt(run: Run, end: End) -> Finish | Retry:
-    """What follows the end of the run's last attempt."""
+def after_attempt(run: Run, end: End, now: Moment) -> Finish | Retry:
+    """What follows the end of the run's last attempt, which is put on record now."""
     spec = run.manifest.spec
     succeeded = end.outcome == Exited(0) and end.reason is Reason.COMPLETED
     if succeeded and spec.restart is not Restart.ALWAYS:
@@ -38,16 +39,17 @@ def after_attempt(run: Run, end: End) -> Finish | Retry:
         return Finish(Phase.COMPLETED, Reason.COMPLETED, end.message)
     if run.stop is not None:
         if run.stop is Reason.SHUTDOWN and goes_on_after_shutdown(run):
-            return Retry(end.ended_ns, Reason.SHUTDOWN)
+            return Retry(0, Reason.SHUTDOWN)
         return Finish(Phase.STOPPED, run.stop, end.message)
     failure = Finish(Phase.FAILED, end.reason, end.message)
     if not succeeded and not may_retry(spec, end, retries=run.attempts[-1].number - 1):
         return failure
-    at_ns = end.ended_ns + pause_ns(run)
-    deadline = deadline_ns(run)
-    if deadline is not None and end.ended_ns >= deadline:
+    left = left_ns(run, now)
+    if left is not None and left <= 0:
         return Finish(Phase.FAILED, Reason.TIMED_OUT, end.message)
-    return Retry(at_ns)
+    pause = pause_ns(run)
+    # Since its end, which its init has from the wall clock: at most all of the pause is over, at least nothing.
+    return Retry(pause - min(max(now.wall_ns - end.ended_ns, 0), pause))
 
 
 def goes_on_after_shutdown(run: Run) -> bool:
@@ -93,14 +95,17 @@ def _was_healthy(end: End | None) -> bool:
     return end is not None and end.started_ns is not None and end.ended_ns - end.started_ns >= HEALTHY_NS
 
 
-def wait_ns(run: Run, now_ns: int) -> int:
+def wait_ns(run: Run, now: Moment) -> int:
     """How long until the next attempt may begin; 0: it may now.
 
-    More than the longest pause there is means that the wall clock was set back since: then it has waited enough.
+    After another boot only the wall clock can tell. Then more than the longest pause there is means that it was set back since:
+    that is waiting enough.
     """
-    if run.next_attempt_ns is None or run.next_attempt_ns <= now_ns:
+    if run.next_attempt_ns is None:
         return 0
-    wait = run.next_attempt_ns - now_ns
+    if run.next_attempt_boot is not None and run.next_attempt_boot.boot_id == now.boot.boot_id:
+        return max(run.next_attempt_boot.ns - now.boot.ns, 0)
+    wait = max(run.next_attempt_ns - now.wall_ns, 0)
     return wait if wait <= run.manifest.spec.retry.max_seconds * SECOND_NS else 0
 
 
@@ -111,12 +116,13 @@ def phase_of(run: Run, end: End) -> Phase:
     return Phase.STOPPED if run.stop is not None or end.reason is Reason.STOPPED else Phase.FAILED
 
 
-def deadline_ns(run: Run) -> int | None:
-    """When the run's time is used up: ``timeout`` after its first attempt was begun."""
+def left_ns(run: Run, now: Moment) -> int | None:
+    """What is left of the run's time, which is ``timeout`` from its first attempt on; None: it has no end."""
     timeout = run.manifest.spec.timeout_seconds
     if timeout is None or not run.attempts:
         return None
-    return run.attempts[0].created_ns + int(timeout * SECOND_NS)
+    first = run.attempts[0]
+    return int(timeout * SECOND_NS) - now.since_ns(first.created_ns, first.created_boot)
 
 
 def exit_code_of(outcome: Outcome | None) -> int | None:

@@ -55,7 +55,7 @@ def beyond_their_jobs_bounds(connection: sqlite3.Connection, since_ns: int) -> l
         SELECT id, job FROM (
             SELECT id, job, log_bytes, sum(max(log_bytes, 0)) OVER newest AS total, row_number() OVER newest AS place
             FROM runs WHERE job_uid = ? AND is_final = 1 AND log_bytes IS NOT NULL
-            WINDOW newest AS (ORDER BY created_ns DESC, rowid DESC))
+            WINDOW newest AS (ORDER BY rowid DESC))
         WHERE total > ? AND place > 1 AND log_bytes > 0
     """
     found: list[tuple[str, str]] = []

@@ -20,6 +20,8 @@ from jobletd.inotify import ChangeWatch
 from jobletd.model import LogEntry
 
 BLOCK_BYTES = 1 << 16  # what a reader that stalls holds, parsed, in memory: some ten times as much
+LONGEST_LINE_BYTES = 1 << 20  # many times what an init writes: a file without ends of lines is none of ours
+LATEST_NS = 2**63 - 1
 _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{9})Z (stdout|stderr) ([FP]) (.*)", re.DOTALL)
 _NUMBER = re.compile(r"[0-9]{8}")
 
@@ -46,6 +48,8 @@ def parse_line(line: bytes, seconds: _Seconds) -> LogEntry | None:
     try:
         time_ns = seconds.parse(match[1]) * 1_000_000_000 + int(match[2])
     except ValueError:
+        return None
+    if not 0 <= time_ns <= LATEST_NS:
         return None
     partial = match[4] == b"P"
     return LogEntry(time_ns, match[3].decode(), match[5] if partial else match[5] + b"\n", partial)
@@ -154,6 +158,8 @@ class LogReader:
     def _parse(self, data: bytes) -> list[LogEntry]:
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
+        if len(self._rest) > LONGEST_LINE_BYTES:
+            self._rest = b"?"  # whatever follows up to the line's end, it is no entry
         return [entry for line in lines if (entry := parse_line(line, self._seconds)) is not None]
 
 

@@ -77,7 +77,7 @@ class Lookup:
         def select(connection: sqlite3.Connection) -> list[Run]:
             query = (
                 f"SELECT {rows.RUN_COLUMNS} FROM runs WHERE job = ? AND job_uid = ? "  # noqa: S608  a constant
-                "ORDER BY created_ns DESC, rowid DESC LIMIT ?"
+                "ORDER BY rowid DESC LIMIT ?"
             )
             return rows.load_runs(connection, query, (view.name, view.uid, HISTORY_SHOWN))
 

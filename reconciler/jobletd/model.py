@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType
 
+from joblet.clock import BootTime
 from joblet.manifest import JobManifest, Manifest, ResourceManifest, key_of
 
 # A job's name; where kinds mix, what ``key_of`` gives: ``volume/data`` for anything else, since no name has a slash.
@@ -188,8 +189,9 @@ class End:
 class Attempt:
     """One launch of a run's command.
 
-    epoch: the executor's at the intent. generation: the one whose limits are in force. number: from 1. usage: now, while
-    it runs and where it was asked for; not stored.
+    created_boot: the same moment as created_ns, on the clock that timers go by. epoch: the executor's at the intent.
+    generation: the one whose limits are in force. number: from 1. usage: now, while it runs and where it was asked for; not
+    stored.
     """
 
     id: AttemptId
@@ -203,14 +205,15 @@ class Attempt:
     limits: tuple[LimitStatus, ...] = ()
     end: End | None = None
     usage: Usage | None = None
+    created_boot: BootTime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """One execution that a job asked for.
 
-    manifest: what it runs, as it was when the run was made or changed in place. stop: why it is to end, once that was decided;
-    force: without its grace.
+    manifest: what it runs, as it was when the run was made or changed in place. next_attempt_boot: the same moment as
+    next_attempt_ns, on the clock that timers go by. stop: why it is to end, once that was decided; force: without its grace.
     """
 
     id: RunId
@@ -227,6 +230,7 @@ class Run:
     ended_ns: int | None = None
     outcome: Outcome | None = None
     next_attempt_ns: int | None = None
+    next_attempt_boot: BootTime | None = None
     stop: Reason | None = None
     force: bool = False
     queue_position: int = 0

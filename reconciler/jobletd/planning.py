@@ -71,7 +71,13 @@ def plan_stop(view: JobView, reason: Reason, *, force: bool, only: RunId | None 
     """The open runs, or that one alone, marked to end. An earlier reason stays, unless it was a shutdown, after which a run may
     go on; force may come later."""
     return tuple(
-        replace(run, stop=_lasting(run.stop) or reason, force=run.force or force, next_attempt_ns=None)
+        replace(
+            run,
+            stop=_lasting(run.stop) or reason,
+            force=run.force or force,
+            next_attempt_ns=None,
+            next_attempt_boot=None,
+        )
         for run in open_runs(view)
         if only in (None, run.id)
     )

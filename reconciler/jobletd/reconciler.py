@@ -13,10 +13,11 @@ from dataclasses import replace
 
 import structlog
 
+from joblet.clock import Moment
 from joblet.crash_points import reached
 from joblet.errors import JobletError
 from jobletd.conditions import with_condition, with_limits_condition
-from jobletd.decisions import SECOND_NS, Finish, Retry, after_attempt, deadline_ns, phase_of, wait_ns
+from jobletd.decisions import SECOND_NS, Finish, Retry, after_attempt, left_ns, phase_of, wait_ns
 from jobletd.executor import AttemptRequest, Ended, Executor, NeverSubmitted, Observation, Pending, Running
 from jobletd.model import Attempt, AttemptId, End, JobName, JobView, LimitStatus, Phase, Reason, Run, Unknown
 from jobletd.places import Bounds, Places
@@ -30,7 +31,7 @@ WORKERS = 32
 LAUNCHES = 2  # handed over at a time: there is one launcher, and the event loop has others to serve
 ATTEMPTS_KEPT = 20
 NO_BOUNDS = Bounds()
-LONGEST_WAIT_SECONDS = 60.0  # then the wall clock is read again: it may have been set, and the host may have slept
+LONGEST_WAIT_SECONDS = 60.0  # then the clocks are read again: the host may have slept, and the loop counts no sleep
 log = structlog.get_logger("reconciler")
 
 
@@ -90,7 +91,7 @@ class Reconciler:
         reached("daemon.leftovers-freed")
         for view in list(self._registry.views.values()):
             run = next(reversed(open_runs(view)), None)
-            if run is not None and run.stop is None and not wait_ns(run, self._now()):
+            if run is not None and run.stop is None and not wait_ns(run, self._moment()):
                 self._places.stand_in_line(run)
         for view in list(self._registry.views.values()):
             if open_runs(view) or view.deleting or view.observed_generation < view.generation:
@@ -126,7 +127,11 @@ class Reconciler:
             view = self._registry.views.get(name)
             stopped = tuple(
                 replace(
-                    run, stop=run.stop or Reason.SHUTDOWN, force=run.force or self._in_a_hurry, next_attempt_ns=None
+                    run,
+                    stop=run.stop or Reason.SHUTDOWN,
+                    force=run.force or self._in_a_hurry,
+                    next_attempt_ns=None,
+                    next_attempt_boot=None,
                 )
                 for run in (open_runs(view) if view is not None else ())
                 if run.attempts and run.attempts[-1].end is None and wanted(run)
@@ -197,15 +202,15 @@ class Reconciler:
             return await self._tend(view, run, run.attempts[-1])
         if run.stop is not None:
             return await self._finish(view, run, Finish(Phase.STOPPED, run.stop, run.message))
-        deadline = deadline_ns(run)
-        now_ns = self._now()
-        if deadline is not None and now_ns >= deadline:
+        now = self._moment()
+        left = left_ns(run, now)
+        if left is not None and left <= 0:
             return await self._finish(
                 view, run, Finish(Phase.FAILED, Reason.TIMED_OUT, "its time was up between attempts")
             )
-        if wait := wait_ns(run, now_ns):
+        if wait := wait_ns(run, now):
             self._places.give(run.id)
-            wait = wait if deadline is None else min(wait, deadline - now_ns)
+            wait = wait if left is None else min(wait, left)
             return min(max(wait / SECOND_NS, 0.001), LONGEST_WAIT_SECONDS)
         if not self._accepting:
             self._places.give(run.id)  # taken for an attempt that could not be put on record
@@ -225,12 +230,14 @@ class Reconciler:
     async def _begin_attempt(self, view: JobView, run: Run) -> float | None:
         """The intent, durable; then the launch."""
         number = run.attempts[-1].number + 1 if run.attempts else 1
+        now = self._moment()
         attempt = Attempt(
             id=AttemptId(f"{run.job}-{run.id}-{number}"),
             run_id=run.id,
             number=number,
             phase=Phase.INITIALIZING,
-            created_ns=self._now(),
+            created_ns=now.wall_ns,
+            created_boot=now.boot,
             epoch=self._executor.epoch,
             generation=run.generation,
         )
@@ -238,7 +245,15 @@ class Reconciler:
         dropped = [old for old in run.attempts if old not in kept]
         for old in dropped:
             await self._executor.remove_logs(old.id)
-        started = replace(run, phase=Phase.INITIALIZING, reason=None, message="", next_attempt_ns=None, attempts=kept)
+        started = replace(
+            run,
+            phase=Phase.INITIALIZING,
+            reason=None,
+            message="",
+            next_attempt_ns=None,
+            next_attempt_boot=None,
+            attempts=kept,
+        )
         observed = max(view.observed_generation, run.generation)
         changes_job = observed != view.observed_generation
         view = with_runs(replace(view, observed_generation=observed), (started,))
@@ -247,14 +262,13 @@ class Reconciler:
         return await self._submit(view, started, attempt)
 
     async def _submit(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
-        deadline = deadline_ns(run)
-        left = None if deadline is None else max((deadline - self._now()) / SECOND_NS, 0.001)
+        left = left_ns(run, self._moment())
         request = AttemptRequest(
             attempt.id,
             run.id,
             attempt.number,
             run.manifest,
-            left,
+            None if left is None else max(left / SECOND_NS, 0.001),
             self._resources.used_by(run.manifest),
             self._resources.secrets_for(run.manifest),
         )
@@ -368,7 +382,8 @@ class Reconciler:
             end=end,
         )
         run = replace(_with_attempt(run, attempt), outcome=end.outcome, started_ns=run.started_ns or end.started_ns)
-        following = after_attempt(run, end)
+        now = self._moment()
+        following = after_attempt(run, end, now)
         if isinstance(following, Finish):
             await self._finish(view, run, following, attempt, events)
         else:
@@ -377,7 +392,8 @@ class Reconciler:
                 phase=Phase.SCHEDULED,
                 reason=following.reason,
                 message=end.message,
-                next_attempt_ns=following.at_ns,
+                next_attempt_ns=now.wall_ns + following.wait_ns,
+                next_attempt_boot=now.boot.plus(following.wait_ns),
                 stop=None,
                 force=False,
             )
@@ -411,6 +427,7 @@ class Reconciler:
             message=finish.message,
             ended_ns=ended_ns,
             next_attempt_ns=None,
+            next_attempt_boot=None,
         )
         kind = "Warning" if finish.phase is Phase.FAILED else "Normal"
         event = EventDraft(run.job, run.id, kind, finish.phase.capitalize(), f"{finish.reason}: {finish.message}")
@@ -431,6 +448,9 @@ class Reconciler:
 
     def _now(self) -> int:
         return self._registry.clock.wall_ns()
+
+    def _moment(self) -> Moment:
+        return self._registry.clock.now()
 
 
 def _event_of_retry(run: Run, number: int, end: End, retry: Retry) -> EventDraft:

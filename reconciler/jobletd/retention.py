@@ -37,7 +37,7 @@ log = structlog.get_logger("retention")
 
 _LATEST = """
     SELECT latest.rowid FROM runs AS latest JOIN jobs ON jobs.uid = latest.job_uid
-    WHERE latest.job_uid = runs.job_uid ORDER BY latest.created_ns DESC, latest.rowid DESC LIMIT 1
+    WHERE latest.job_uid = runs.job_uid ORDER BY latest.rowid DESC LIMIT 1
 """
 # What came of age since the last sweep. The latest run of a living job stays; a newer one makes the job one that changed.
 _EXPIRED = f"""
@@ -61,7 +61,7 @@ _OF_CHANGED_JOBS = f"""
     )
     SELECT id, job FROM (
         SELECT runs.id, runs.job, runs.expires_ns, runs.ended_ns, changed.keep,
-               row_number() OVER (PARTITION BY runs.job_uid ORDER BY runs.created_ns DESC, runs.rowid DESC) AS place
+               row_number() OVER (PARTITION BY runs.job_uid ORDER BY runs.rowid DESC) AS place
         FROM changed CROSS JOIN runs ON runs.job_uid = changed.uid WHERE runs.is_final = 1)
     WHERE place > 1 AND (place > keep OR expires_ns <= :now_ns OR ended_ns <= :oldest_ns)
     LIMIT {BATCH}

@@ -155,7 +155,7 @@ class TlsFront:
         try:
             certificate = x509.load_der_x509_certificate(connection.peer_certificate)
             identity = Identity(name_of(certificate), role_of(certificate), address)
-        except ValueError:  # OpenSSL bears more than cryptography does
+        except (ValueError, x509.InvalidVersion):  # OpenSSL bears more than cryptography does
             return refuse(address, "CERTIFICATE_UNREADABLE")
         left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
         path = f"{self._peers_directory}/{secrets.token_hex(PEER_NAME_LENGTH // 2)}"

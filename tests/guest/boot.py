@@ -34,8 +34,10 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 TIMED_OUT = 124
 GUEST_FAILED = 125
+POWER_CUT = 126
 LOOK_SECONDS = 0.25
 CONSOLE_LINES = 100
+POWER_IS_CUT = "its power was cut"
 
 
 class Init(Enum):
@@ -49,7 +51,8 @@ class Init(Enum):
 class Guest:
     """What to boot. command: an argv, run in the repository's root. memory: as the kernel's mem= takes it.
 
-    tmp_bytes: the size of /tmp, sparse on this machine. timeout_seconds: from here to the command's end.
+    tmp_bytes: the size of /tmp, sparse on this machine. disk: what /tmp is on, kept for the next boot (made if it is not
+    there); None: a new one each time. timeout_seconds: from here to the command's end.
     """
 
     command: tuple[str, ...]
@@ -58,6 +61,7 @@ class Guest:
     modules: tuple[str, ...] = ("loop", "veth", "bridge")
     memory: str = "2G"
     tmp_bytes: int = 4 << 30
+    disk: Path | None = None
     timeout_seconds: float = 600.0
 
 
@@ -66,7 +70,8 @@ class GuestError(Exception):
 
 
 def run(guest: Guest, *, stdout: BinaryIO, stderr: BinaryIO) -> int:
-    """Boot, run, and return the command's exit status; 124 if it ran out of time, 125 if the guest died before.
+    """Boot, run, and return the command's exit status; 124 if it ran out of time, 125 if the guest died before, 126 if its power
+    was cut, which is done as soon as the command makes /run/guest/power-cut.
 
     Streams the command's output. When the guest failed, the end of its console goes to ``stderr``. Raises GuestError.
     """
@@ -88,7 +93,7 @@ def run(guest: Guest, *, stdout: BinaryIO, stderr: BinaryIO) -> int:
                 env=kernel_environment(directory),
             )
             try:
-                trouble = wait(process, directory / "console", guest.timeout_seconds)
+                trouble = wait(process, directory, guest.timeout_seconds)
             finally:
                 process.kill()
                 process.wait()
@@ -139,7 +144,9 @@ def prepare(guest: Guest, directory: Path) -> None:
     lines = [f"export {key}={shlex.quote(value)}" for key, value in environment.items()]
     lines += [f"cd {shlex.quote(str(REPOSITORY))} || exit {GUEST_FAILED}", f"exec {shlex.join(guest.command)}"]
     (directory / "command").write_text("\n".join(lines) + "\n")
-    disk = directory / "disk"
+    disk = guest.disk or directory / "disk"
+    if guest.disk is not None and disk.exists():
+        return
     with disk.open("wb") as file:
         file.truncate(guest.tmp_bytes)
     subprocess.run(["mkfs.ext4", "-q", "-F", disk], check=True, env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"})
@@ -170,7 +177,13 @@ def kernel_command(guest: Guest, directory: Path, out: int, err: int) -> list[st
     return [
         *("setpriv", "--pdeathsig", "KILL", "--", "unshare", "--pid", "--fork", "--kill-child=KILL", "--"),
         *(linux(), f"mem={guest.memory}", f"uml_dir={directory}/uml", "umid=guest"),
-        *("rootfstype=hostfs", "rootflags=/", "ro", f"init={directory}/init.sh", f"ubd0={directory}/disk"),
+        *(
+            "rootfstype=hostfs",
+            "rootflags=/",
+            "ro",
+            f"init={directory}/init.sh",
+            f"ubd0={guest.disk or directory / 'disk'}",
+        ),
         # The console goes to our log; the two serial lines to the pipes.
         *("con=null", "con0=null,fd:1", "ssl=null", f"ssl1=null,fd:{out}", f"ssl2=null,fd:{err}"),
     ]
@@ -225,8 +238,9 @@ def copied_to(stream: BinaryIO) -> Iterator[int]:
         os.close(source)
 
 
-def wait(process: subprocess.Popen[bytes], console: Path, timeout_seconds: float) -> str | None:
+def wait(process: subprocess.Popen[bytes], directory: Path, timeout_seconds: float) -> str | None:
     """Wait for the guest's end. Returns why it has to be ended from here, None if it ended by itself."""
+    console, cut = directory / "console", directory / "power-cut"
     deadline = time.monotonic() + timeout_seconds
     pidfd = os.pidfd_open(process.pid)
     try:
@@ -235,6 +249,8 @@ def wait(process: subprocess.Popen[bytes], console: Path, timeout_seconds: float
         while (remaining := deadline - time.monotonic()) > 0:
             if poll.poll(min(remaining, LOOK_SECONDS) * 1000):
                 return None
+            if cut.exists():
+                return POWER_IS_CUT
             # After a panic it would hang for ever.
             if b"Kernel panic" in console.read_bytes():
                 return "its kernel panicked"
@@ -248,6 +264,8 @@ def status_of(directory: Path, trouble: str | None, stderr: BinaryIO) -> int:
     status = directory / "status"
     if status.exists():
         return int(status.read_text())
+    if trouble == POWER_IS_CUT:
+        return POWER_CUT
     lines = (directory / "console").read_bytes().splitlines(keepends=True)[-CONSOLE_LINES:]
     stderr.write(b"--- the guest's console:\n" + b"".join(lines))
     stderr.write(f"guest: {trouble or 'ended before the command did'}\n".encode())

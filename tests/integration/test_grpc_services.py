@@ -239,11 +239,38 @@ def test_health_names_each_service_and_says_at_the_end_that_none_serves(tmp_path
             for name in ("", "joblet.v1.JobService", "joblet.v1.NodeService", "joblet.v1.ResourceService"):
                 answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=WITHIN)
                 assert answer.status == health_pb2.HealthCheckResponse.SERVING
+            listed = (await stub.List(health_pb2.HealthListRequest(), timeout=WITHIN)).statuses
+            assert {"", "joblet.v1.JobService", "joblet.v1.FileService"} <= listed.keys()
+            assert {one.status for one in listed.values()} == {health_pb2.HealthCheckResponse.SERVING}
             watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=WITHIN)
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
             ended = asyncio.create_task(server.stop())
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
             await ended
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("unary_unary", "joblet.v1.JobService/Get"),
+        ("unary_stream", "joblet.v1.JobService/Watch"),
+        ("stream_stream", "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"),
+    ],
+)
+def test_what_is_no_message_of_the_method_is_the_callers_mistake(tmp_path: Path, kind: str, path: str) -> None:
+    async def test() -> None:
+        jobs = JobService(Desired())  # type: ignore[arg-type]
+        server = ApiServer(AccessControl(lambda _: None), jobs, Node(), Resources(), Files(), f"{tmp_path}/s")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
+            call = getattr(channel, kind)(f"/{path}")(
+                iter([b"\xff\xff"]) if kind.startswith("stream") else b"\xff\xff", timeout=WITHIN
+            )
+            assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert "no message of this method" in await call.details()
+        await server.stop()
 
     run(test())
 

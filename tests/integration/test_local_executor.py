@@ -372,6 +372,39 @@ def test_a_range_of_user_ids_is_given_back_whatever_died() -> None:
     play(scene)
 
 
+def test_what_the_launcher_cannot_take_is_on_record_instead_of_launched_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(place: Place) -> None:
+        async with place.executor() as host:
+            launcher = host.executor._launcher
+            launch = launcher.launch
+            elsewhere = {"attempt_dir": "/nonexistent"}
+            monkeypatch.setattr(launcher, "launch", lambda spec, given=(): launch({**spec, **elsewhere}, given))
+            ended = await host.ended(await host.submit("command: ['true']"))
+            assert isinstance(ended.end.outcome, NotStarted) and "no attempt's directory" in ended.end.message
+            monkeypatch.undo()
+            assert (await host.ended(await host.submit("command: ['true']"))).end.outcome == Exited(0)
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    "damage", ['{"version":1,"outcome":{"type":"exited"}}', '{"version":1,"outcome":{"type":"exited","code":1}}']
+)
+def test_an_attempt_whose_record_makes_no_sense_is_lost(damage: str) -> None:
+    async def scene(place: Place) -> None:
+        async with place.executor() as host:
+            attempt_id = await host.submit("command: ['true']")
+            await host.ended(attempt_id)
+        (place.root / "state/attempts" / attempt_id / "exit.json").write_text(damage)
+        async with place.executor() as host:
+            end = (await host.ended(attempt_id)).end
+            assert (type(end.outcome), end.reason) == (Unknown, Reason.LOST) and "is damaged" in end.message
+
+    play(scene)
+
+
 def test_an_image_takes_and_frees_its_loop_device() -> None:
     async def scene(place: Place) -> None:
         place.settings = replace(place.settings, memory_disk_bytes=1 << 20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -257,3 +258,22 @@ def test_an_init_that_cannot_get_ready_is_on_record() -> None:
         within_its_mounts("mv", f"{template}/gone", f"{template}/proc")
         end_spares(box.process.pid)
         assert box.shell("echo fine") == "fine\n"
+
+
+@pytest.mark.parametrize("field", ["cgroup", "argv", "id_base", "timeout_seconds"])
+def test_a_spec_that_lacks_something_is_on_record_and_the_next_one_runs(box: Sandboxes, field: str) -> None:
+    spec = box.spec(["/bin/true"])
+    answer, fds = box.ask({key: value for key, value in spec.items() if key != field})
+    if fds:
+        attempt = Attempt(Path(spec["attempt_dir"]), answer["pid"], *fds)
+        box.attempts.append(attempt)
+        attempt.wait()
+    record = json.loads(Path(spec["attempt_dir"], "exit.json").read_text())
+    assert record["outcome"]["type"] == "not_started" and field in record["outcome"]["error"]
+    assert box.run(["/bin/true"]).record()["outcome"] == {"type": "exited", "code": 0}
+
+
+def test_what_is_no_spec_is_answered_and_the_next_one_runs(box: Sandboxes) -> None:
+    assert box.ask({}) == ({"attempt": "", "error": "not a launch spec", "code": 126}, [])
+    assert box.ask({"attempt": "x", "attempt_dir": "/nonexistent"})[0]["error"].startswith("no attempt's directory")
+    assert box.run(["/bin/true"]).record()["outcome"] == {"type": "exited", "code": 0}

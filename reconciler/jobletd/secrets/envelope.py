@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from jobletd.secrets.errors import SecretDamaged, SecretKeyError
 
 VERSION = 1
+VERSION_SHOWN = 40
 NONCE_BYTES = 12
 KEY_BYTES = 32
 AGAIN = "apply its manifest again, with the values"
@@ -82,8 +83,9 @@ def unseal(key: SealingKey, uid: str, envelope: bytes, *, what: str) -> dict[str
         try:
             data = base64.b64decode(text, validate=True)
             values[name] = cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], _bound_to(uid, name))
-        except (binascii.Error, InvalidTag, ValueError):
-            raise SecretDamaged(f"the sealed value of {name} is damaged", where=what, todo=AGAIN) from None
+        except (binascii.Error, InvalidTag, ValueError, TypeError):
+            shown = name.encode(errors="replace").decode()  # JSON can hold half of a surrogate pair
+            raise SecretDamaged(f"the sealed value of {shown} is damaged", where=what, todo=AGAIN) from None
     return values
 
 
@@ -97,15 +99,15 @@ def _read(envelope: bytes, what: str) -> _Envelope:
     try:
         data = json.loads(envelope)
         version, key_id, values = data["version"], data["key"], data["values"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise SecretDamaged("its sealed values are damaged", where=what, todo=AGAIN) from None
     if version != VERSION:
         raise SecretDamaged(
-            f"was sealed in version {version!r} of the form, this joblet knows {VERSION}",
+            f"was sealed in version {ascii(version)[:VERSION_SHOWN]} of the form, this joblet knows {VERSION}",
             where=what,
             todo="install the version of joblet that wrote it, or a newer one",
         )
-    if not isinstance(key_id, str) or not isinstance(values, dict):
+    if not (isinstance(key_id, str) and key_id.isascii() and isinstance(values, dict)):
         raise SecretDamaged("its sealed values are damaged", where=what, todo=AGAIN)
     return _Envelope(key_id, values)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from joblet.pki import Role
 from jobletd.services.streams import passed_on
@@ -99,31 +100,70 @@ class AccessControl(grpc.aio.ServerInterceptor):
         await context.abort(code, text)
 
 
+class NoMessage:
+    """Stands for bytes that are no message of the method's. gRPC itself would call that an error of ours."""
+
+
+NO_MESSAGE = NoMessage()
+NO_MESSAGE_TEXT = "the request is no message of this method (are client and daemon of one version?)"
+
+
+def _reading(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return NO_MESSAGE
+
+    return read
+
+
+async def _messages(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    """A stream of requests up to the first that is none."""
+    async for request in requests:
+        await _check_message(request, context)
+        yield request
+
+
+async def _check_message(request: Any, context: Any) -> None:
+    if request is NO_MESSAGE:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, NO_MESSAGE_TEXT)
+
+
+async def _checked(handler: Handler, request: Any, context: Any) -> Any:
+    """The request, or the stream of them, as the handler may see it."""
+    if handler.request_streaming:
+        return _messages(request, context)
+    await _check_message(request, context)
+    return request
+
+
 def _wrapped(handler: Handler, admit: Callable[[Any], Awaitable[None]]) -> Handler:
-    """The same handler behind the check."""
+    """The same handler behind the checks."""
+    deserialize = _reading(handler.request_deserializer)
     if not handler.response_streaming:
         inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
 
         async def unary(request: Any, context: Any) -> Any:
             await admit(context)
-            return await inner(request, context)
+            return await inner(await _checked(handler, request, context), context)
 
         make = (
             grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
         )
-        return make(unary, handler.request_deserializer, handler.response_serializer)
+        return make(unary, deserialize, handler.response_serializer)
     inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
 
     async def stream(request: Any, context: Any) -> None:
         await admit(context)
-        answer = inner(request, context)
+        answer = inner(await _checked(handler, request, context), context)
         if hasattr(answer, "__aiter__"):
             await passed_on(answer, context)
         else:
             await answer  # it writes through the context
 
     make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
-    return make(stream, handler.request_deserializer, handler.response_serializer)
+    return make(stream, deserialize, handler.response_serializer)
 
 
 def check_complete(methods: Iterable[str]) -> None:

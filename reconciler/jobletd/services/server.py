@@ -6,7 +6,7 @@ import os
 from urllib.parse import quote
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from joblet.api.channel import MESSAGE_BYTES
@@ -21,6 +21,7 @@ from joblet.api.v1 import (
     resource_pb2_grpc,
 )
 from jobletd.services.access import AccessControl, check_complete
+from jobletd.services.health import Health
 
 DESCRIPTORS = (
     job_pb2.DESCRIPTOR,
@@ -57,7 +58,7 @@ class ApiServer:
         """socket_path: in a directory that only root can enter."""
         self._socket_path = socket_path
         self._server = grpc.aio.server(interceptors=[access], options=OPTIONS)
-        self._health = health.aio.HealthServicer()
+        self._health = Health()
         job_pb2_grpc.add_JobServiceServicer_to_server(jobs, self._server)
         node_pb2_grpc.add_NodeServiceServicer_to_server(node, self._server)
         resource_pb2_grpc.add_ResourceServiceServicer_to_server(resources, self._server)

@@ -100,7 +100,14 @@ MIGRATIONS: tuple[str, ...] = (
         secret BLOB
     ) STRICT;
     """,
-    # Branch load-fairness. What is kept about the host itself; and how much output each ended run has left (-1: it was removed).
+    # Timers on the clock that nobody sets, beside the wall clock's. A job's latest run is the one that was put in last.
+    """
+    ALTER TABLE attempts ADD COLUMN created_boot TEXT;
+    ALTER TABLE runs ADD COLUMN next_attempt_boot TEXT;
+    DROP INDEX runs_of_uid;
+    CREATE INDEX runs_of_uid ON runs (job_uid);
+    """,
+    # What is kept about the host itself; and how much output each ended run has left (-1: it was removed).
     """
     CREATE TABLE host (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
     ALTER TABLE runs ADD COLUMN log_bytes INTEGER;

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from joblet.clock import BootTime
 from joblet.manifest import JobManifest, manifest_from_json, manifest_to_json
 from jobletd.model import (
     Attempt,
@@ -39,10 +40,10 @@ JOB_COLUMNS = (
 )
 RUN_COLUMNS = (
     'id, job, job_uid, generation, "trigger", phase, is_final, reason, message, manifest, created_ns, started_ns, ended_ns, '
-    "outcome, next_attempt_ns, stop, force"
+    "outcome, next_attempt_ns, stop, force, next_attempt_boot"
 )
 GENERATIONS_KEPT = 100
-ATTEMPT_COLUMNS = 'id, run_id, number, phase, created_ns, epoch, generation, started_ns, limits, "end"'
+ATTEMPT_COLUMNS = 'id, run_id, number, phase, created_ns, epoch, generation, started_ns, limits, "end", created_boot'
 EVENT_COLUMNS = "id, job, run_id, type, reason, message, count, first_ns, last_ns"
 
 
@@ -134,12 +135,12 @@ def delete_job(connection: sqlite3.Connection, view: JobView, now_ns: int) -> No
 def put_run(connection: sqlite3.Connection, run: Run) -> None:
     """Insert or update a run, without its attempts. Raises StoreError if another run has its id: nothing is overwritten."""
     cursor = connection.execute(
-        f"INSERT INTO runs ({RUN_COLUMNS}, expires_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        f"INSERT INTO runs ({RUN_COLUMNS}, expires_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, phase = excluded.phase, "
         "is_final = excluded.is_final, reason = excluded.reason, message = excluded.message, manifest = excluded.manifest, "
         "started_ns = excluded.started_ns, ended_ns = excluded.ended_ns, outcome = excluded.outcome, "
         "next_attempt_ns = excluded.next_attempt_ns, stop = excluded.stop, force = excluded.force, "
-        "expires_ns = excluded.expires_ns "
+        "next_attempt_boot = excluded.next_attempt_boot, expires_ns = excluded.expires_ns "
         "WHERE runs.job_uid = excluded.job_uid AND runs.created_ns = excluded.created_ns",
         (
             run.id,
@@ -159,6 +160,7 @@ def put_run(connection: sqlite3.Connection, run: Run) -> None:
             run.next_attempt_ns,
             run.stop,
             run.force,
+            None if run.next_attempt_boot is None else str(run.next_attempt_boot),
             None if run.ended_ns is None else run.ended_ns + history_ns(run.manifest),
         ),
     )
@@ -168,7 +170,7 @@ def put_run(connection: sqlite3.Connection, run: Run) -> None:
 
 def put_attempt(connection: sqlite3.Connection, attempt: Attempt) -> None:
     connection.execute(
-        f"INSERT OR REPLACE INTO attempts ({ATTEMPT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT OR REPLACE INTO attempts ({ATTEMPT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             attempt.id,
             attempt.run_id,
@@ -180,6 +182,7 @@ def put_attempt(connection: sqlite3.Connection, attempt: Attempt) -> None:
             attempt.started_ns,
             json.dumps([asdict(limit) for limit in attempt.limits]),
             end_to_json(attempt.end),
+            None if attempt.created_boot is None else str(attempt.created_boot),
         ),
     )
 
@@ -202,13 +205,13 @@ def put_event(
 
 
 def load_jobs(connection: sqlite3.Connection) -> list[JobView]:
-    """All jobs with their open runs and their latest one."""
+    """All jobs with their open runs and their latest one: the one that was put in last, whatever the wall clock said then."""
     runs: dict[str, list[Run]] = {}
     known: dict[str, JobManifest] = {}  # a job and its runs mostly have one manifest
     wanted = (
         f"SELECT {RUN_COLUMNS} FROM runs WHERE is_final = 0 OR rowid IN "
         "(SELECT (SELECT rowid FROM runs WHERE job = jobs.name AND job_uid = jobs.uid "
-        "ORDER BY created_ns DESC, rowid DESC LIMIT 1) FROM jobs) ORDER BY created_ns DESC, rowid DESC"
+        "ORDER BY rowid DESC LIMIT 1) FROM jobs) ORDER BY rowid DESC"
     )
     for run in load_runs(connection, wanted, known=known):
         runs.setdefault(run.job_uid, []).append(run)
@@ -265,6 +268,7 @@ def load_attempts(connection: sqlite3.Connection, run_id: str) -> tuple[Attempt,
             started_ns=row[7],
             limits=tuple(LimitStatus(**limit) for limit in json.loads(row[8])),
             end=end_from_json(row[9]),
+            created_boot=None if row[10] is None else BootTime.parse(row[10]),
         )
         for row in connection.execute(query, (run_id,))
     )
@@ -288,6 +292,7 @@ def _run_of(row: Any, attempts: tuple[Attempt, ...], known: dict[str, JobManifes
         next_attempt_ns=row[14],
         stop=None if row[15] is None else Reason(row[15]),
         force=bool(row[16]),
+        next_attempt_boot=None if row[17] is None else BootTime.parse(row[17]),
         attempts=attempts,
     )
 

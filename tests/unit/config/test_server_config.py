@@ -80,7 +80,8 @@ def test_a_key_that_stands_twice_is_refused(file: Path) -> None:
         ("a: 2026-99-99\n", "is not YAML"),
         ("- 1\n", "is not a mapping of keys"),
         ("", "is not a mapping of keys"),
-        ("[" * 5000, "is not"),
+        ("[" * 5000, "is nested more than 64 levels deep"),
+        ("[" * 200_000, "is nested more than 64 levels deep"),
     ],
 )
 def test_what_is_no_mapping_in_yaml_is_refused_in_one_line(file: Path, text: str, said: str) -> None:
@@ -171,3 +172,24 @@ def test_uploads_are_bounded_and_the_secret_key_may_lie_elsewhere(file: Path) ->
     config = load_server_config(str(write(file, text)), {})
     assert (config.uploads.max_file_bytes, config.state.key_file) == (5 << 20, "/x/key")
     assert "is not a size" in refusal(file, MINIMAL + "uploads: {maxFileBytes: 5MB}\n")
+
+
+@pytest.mark.parametrize(
+    "cgroup",
+    [
+        "\n " + "- " * 1500 + "x",
+        "{a: &a [1], b: &b [*a,*a], " + ", ".join(f"k{n}: &k{n} [*b,*b]" for n in range(9)) + "}",
+    ],
+    ids=["deep", "aliases"],
+)
+def test_deep_nesting_and_aliases_are_refused_in_no_time(tmp_path: Path, cgroup: str) -> None:
+    path = write(tmp_path / "c.yml", MINIMAL + f"cgroup: {cgroup}\n")
+    with pytest.raises(ConfigError, match=r"c\.yml"):
+        load_server_config(str(path), {})
+
+
+def test_aliases_that_would_explode_are_looked_at_once(tmp_path: Path) -> None:
+    levels = "\n".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 12))
+    path = write(tmp_path / "c.yml", f"l0: &l0 [x]\n{levels}\n")
+    with pytest.raises(ConfigError, match="unknown key"):
+        load_server_config(str(path), {})

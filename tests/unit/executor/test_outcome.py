@@ -79,3 +79,9 @@ def test_what_is_used_at_the_end_is_not_what_was_used() -> None:
 
 def test_signals_have_their_names() -> None:
     assert (signal_name(15), signal_name(36)) == ("SIGTERM", "SIGRTMIN+2")
+
+
+@pytest.mark.parametrize("text", ["many", "\u00b2", "9" * 5000, str(2**63)])
+def test_figures_that_the_kernel_cannot_have_written_are_left_out(text: str) -> None:
+    end = end_of(record(EXIT_3, usage={"oom": text}), usage_of, LIMITS)
+    assert (end.outcome, end.reason, end.usage.oom_kills) == (Exited(3), Reason.EXIT_CODE, None)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import bz2
 import gzip
 import io
+import lzma
 import os
 import stat
 import tarfile
@@ -188,3 +190,25 @@ def test_what_is_unused_goes_with_the_next_daemon_but_for_what_a_job_holds(store
     store.remove_unused({names[0]})
     assert set(os.listdir(tmp_path / "rootfs")) == {names[0], names[2]}
     assert rootfs_store.UNUSED_SECONDS == 30 * 86400
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_what_a_decompressor_finds_wrong_is_a_fault_of_the_archive(
+    tmp_path: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    whole = (
+        archive((entry("a"), bytes(511) + b"x")).getvalue().rstrip(b"\0")
+    )  # read to its very end, for want of an end mark
+    packed = bytearray(compress(whole))
+    packed[-7] ^= 0xFF  # in the checksum or close to it
+    with pytest.raises(RootfsError, match=r"x.tar: is no archive that can be read"):
+        unpack(io.BytesIO(bytes(packed)), "x.tar", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "record", [b"9" * 4000 + b" path=x\n", b"99999999999999999999 path=x\n", b"20 path=a\0b/c/d/e/f\n"]
+)
+def test_a_pax_header_that_nobody_wrote_is_a_fault_of_the_archive(tmp_path: Path, record: bytes) -> None:
+    header = entry("x", tarfile.XHDTYPE)
+    with pytest.raises(RootfsError, match=r"x.tar: "):
+        unpack(archive((header, record), (entry("a"), b"1")), "x.tar", str(tmp_path))

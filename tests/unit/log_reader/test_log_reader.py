@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import tracemalloc
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joblet.sandbox.log_writer import LogWriter
 from jobletd.executor import LogQuery
-from jobletd.log_reader import LogFiles, LogReader, read_log
+from jobletd.log_reader import LogFiles, LogReader, _Seconds, parse_line, read_log
 from jobletd.model import LogEntry
 
 NAME = "abcdefgh-1.log"
@@ -159,3 +161,26 @@ def test_removing_takes_all_segments_and_leaves_the_directory_to_others(tmp_path
         writer.write("stdout", b"%d\n" % number)
     LogFiles(f"{directory}/{NAME}").remove()
     assert list(directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("year", ["0001", "1969", "2263", "9999"])
+def test_a_time_that_no_log_can_have_is_none_of_an_entry(year: str) -> None:
+    assert parse_line(f"{year}-01-02T03:04:05.000000000Z stdout F x".encode(), _Seconds()) is None
+
+
+def test_a_file_without_ends_of_lines_is_passed_over_in_bounded_memory(tmp_path: Path) -> None:
+    path = tmp_path / NAME
+    with path.open("wb") as file:
+        for _ in range(64):
+            file.write(bytes(1 << 20))
+        file.write(b"\n2026-01-02T03:04:05.000000000Z stdout F after it\n")
+    reader = LogReader(str(path))
+    tracemalloc.start()
+    try:
+        (entry,) = reader.read()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        reader.close()
+    assert entry.data == b"after it\n"
+    assert peak < 16 << 20

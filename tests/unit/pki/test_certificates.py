@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import ssl
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -123,7 +125,13 @@ def test_a_certificate_of_another_authority_with_the_same_name_does_not_count(au
         check_certificate(pair.certificate, authority.pair.certificate, NOW)
 
 
-@pytest.mark.parametrize(("pem", "said"), [("", "is missing"), (" \n", "is missing"), ("hello", "is no certificate")])
+@pytest.mark.parametrize(
+    ("pem", "said"),
+    [
+        *(("", "is missing"), (" \n", "is missing"), ("hello", "is no certificate")),
+        ("gr\u00fc\u00dfe", "characters that no PEM text has"),
+    ],
+)
 def test_what_is_no_certificate_is_named(authority: Authority, pem: str, said: str) -> None:
     with pytest.raises(CertificateError, match=said):
         check_certificate(pem, authority.pair.certificate, NOW)
@@ -165,3 +173,32 @@ def test_a_name_is_taken_as_a_certificate_holds_it(given: str, name: str) -> Non
 def test_what_is_neither_name_nor_address_is_refused(given: str) -> None:
     with pytest.raises(InvalidName):
         check_name(given)
+
+
+def damaged(pem: str, old: bytes, new: bytes) -> str:
+    """The certificate with some of its bytes exchanged: of the same form, of another content."""
+    der = x509.load_pem_x509_certificate(pem.encode()).public_bytes(serialization.Encoding.DER)
+    assert old in der
+    return ssl.DER_cert_to_PEM_cert(der.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (b"joblet CA", b"\xc0oblet CA", "is no certificate"),  # a name that is not UTF-8
+        (b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07", "is no certificate"),  # version 8
+    ],
+)
+def test_what_looks_like_a_certificate_and_is_none_is_named(
+    authority: Authority, old: bytes, new: bytes, said: str
+) -> None:
+    pem = damaged(authority.issue_client("anna", Role.ADMIN, NOW).certificate, old, new)
+    with pytest.raises(CertificateError, match=said):
+        check_certificate(pem, authority.pair.certificate, NOW)
+
+
+def test_an_authority_of_an_unknown_curve_issued_nothing(authority: Authority) -> None:
+    pem = authority.issue_client("anna", Role.ADMIN, NOW).certificate
+    curve = bytes.fromhex("06082a8648ce3d030107")
+    with pytest.raises(CertificateError, match="another authority issued it"):
+        check_certificate(pem, damaged(authority.pair.certificate, curve, curve[:-1] + b"\x41"), NOW)

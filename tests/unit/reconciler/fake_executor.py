@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from joblet.clock import Clock
 from joblet.errors import JobletError
 from joblet.manifest import JobManifest
 from jobletd.executor import (
@@ -31,6 +30,7 @@ from jobletd.model import (
     Unknown,
     Usage,
 )
+from tests.unit.reconciler.stepped_clock import SteppedClock
 
 
 class ExecutorUnavailable(JobletError):
@@ -56,7 +56,7 @@ def limits_of(manifest: JobManifest) -> tuple[LimitStatus, ...]:
 class FakeHost:
     """What outlives the daemon: attempts that run, exit records, logs. Broken promises of the reconciler are noted."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: SteppedClock) -> None:
         self.clock = clock
         self.epoch = "boot-1"
         self.attempts: dict[AttemptId, Launched] = {}
@@ -113,11 +113,11 @@ class FakeHost:
 
     def reboot(self) -> None:
         """All that ran is gone; the executor knows the attempts whose directory it finds."""
-        number = int(self.epoch.split("-")[1])
         for attempt, launched in self.attempts.items():
             if launched.end is None:
                 self.end(attempt, Unknown("the host was started anew"), Reason.NODE_REBOOT)
-        self.epoch = f"boot-{number + 1}"
+        self.clock.reboot()
+        self.epoch = f"boot-{self.clock.boots}"
 
 
 class FakeExecutor:

@@ -31,9 +31,9 @@ from jobletd.secrets.vault import Vault
 from jobletd.selectors import LabelSelector
 from jobletd.store import Store, rows
 from tests.unit.reconciler.fake_executor import FakeExecutor, FakeHost
+from tests.unit.reconciler.stepped_clock import SteppedClock
 
 T = TypeVar("T")
-SECOND_NS = 1_000_000_000
 CLIENT = Source("grpc", "admin")
 ALL = LabelSelector()
 
@@ -47,19 +47,6 @@ class SteppedLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.seconds
-
-
-class SteppedClock:
-    """The wall clock moves with the loop's time; a test may also set it."""
-
-    def __init__(self) -> None:
-        self.now_ns = 1_700_000_000 * SECOND_NS
-
-    def wall_ns(self) -> int:
-        return self.now_ns
-
-    def boot_seconds(self) -> float:
-        return self.now_ns / SECOND_NS
 
 
 class Fuse:
@@ -189,7 +176,7 @@ class World:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, SteppedLoop)
         loop.seconds += seconds
-        self.clock.now_ns += int(seconds * SECOND_NS)
+        self.clock.pass_time(seconds)
         await asyncio.sleep(0)  # timers that are due fire at the loop's next turn
         await asyncio.sleep(0)
         await self.settle()

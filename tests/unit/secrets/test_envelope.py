@@ -95,3 +95,20 @@ def test_a_digest_depends_on_the_key_the_names_and_the_value(name: str, key: str
 
 def test_a_key_does_not_print_itself() -> None:
     assert "encryption" not in repr(KEY) and "kkkk" not in repr(KEY)
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        b"[" * 5000,
+        b'{"version": 1, "key": "\\ud800", "values": {}}',
+        b'{"version": 1, "key": "%s", "values": {"a": 7}}' % KEY.id.encode(),
+        b'{"version": 1, "key": "%s", "values": {"\\ud800": "AAAA"}}' % KEY.id.encode(),
+        b'{"version": "\\ud800", "key": "x", "values": {}}',
+        b'{"version": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_what_a_damaged_disk_leaves_is_damaged_in_words_that_can_be_sent(envelope: bytes) -> None:
+    with pytest.raises(SecretDamaged) as found:
+        unseal(KEY, "uid", envelope, what="secret/x")
+    assert len(str(found.value).encode()) < 300

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -13,9 +14,13 @@ from joblet.atomicfile import write_atomic
 from joblet.cgroup import CgroupLimits
 from joblet.sandbox import exit_record
 from jobletd.executor.local.launch_spec import limits_from_json, limits_to_json
+from jobletd.executor.local.record_shape import are_limits, fault_of_record
 
 ATTEMPT = "attempt.json"
-_STATE = re.compile(r"exec ([0-9]+) ([0-9]+) (\S+)\n(?:started ([0-9]+)\n)?")  # whole lines only
+STATE_BYTES = 4096
+VERSION_SHOWN = 40
+# Whole lines only; a pid of seven digits is the largest that Linux gives.
+_STATE = re.compile(r"exec ([0-9]{1,7}) ([0-9]{1,18}) (\S+)\n(?:started ([0-9]{1,18}|[0-8][0-9]{18})\n)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,44 +64,64 @@ def write_notes(directory: str, notes: AttemptNotes) -> None:
 
 
 def read_notes(directory: str) -> AttemptNotes | None:
+    """None if there are none, or a power cut left only a part, or a damaged disk something else."""
     try:
         with open(f"{directory}/{ATTEMPT}", "rb") as file:
             data: dict[str, Any] = json.load(file)
-    except (FileNotFoundError, ValueError):
+        notes = AttemptNotes(
+            data["id_first"],
+            limits_from_json(data["limits"]),
+            tuple((name, asked, why) for name, asked, why in data["left_out"]),
+            data["words"],
+            data["disk"],
+            data["disk_in_memory"],
+            data["image"],
+        )
+        return notes if _are_notes(notes) else None
+    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    return AttemptNotes(
-        data["id_first"],
-        limits_from_json(data["limits"]),
-        tuple((name, asked, why) for name, asked, why in data["left_out"]),
-        data["words"],
-        data["disk"],
-        data["disk_in_memory"],
-        data["image"],
+
+
+def _are_notes(notes: Any) -> bool:
+    """Raises ValueError, TypeError, KeyError or AttributeError where they are so wrong that they cannot be asked."""
+    words = [notes.disk, notes.image, *notes.words.values(), *(word for entry in notes.left_out for word in entry)]
+    "".join(words).encode()
+    return (
+        type(notes.id_first) is int
+        and 0 < notes.id_first < 1 << 32
+        and isinstance(notes.disk_in_memory, bool)
+        and 0 <= float(notes.words["grace"].removesuffix("s")) < math.inf
+        and are_limits(notes.limits)
     )
 
 
 def read_exit(directory: str) -> dict[str, Any] | None:
     """The exit record; None if there is none, or only what a power cut left of one.
 
-    Raises ValueError for one of another version.
+    Raises ValueError for one of another version, or one that is whole and yet makes no sense.
     """
     try:
         with open(f"{directory}/{exit_record.EXIT}", "rb") as file:
             record = json.load(file)
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or "version" not in record:
         return None
     if record["version"] != exit_record.VERSION:  # before anything else: what else is in it, only that version knows
-        raise ValueError(f"{directory}/{exit_record.EXIT}: version {record['version']!r} is not known")
-    return record if isinstance(record.get("outcome"), dict) else None
+        version = ascii(record["version"])[:VERSION_SHOWN]
+        raise ValueError(f"{directory}/{exit_record.EXIT}: version {version} is not known")
+    if not isinstance(record.get("outcome"), dict):
+        return None
+    if fault := fault_of_record(record):
+        raise ValueError(f"{directory}/{exit_record.EXIT}: is damaged: {fault}")
+    return record
 
 
 def read_state(directory: str) -> InitState | None:
     """Init's state file; None if the command was certainly never executed."""
     try:
         with open(f"{directory}/{exit_record.STATE}", errors="replace") as file:
-            text = file.read()
+            text = file.read(STATE_BYTES)
     except FileNotFoundError:
         return None
     if not text:

@@ -31,7 +31,7 @@ from jobletd.executor.local import attempt_files, limit_status, watching
 from jobletd.executor.local.attempt_files import AttemptNotes
 from jobletd.executor.local.id_ranges import IdRanges
 from jobletd.executor.local.launch_spec import cgroup_limits, launch_spec, limit_words, without
-from jobletd.executor.local.launcher_process import AlreadyLaunched, Launched, LauncherDied, LauncherProcess
+from jobletd.executor.local.launcher_process import AlreadyLaunched, Launched, LauncherDied, LauncherProcess, Refused
 from jobletd.executor.local.outcome import end_of
 from jobletd.executor.local.provider import Provider
 from jobletd.executor.local.rootfs_store import RootfsStore
@@ -48,6 +48,10 @@ ADOPTED_SECONDS = 0.1  # between two looks at an init that cannot tell us what i
 _REASONS = ((limit_status.LimitNotEnforceable, Reason.LIMIT_NOT_ENFORCEABLE), (NotAllowed, Reason.NOT_ALLOWED))
 log = structlog.get_logger("executor")
 _ATTEMPT = re.compile(r"[a-z0-9][a-z0-9.-]{0,126}-[0-9]+")
+
+
+class LaunchRefused(JobletError):
+    """The launcher did not take the attempt, and could not put on record why."""
 
 
 class LocalExecutor:
@@ -207,6 +211,8 @@ class LocalExecutor:
                 self._watch(attempt_id, watching.Watched(answer.pidfd, answer.status_fd))
             elif isinstance(answer, AlreadyLaunched) and isinstance(self._look(attempt_id), NeverSubmitted):
                 continue  # a look of ours held the lock for an instant
+            elif isinstance(answer, Refused) and isinstance(self._look(attempt_id), NeverSubmitted):
+                raise LaunchRefused(answer.error, where=attempt_id, todo="see the launcher's lines in the log")
             return
 
     def _enforceable(self, manifest: JobManifest) -> tuple[CgroupLimits, tuple[tuple[str, str, str], ...]]:

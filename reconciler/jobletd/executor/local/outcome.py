@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
+from jobletd.executor.local.record_shape import is_number
 from jobletd.model import End, Exited, Killed, NotStarted, Outcome, Reason, Unknown, Usage
 
 
@@ -15,7 +16,7 @@ def end_of(
 ) -> End:
     """How the attempt ended. limits: what was asked for (``memory``, ``timeout``, ``grace``), for the message."""
     outcome = outcome_of(record["outcome"])
-    usage = parse_usage(record.get("usage") or {})
+    usage = _usage_of(record, parse_usage)
     if usage.cpu_seconds is None:
         usage = replace(usage, cpu_seconds=record.get("cpu_seconds"))
     reason = reason_of(outcome, record, usage)
@@ -30,6 +31,16 @@ def end_of(
         message=message,
         usage=replace(usage, memory_bytes=None, pids=None),
     )
+
+
+def _usage_of(record: Mapping[str, Any], parse_usage: Callable[[Mapping[str, str]], Usage]) -> Usage:
+    """What the kernel's texts say; what they cannot have said is left out."""
+    try:
+        usage = parse_usage(record.get("usage") or {})
+    except (ValueError, IndexError):
+        return Usage()
+    figures = {field.name: getattr(usage, field.name) for field in fields(usage)}
+    return replace(usage, **{name: value if is_number(value) else None for name, value in figures.items()})
 
 
 def outcome_of(data: Mapping[str, Any]) -> Outcome:
