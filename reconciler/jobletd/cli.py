@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import joblet
+from jobletd import cli_config
 
 app = typer.Typer(
     name="joblet",
@@ -18,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(cli_config.app, name="config")
 
 
 def _version(wanted: bool) -> None:

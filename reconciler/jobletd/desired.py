@@ -63,6 +63,10 @@ class DesiredState:
         self._lookup = Lookup(registry)
         self._changes: set[asyncio.Task[Any]] = set()
 
+    def reconfigure(self, policy: Policy) -> None:
+        """Another policy, for manifests to come."""
+        self._policy = policy
+
     def on_change(self, callback: Callable[[JobName, JobView | None], None]) -> None:
         self._registry.on_change(callback)
 
@@ -115,7 +119,7 @@ class DesiredState:
             twice = next(name for name in names if names.count(name) > 1)
             raise DuplicateName(f"two manifests have the name {twice!r}", todo="names are unique on a host")
         for manifest in manifests:
-            self._policy.check(manifest)
+            self._policy.check_new(manifest)
         async with self._registry.lock_all(names):
             now_ns = self._registry.clock.wall_ns()
             results: list[ApplyResult] = []

@@ -47,6 +47,13 @@ class Places:
         self._held.add(run.id)
         return True
 
+    def resize(self, limit: int) -> None:
+        """Another bound: who has a place keeps it; more places are given to those who wait longest."""
+        self._limit = limit
+        free = self._limit - len(self._held) if self._limit else len(self._waiting)
+        for name in self._waiting.first(free):
+            self._nudge(name)
+
     def give(self, run_id: RunId) -> None:
         """The run needs no place any more, nor one in the line. Whoever waits longest is looked at next."""
         self._held.discard(run_id)

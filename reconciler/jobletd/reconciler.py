@@ -18,6 +18,7 @@ from joblet.manifest import Restart
 from jobletd.conditions import with_condition, with_limits_condition
 from jobletd.decisions import SECOND_NS, Finish, after_attempt, deadline_ns, phase_of, wait_ns
 from jobletd.executor import AttemptRequest, Ended, Executor, NeverSubmitted, Observation, Pending, Running
+from jobletd.job_bounds import NO_BOUNDS, JobBounds
 from jobletd.model import Attempt, AttemptId, End, JobName, JobView, LimitStatus, Phase, Reason, Run, RunId, Unknown
 from jobletd.places import Places
 from jobletd.planning import new_run, open_runs, with_runs
@@ -36,9 +37,16 @@ class Reconciler:
     """One for the host. max_concurrent: runs with a live attempt at the same time; 0: no bound."""
 
     def __init__(
-        self, registry: Registry, executor: Executor, resources: Resources, *, max_concurrent: int = 0
+        self,
+        registry: Registry,
+        executor: Executor,
+        resources: Resources,
+        *,
+        max_concurrent: int = 0,
+        bounds: JobBounds = NO_BOUNDS,
     ) -> None:
         self._registry = registry
+        self._bounds = bounds
         self._resources = resources
         resources.subscribe(self.nudge)
         self._executor = executor
@@ -53,6 +61,14 @@ class Reconciler:
     def running(self) -> int:
         """Runs that hold a place."""
         return len(self._places)
+
+    def reconfigure(self, *, max_concurrent: int, bounds: JobBounds) -> None:
+        """What may change while it runs: it counts for attempts to come, a shorter time for those that run too."""
+        self._bounds = bounds
+        self._places.resize(max_concurrent)
+        for view in self._registry.views.values():
+            if open_runs(view):
+                self.nudge(view.name)
 
     def nudge(self, name: JobName) -> None:
         """Look at a job soon."""
@@ -184,7 +200,7 @@ class Reconciler:
             return await self._tend(view, run, run.attempts[-1])
         if run.stop is not None:
             return await self._finish(view, run, Finish(Phase.STOPPED, run.stop, run.message))
-        deadline = deadline_ns(run)
+        deadline = deadline_ns(self._bounds.bounded(run))
         now_ns = self._now()
         if deadline is not None and now_ns >= deadline:
             return await self._finish(
@@ -231,7 +247,8 @@ class Reconciler:
         await self._registry.save(Save(view, runs=[started], attempts=[attempt], dropped=dropped, job=changes_job))
         return await self._submit(view, started, attempt)
 
-    async def _submit(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
+    async def _submit(self, view: JobView, written: Run, attempt: Attempt) -> float | None:
+        run = self._bounds.bounded(written)
         deadline = deadline_ns(run)
         left = None if deadline is None else max((deadline - self._now()) / SECOND_NS, 0.001)
         request = AttemptRequest(
@@ -244,7 +261,7 @@ class Reconciler:
             self._resources.secrets_for(run.manifest),
         )
         await self._executor.submit(request)
-        return await self._tend(view, run, attempt)
+        return await self._tend(view, written, attempt)
 
     async def _tend(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
         """An attempt that has not ended as far as we know: what is true?"""
@@ -295,7 +312,7 @@ class Reconciler:
     async def _change_limits(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
         """A new generation that goes on with the same process."""
         try:
-            limits = await self._executor.update_limits(attempt.id, run.manifest)
+            limits = await self._executor.update_limits(attempt.id, self._bounds.bounded(run).manifest)
         except JobletError as error:  # the old ones are in force: tried again, later each time
             event = EventDraft(run.job, run.id, "Warning", "LimitsNotChanged", str(error))
             told = with_condition(view, "LimitsEnforced", "False", event.reason, event.message, self._now())
@@ -348,7 +365,7 @@ class Reconciler:
             end=end,
         )
         run = replace(_with_attempt(run, attempt), outcome=end.outcome, started_ns=run.started_ns or end.started_ns)
-        following = after_attempt(run, end)
+        following = after_attempt(self._bounds.bounded(run), end)
         if isinstance(following, Finish):
             await self._finish(view, run, following, attempt, events)
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import fcntl
 import os
 import signal
@@ -15,23 +14,24 @@ import structlog
 
 from joblet.atomicfile import write_atomic
 from joblet.clock import SystemClock
-from joblet.config.server import ServerConfig, load_server_config
+from joblet.config.server import LoadedConfig, ServerConfig, read_server_config
 from joblet.errors import JobletError
-from joblet.pki import CertificateError, check_certificate, load_certificate
 from jobletd.blobs.collector import BlobCollector
-from jobletd.blobs.store import BlobLimits, BlobStore
+from jobletd.blobs.store import BlobStore
+from jobletd.certificate_watch import CertificateWatch
 from jobletd.desired import DesiredState
-from jobletd.executor.local import LocalExecutor, LocalSettings
+from jobletd.executor.local import LocalExecutor
 from jobletd.executor.local.networking.controller import NetworkController
 from jobletd.executor.local.networking.host_networks import HostNetworks, NetworkSettings
 from jobletd.executor.local.networking.provider import NetworkProvider
 from jobletd.executor.local.volumes import Volumes
 from jobletd.host_features import HostFeatures, Place
-from jobletd.logging_setup import set_up_logging
+from jobletd.job_bounds import JobBounds
+from jobletd.logging_setup import open_log, set_up_logging
 from jobletd.notify import sd_notify
-from jobletd.policy import Policy
 from jobletd.reconciler import Reconciler
 from jobletd.registry import Registry
+from jobletd.reloading import Adjustable, Reloader, blob_limits_of, local_settings_of, policy_of
 from jobletd.resources import Controller, Resources
 from jobletd.retention import Retention
 from jobletd.secrets.controller import SecretController
@@ -46,10 +46,10 @@ from jobletd.services.server import ApiServer
 from jobletd.sources.spool import Spool, SpoolSettings
 from jobletd.sources.status_files import StatusFiles
 from jobletd.store import Store
-from jobletd.tls_front import PEER_NAME_LENGTH, Credentials, TlsFront
+from jobletd.tls_context import credentials_of
+from jobletd.tls_front import PEER_NAME_LENGTH, TlsFront
 
 SOCKET_PATH_LENGTH = 107  # sockaddr_un.sun_path, less its final NUL
-WARN_BEFORE = datetime.timedelta(days=30)
 log = structlog.get_logger("serve")
 
 
@@ -60,12 +60,15 @@ class ServeError(JobletError):
 def serve(config_path: str | None, env: Mapping[str, str]) -> int:
     """Run the daemon in the foreground. Returns its exit status, 0 if it was told to end and 1 if a part of it broke;
     raises JobletError if it cannot start."""
-    config = load_server_config(config_path, env)
-    set_up_logging(level=config.logging.level, json_lines=config.logging.format == "json")
+    loaded = read_server_config(config_path, env)
+    logging = loaded.config.logging
+    set_up_logging(level=logging.level, json_lines=logging.format == "json", stream=open_log(logging.output))
+    for warning in loaded.warnings:
+        log.warning("in the configuration", warning=warning)
     if os.geteuid() != 0:
         raise ServeError("makes namespaces and cgroups", where="joblet serve", todo="run it as root")
     try:
-        return asyncio.run(Daemon(config, config_path, env).run())
+        return asyncio.run(Daemon(loaded.config, config_path, env).run())
     except OSError as error:
         log.debug("cannot start", exc_info=error)
         raise ServeError(error.strerror or str(error), where=error.filename or "joblet serve") from error
@@ -81,7 +84,8 @@ class Daemon:
         self._clock = SystemClock()
         self._ended = asyncio.Event()
         self._broken = False
-        self._policy = Policy.of(config.isolation)
+        self._policy = policy_of(config)
+        self._certificates = CertificateWatch(self._clock)
 
     async def run(self) -> int:
         """Start everything, wait for the signal, end everything in the opposite order."""
@@ -118,15 +122,12 @@ class Daemon:
         volumes = Volumes(config.state.directory, config.run.directory)
         controllers: dict[str, Controller] = {"Network": NetworkController(networks), "Volume": volumes}
         executor = LocalExecutor.on_this_host(
-            self._local_settings(),
+            local_settings_of(config, self._policy),
             cgroup_base=config.cgroup.base_dir,
             clock=self._clock,
             providers=(volumes, NetworkProvider(networks)),
         )
-        uploads = config.uploads
-        blobs = BlobStore(
-            f"{config.state.directory}/blobs", BlobLimits(uploads.max_file_bytes, uploads.max_total_bytes)
-        )
+        blobs = BlobStore(f"{config.state.directory}/blobs", blob_limits_of(config.uploads))
         blobs.open()
         registry = Registry(store, self._clock)
         await registry.load()
@@ -137,7 +138,13 @@ class Daemon:
         vault = Vault(host_key)
         controllers["Secret"] = SecretController(vault)
         resources = Resources(registry, controllers, vault)
-        self._reconciler = Reconciler(registry, executor, resources, max_concurrent=config.joblet.max_concurrent_jobs)
+        self._reconciler = Reconciler(
+            registry,
+            executor,
+            resources,
+            max_concurrent=config.joblet.max_concurrent_jobs,
+            bounds=JobBounds.of(config.joblet),
+        )
         desired = DesiredState(registry, executor, self._reconciler.nudge, resources, blobs, self._policy)
         await networks.start()
         stack.push_async_callback(networks.close)
@@ -151,6 +158,7 @@ class Daemon:
         self._background(stack, "resources", resources.run())
         self._background(stack, "retention", Retention(store, executor, self._clock).run())
         self._background(stack, "blobs", BlobCollector(blobs, registry, self._clock).run())
+        self._background(stack, "certificates", self._certificates.run())
         stack.push_async_callback(self._shut_down_jobs)
         await self._start_spool(stack, registry, desired)
         port = await self._start_api(stack, front, registry, desired, executor, blobs)
@@ -190,19 +198,6 @@ class Daemon:
         except BlockingIOError:
             raise ServeError("another daemon runs on these directories", where=path, todo="stop it first") from None
 
-    def _local_settings(self) -> LocalSettings:
-        config = self._config
-        return LocalSettings(
-            state_directory=config.state.directory,
-            log_directory=config.logs.directory,
-            run_directory=config.run.directory,
-            id_base=config.isolation.id_base,
-            id_slots=config.isolation.id_slots,
-            policy=self._policy,
-            default_disk_bytes=config.isolation.default_disk_bytes,
-            memory_disk_bytes=config.isolation.memory_disk_bytes,
-        )
-
     def _network_settings(self) -> NetworkSettings:
         config = self._config
         ports = (port.partition("/") for port in config.network.allow_host_ports)
@@ -231,12 +226,12 @@ class Daemon:
         """Raises CertificateError: before anything is made on the host."""
         config = self._config
         front = TlsFront(
-            credentials_of(config),
+            credentials_of(config.security),
             backend=self._socket_path,
             peers_directory=f"{config.run.directory}/peers",
             max_connections=config.server.max_connections,
         )
-        self._note_expiry(config)
+        self._certificates.take(config.security)
         return front
 
     @property
@@ -259,17 +254,21 @@ class Daemon:
             cgroup_mode=executor.cgroup_mode,
             max_concurrent_jobs=config.joblet.max_concurrent_jobs,
         )
-        access = AccessControl(front.identity)
+        access = AccessControl(front.identity, call_seconds=config.server.timeout_seconds)
+        parts = Adjustable(front, access, self._reconciler, desired, executor, blobs)
+        reloader = Reloader(config, parts, read=self._read_config, take=self._take_config)
         here = Place(config.state.directory, config.server.address, config.server.port, self._socket_path)
         node = NodeService(
             facts,
             registry,
             self._reconciler,
-            certificate_expires_ns=lambda: self._certificate_expires_ns,
+            certificate_expires_ns=lambda: self._certificates.expires_ns,
             probe=lambda: HostFeatures.probe(here),
+            reload=reloader.reload,
         )
+        jobs = JobService(desired, message_bytes=config.grpc.max_send_bytes)
         server = ApiServer(
-            access, JobService(desired), node, ResourceService(desired), FileService(blobs), self._socket_path
+            access, jobs, node, ResourceService(desired), FileService(blobs), self._socket_path, config.grpc
         )
         await server.start()
         stack.push_async_callback(server.stop)
@@ -281,34 +280,16 @@ class Daemon:
             todo = "choose another server.address or server.port, or end what uses it"
             raise ServeError(f"cannot listen: {why}", where=where, todo=todo) from error
         stack.push_async_callback(front.close)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload, front)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.hang_up)
         write_atomic(f"{config.run.directory}/port", f"{port}\n".encode(), durable=False)
         return port
 
-    def _reload(self, front: TlsFront) -> None:
-        """SIGHUP: certificates are taken anew; what is wrong changes nothing."""
-        try:
-            config = load_server_config(self._config_path, self._env)
-            front.reload(credentials_of(config))
-        except JobletError as error:
-            log.error("reload refused, the old certificates stay", error=str(error))
-        else:
-            self._note_expiry(config)
-            log.info("certificates reloaded")
+    def _read_config(self) -> LoadedConfig:
+        return read_server_config(self._config_path, self._env)
 
-    def _note_expiry(self, config: ServerConfig) -> None:
-        """Warn of a server certificate that clients refuse, or soon will. Raises CertificateError for what is none."""
-        security, where = config.security, "security.serverCert"
-        end = load_certificate(security.server_cert, where=where).not_valid_after_utc
-        self._certificate_expires_ns = int(end.timestamp()) * 10**9
-        now = datetime.datetime.fromtimestamp(self._clock.wall_ns() / 1e9, datetime.UTC)
-        try:
-            check_certificate(security.server_cert, security.ca_cert, now, where=where)
-        except CertificateError as error:
-            log.warning("clients refuse the server certificate", error=str(error))
-        else:
-            if end - now < WARN_BEFORE:
-                log.warning("the server certificate expires soon", expires=end.isoformat(" ", "seconds"))
+    def _take_config(self, config: ServerConfig) -> None:
+        self._config = config
+        self._certificates.take(config.security)
 
     def _background(self, stack: AsyncExitStack, name: str, coroutine: object) -> None:
         """A part that runs until the end; if it breaks, the daemon ends with status 1, and systemd starts a new one."""
@@ -327,8 +308,3 @@ class Daemon:
 
         task.add_done_callback(done)
         stack.push_async_callback(end)
-
-
-def credentials_of(config: ServerConfig) -> Credentials:
-    security = config.security
-    return Credentials(security.server_cert, security.server_key, security.ca_cert)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14joblet/v1/node.proto\x12\tjoblet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n\x0eGetNodeRequest\"\x8d\x03\n\x04Node\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06kernel\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x05 \x01(\t\x12+\n\x07started\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x63pus\x18\x07 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x04\x12\x1e\n\x16memory_available_bytes\x18\t \x01(\x04\x12\x13\n\x0b\x63group_mode\x18\n \x01(\t\x12$\n\x08\x66\x65\x61tures\x18\x0b \x03(\x0b\x32\x12.joblet.v1.Feature\x12\x1b\n\x13max_concurrent_jobs\x18\x0c \x01(\x05\x12\x14\n\x0crunning_jobs\x18\r \x01(\x05\x12\x13\n\x0bqueued_jobs\x18\x0e \x01(\x05\x12\x37\n\x13\x63\x65rtificate_expires\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t2D\n\x0bNodeService\x12\x35\n\x07GetNode\x12\x19.joblet.v1.GetNodeRequest\x1a\x0f.joblet.v1.Nodeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14joblet/v1/node.proto\x12\tjoblet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n\x0eGetNodeRequest\"\x0f\n\rReloadRequest\"2\n\x0eReloadResponse\x12\x0f\n\x07\x61t_once\x18\x01 \x03(\t\x12\x0f\n\x07restart\x18\x02 \x03(\t\"\x8d\x03\n\x04Node\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06kernel\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x05 \x01(\t\x12+\n\x07started\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x63pus\x18\x07 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x04\x12\x1e\n\x16memory_available_bytes\x18\t \x01(\x04\x12\x13\n\x0b\x63group_mode\x18\n \x01(\t\x12$\n\x08\x66\x65\x61tures\x18\x0b \x03(\x0b\x32\x12.joblet.v1.Feature\x12\x1b\n\x13max_concurrent_jobs\x18\x0c \x01(\x05\x12\x14\n\x0crunning_jobs\x18\r \x01(\x05\x12\x13\n\x0bqueued_jobs\x18\x0e \x01(\x05\x12\x37\n\x13\x63\x65rtificate_expires\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t2\x83\x01\n\x0bNodeService\x12\x35\n\x07GetNode\x12\x19.joblet.v1.GetNodeRequest\x1a\x0f.joblet.v1.Node\x12=\n\x06Reload\x12\x18.joblet.v1.ReloadRequest\x1a\x19.joblet.v1.ReloadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +34,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETNODEREQUEST']._serialized_start=68
   _globals['_GETNODEREQUEST']._serialized_end=84
-  _globals['_NODE']._serialized_start=87
-  _globals['_NODE']._serialized_end=484
-  _globals['_FEATURE']._serialized_start=486
-  _globals['_FEATURE']._serialized_end=544
-  _globals['_NODESERVICE']._serialized_start=546
-  _globals['_NODESERVICE']._serialized_end=614
+  _globals['_RELOADREQUEST']._serialized_start=86
+  _globals['_RELOADREQUEST']._serialized_end=101
+  _globals['_RELOADRESPONSE']._serialized_start=103
+  _globals['_RELOADRESPONSE']._serialized_end=153
+  _globals['_NODE']._serialized_start=156
+  _globals['_NODE']._serialized_end=553
+  _globals['_FEATURE']._serialized_start=555
+  _globals['_FEATURE']._serialized_end=613
+  _globals['_NODESERVICE']._serialized_start=616
+  _globals['_NODESERVICE']._serialized_end=747
 # @@protoc_insertion_point(module_scope)

@@ -15,11 +15,14 @@ import psutil
 
 import joblet
 from joblet.api.v1 import node_pb2, node_pb2_grpc
+from joblet.config.changes import Changes
 from jobletd.host_features import Feature, HostFeatures
 from jobletd.reconciler import Reconciler
 from jobletd.registry import Registry
+from jobletd.services.access import caller
 from jobletd.services.convert import timestamp
 from jobletd.services.status_codes import answered
+from jobletd.tls_front import Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +46,16 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         *,
         certificate_expires_ns: Callable[[], int],
         probe: Callable[[], HostFeatures],
+        reload: Callable[[Identity], Changes],
     ) -> None:
-        """probe: what the host can do; asked in a thread, once, when somebody wants to know."""
+        """probe: what the host can do; asked in a thread, once, when somebody wants to know. reload: puts the configuration
+        as it is now into force, for whoever asks for it."""
         self._facts = facts
         self._registry = registry
         self._reconciler = reconciler
         self._certificate_expires_ns = certificate_expires_ns
         self._probe = probe
+        self._reload = reload
         self._probing = asyncio.Lock()
         self._features: list[node_pb2.Feature] | None = None
 
@@ -75,6 +81,14 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
                 queued_jobs=len(self._registry.waiting),
                 certificate_expires=timestamp(self._certificate_expires_ns()),
             )
+        raise AssertionError("unreachable")
+
+    async def Reload(
+        self, request: node_pb2.ReloadRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> node_pb2.ReloadResponse:
+        async with answered(context):
+            changes = self._reload(caller.get())
+            return node_pb2.ReloadResponse(at_once=changes.at_once, restart=changes.restart)
         raise AssertionError("unreachable")
 
     async def _host_features(self) -> list[node_pb2.Feature]:

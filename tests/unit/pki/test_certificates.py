@@ -39,11 +39,11 @@ def extension(certificate: x509.Certificate, kind: type[x509.ExtensionType]) -> 
     return certificate.extensions.get_extension_for_class(kind)
 
 
-def test_the_authority_may_sign_leaves_and_nothing_else(authority: Authority) -> None:
+def test_the_authority_may_sign_leaves_and_vouch_for_its_successor(authority: Authority) -> None:
     certificate = load_certificate(authority.pair.certificate)
     constraints = extension(certificate, x509.BasicConstraints)
     assert constraints.critical
-    assert constraints.value == x509.BasicConstraints(ca=True, path_length=0)
+    assert constraints.value == x509.BasicConstraints(ca=True, path_length=1)
     assert isinstance(certificate.public_key(), ec.EllipticCurvePublicKey)
     assert certificate.not_valid_after_utc == NOW + CA_DAYS * DAY
 

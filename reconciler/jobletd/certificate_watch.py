@@ -1,0 +1,66 @@
+"""Says in the log, at the start and then once a day, which certificates have expired or soon will."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Iterator
+
+import structlog
+from cryptography import x509
+
+from joblet.clock import Clock
+from joblet.config.daemon_sections import SecuritySection
+from joblet.pki import CertificateError, check_certificate, load_certificate, load_certificates
+
+WARN_BEFORE = datetime.timedelta(days=30)
+DAY_SECONDS = 86_400.0
+MEND = "joblet certs renew"
+log = structlog.get_logger("certificates")
+
+
+class CertificateWatch:
+    """One for the daemon; ``take`` gives it what is in force."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._security = SecuritySection()
+        self.expires_ns = 0
+        """When the server's certificate ends."""
+
+    def take(self, security: SecuritySection) -> None:
+        """Look at these from now on. Raises CertificateError for what is none."""
+        end = load_certificate(security.server_cert, where="security.serverCert").not_valid_after_utc
+        self.expires_ns = int(end.timestamp()) * 10**9
+        self._security = security
+        self.look()
+
+    async def run(self) -> None:
+        """Look once a day, until cancelled."""
+        while True:
+            await asyncio.sleep(DAY_SECONDS)
+            self.look()
+
+    def look(self) -> None:
+        now = datetime.datetime.fromtimestamp(self._clock.wall_ns() / 1e9, datetime.UTC)
+        security = self._security
+        try:
+            check_certificate(security.server_cert, security.ca_cert, now, where="security.serverCert")
+        except CertificateError as error:
+            log.warning("clients refuse the server certificate", error=str(error), todo=MEND)
+        for what, expires in expiring(security, now):
+            log.warning("expires soon", certificate=what, expires=expires.isoformat(" ", "seconds"), todo=MEND)
+
+
+def expiring(security: SecuritySection, now: datetime.datetime) -> Iterator[tuple[str, datetime.datetime]]:
+    """What ends within the next 30 days. An authority that has a successor may. Raises CertificateError for what is none."""
+    authorities = load_certificates(security.ca_cert, where="security.caCert")
+    newest = max(authorities, key=lambda one: one.not_valid_after_utc)
+    server = load_certificate(security.server_cert, where="security.serverCert")
+    found: tuple[tuple[str, x509.Certificate], ...] = (
+        ("the server certificate", server),
+        ("the certificate authority", newest),
+    )
+    for what, certificate in found:
+        if now < certificate.not_valid_after_utc < now + WARN_BEFORE:
+            yield what, certificate.not_valid_after_utc
