@@ -68,6 +68,16 @@ class ServerConfig(Section):
     uploads: UploadsSection = UploadsSection()
     network: NetworkSection = NetworkSection()
 
+    @property
+    def socket_path(self) -> str:
+        """Of the API, for root on the host itself."""
+        return f"{self.run.directory}/joblet.sock"
+
+    @property
+    def port_path(self) -> str:
+        """Where the daemon says on which port it listens."""
+        return f"{self.run.directory}/port"
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:

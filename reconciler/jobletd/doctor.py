@@ -54,7 +54,7 @@ def look_at_configuration(path: str | None) -> tuple[Place, Feature]:
         directory=config.state.directory,
         address=config.server.address,
         port=config.server.port,
-        socket=os.path.join(config.run.directory, "joblet.sock"),
+        socket=config.socket_path,
     )
     return place, Feature("configuration", True, found, True, cost)
 

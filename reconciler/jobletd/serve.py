@@ -227,16 +227,12 @@ class Daemon:
         config = self._config
         front = TlsFront(
             credentials_of(config.security),
-            backend=self._socket_path,
+            backend=config.socket_path,
             peers_directory=f"{config.run.directory}/peers",
             max_connections=config.server.max_connections,
         )
         self._certificates.take(config.security)
         return front
-
-    @property
-    def _socket_path(self) -> str:
-        return f"{self._config.run.directory}/joblet.sock"
 
     async def _start_api(
         self,
@@ -257,7 +253,7 @@ class Daemon:
         access = AccessControl(front.identity, call_seconds=config.server.timeout_seconds)
         parts = Adjustable(front, access, self._reconciler, desired, executor, blobs)
         reloader = Reloader(config, parts, read=self._read_config, take=self._take_config)
-        here = Place(config.state.directory, config.server.address, config.server.port, self._socket_path)
+        here = Place(config.state.directory, config.server.address, config.server.port, config.socket_path)
         node = NodeService(
             facts,
             registry,
@@ -268,7 +264,7 @@ class Daemon:
         )
         jobs = JobService(desired, message_bytes=config.grpc.max_send_bytes)
         server = ApiServer(
-            access, jobs, node, ResourceService(desired), FileService(blobs), self._socket_path, config.grpc
+            access, jobs, node, ResourceService(desired), FileService(blobs), config.socket_path, config.grpc
         )
         await server.start()
         stack.push_async_callback(server.stop)
@@ -281,7 +277,7 @@ class Daemon:
             raise ServeError(f"cannot listen: {why}", where=where, todo=todo) from error
         stack.push_async_callback(front.close)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.hang_up)
-        write_atomic(f"{config.run.directory}/port", f"{port}\n".encode(), durable=False)
+        write_atomic(config.port_path, f"{port}\n".encode(), durable=False)
         return port
 
     def _read_config(self) -> LoadedConfig:

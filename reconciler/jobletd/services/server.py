@@ -89,6 +89,10 @@ def options(bounds: GrpcSection) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_time_ms", int(bounds.keep_alive_seconds * 1000)),
         ("grpc.keepalive_timeout_ms", int(bounds.keep_alive_timeout_seconds * 1000)),
+        (
+            "grpc.http2.ping_timeout_ms",
+            int(bounds.keep_alive_timeout_seconds * 1000),
+        ),  # a minute otherwise, whatever the former says
         ("grpc.so_reuseport", 0),
     ]
 
