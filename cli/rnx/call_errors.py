@@ -9,6 +9,7 @@ from typing import cast
 import grpc
 
 from joblet.config import NodeConfig
+from rnx.diagnosis_words import ISSUE
 from rnx.failures import ClientError, Conflict, InvalidRequest, NotAllowed, NotFound, TryAgain, Unreachable
 
 DETAILS_KEY = "grpc-status-details-bin"
@@ -33,9 +34,7 @@ def explain_failure(error: grpc.RpcError, node: NodeConfig) -> ClientError:
         case grpc.StatusCode.UNAUTHENTICATED:
             return NotAllowed(what, todo=todo or "rnx doctor shows the certificate in use")
         case grpc.StatusCode.PERMISSION_DENIED:
-            return NotAllowed(
-                f"not allowed: {what}", todo=todo or "use a configuration whose certificate has the role admin"
-            )
+            return NotAllowed(f"not allowed: {what}", todo=todo or f"use one that may: on the daemon's host, {ISSUE}")
         case grpc.StatusCode.NOT_FOUND:
             return NotFound(what, todo=todo or "rnx list shows all jobs")
         case grpc.StatusCode.INVALID_ARGUMENT:

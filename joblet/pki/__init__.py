@@ -1,7 +1,7 @@
 """Certificates and roles."""
 
 from joblet.pki.authority import CA_DAYS, LEAF_DAYS, SKEW, Authority, CannotVouch, KeyPair, expires
-from joblet.pki.names import InvalidName, check_name, is_address
+from joblet.pki.names import InvalidName, check_name, is_address, names_in
 from joblet.pki.roles import Role, name_of, role_of
 from joblet.pki.verification import (
     CertificateError,
@@ -33,5 +33,6 @@ __all__ = [
     "load_certificates",
     "load_revocation_lists",
     "name_of",
+    "names_in",
     "role_of",
 ]

@@ -52,8 +52,8 @@ class Authority:
         # A name of its own: for as long as two of them count, people and programs tell them apart by it.
         name = _name(f"joblet CA {secrets.token_hex(4)}", None)
         builder = _builder(name, name, key.public_key(), now, days)
-        # 1: it may vouch for the authority that follows it.
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
+        # No bound on the path: it may vouch for the authority that follows it, and so on.
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         builder = builder.add_extension(_key_usage(signs_certificates=True), critical=True)
         identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
         builder = builder.add_extension(identifier, critical=False)
@@ -64,17 +64,26 @@ class Authority:
         """When its own certificate does."""
         return self._certificate.not_valid_after_utc
 
+    @property
+    def begins(self) -> datetime.datetime:
+        return self._certificate.not_valid_before_utc
+
+    @property
+    def subject(self) -> str:
+        """As certificates of it name their issuer."""
+        return self._certificate.subject.rfc4514_string()
+
     def vouch_for(self, successor: Authority, now: datetime.datetime) -> str:
         """A certificate for another authority's key: who trusts this one then trusts that one, for as long as this one lasts.
 
         Raises CannotVouch.
         """
         constraints = self._certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-        if constraints.path_length == 0:
+        if constraints.path_length is not None:
             raise CannotVouch("may not vouch for another authority", where=self._certificate.subject.rfc4514_string())
         other = successor._certificate
         builder = _builder(other.subject, self._certificate.subject, successor._key.public_key(), now, None, self.ends)
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         builder = builder.add_extension(_key_usage(signs_certificates=True), critical=True)
         subject = x509.SubjectKeyIdentifier.from_public_key(successor._key.public_key())
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())

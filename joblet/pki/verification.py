@@ -24,12 +24,16 @@ class CertificateExpired(CertificateError):
 
 
 def check_certificate(pem: str, ca_pem: str, now: datetime.datetime, *, where: str = "") -> x509.Certificate:
-    """The first certificate, if one of these authorities issued it and it is valid now. where: what is named in an error.
+    """The first certificate, if one of these authorities issued it, or vouches by those that follow it for the one that did,
+    and it is valid now. where: what is named in an error.
 
     Raises CertificateExpired, CertificateError.
     """
-    certificate = load_certificate(pem, where=where)
-    authority = issuer_of(certificate, load_certificates(ca_pem, where="the authority's certificate"))
+    certificate, *between = load_certificates(pem, where=where)
+    trusted = load_certificates(ca_pem, where="the authority's certificate")
+    while vouched_for := [one for one in between if one not in trusted and issuer_of(one, trusted) is not None]:
+        trusted += vouched_for
+    authority = issuer_of(certificate, trusted)
     if authority is None:
         issuer = certificate.issuer.rfc4514_string()
         raise CertificateError(

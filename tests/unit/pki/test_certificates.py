@@ -43,7 +43,7 @@ def test_the_authority_may_sign_leaves_and_vouch_for_its_successor(authority: Au
     certificate = load_certificate(authority.pair.certificate)
     constraints = extension(certificate, x509.BasicConstraints)
     assert constraints.critical
-    assert constraints.value == x509.BasicConstraints(ca=True, path_length=1)
+    assert constraints.value == x509.BasicConstraints(ca=True, path_length=None)
     assert isinstance(certificate.public_key(), ec.EllipticCurvePublicKey)
     assert certificate.not_valid_after_utc == NOW + CA_DAYS * DAY
 

@@ -33,6 +33,7 @@ def test_everything_is_made_with_the_modes_that_keep_keys_private(tmp_path: Path
         "config": 0o700,
         "config/ca.crt": 0o600,
         "config/ca.key": 0o600,
+        "config/issued.jsonl": 0o600,
         "config/joblet-config.yml": 0o600,
         "config/rnx-config.yml": 0o600,
         "config/rnx-config-viewer.yml": 0o600,
