@@ -22,6 +22,12 @@ def read_private(path: str) -> str:
     return _text(path, data)
 
 
+def check_private(path: str) -> None:
+    """As ``read_private``, of a file that need not be there. Raises ConfigError with the mending command."""
+    if os.path.lexists(path):
+        read_private(path)
+
+
 def read_public(path: str) -> str:
     """The text of a file that holds no keys. Raises ConfigError with the mending command where others can change it."""
     data, status = _read(path)

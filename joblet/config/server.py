@@ -42,8 +42,8 @@ __all__ = [
     "LoadedConfig",
     "LoggingSection",
     "ServerConfig",
+    "config_path",
     "load_server_config",
-    "path_of",
     "read_server_config",
 ]
 
@@ -89,7 +89,7 @@ class LoadedConfig:
     environment: Mapping[str, str]
 
 
-def path_of(path: str | None, env: Mapping[str, str]) -> str:
+def config_path(path: str | None, env: Mapping[str, str]) -> str:
     """The file to read: ``path``, else JOBLET_CONFIG_PATH, else the packaged place."""
     return path or env.get("JOBLET_CONFIG_PATH") or DEFAULT_PATH
 
@@ -100,8 +100,8 @@ def load_server_config(path: str | None, env: Mapping[str, str]) -> ServerConfig
 
 
 def read_server_config(path: str | None, env: Mapping[str, str]) -> LoadedConfig:
-    """The file that ``path_of`` names, as the variables of ``environment`` change it. Raises ConfigError."""
-    path = path_of(path, env)
+    """The file that ``config_path`` names, as the variables of ``environment`` change it. Raises ConfigError."""
+    path = config_path(path, env)
     if not os.path.exists(path):
         raise ConfigError("there is no such file", where=path, todo="joblet init --root DIR makes one")
     source = ConfigText(read_private(path), path=path)

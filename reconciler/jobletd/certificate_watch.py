@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import structlog
 from cryptography import x509
 
 from joblet.clock import Clock
 from joblet.config.daemon_sections import SecuritySection
+from joblet.errors import JobletError
 from joblet.pki import CertificateError, check_certificate, load_certificate, load_certificates
+from jobletd.certs.directory import CertificateDirectory
+from jobletd.certs.issued import Issued
+from jobletd.tls_context import Revocations
 
 WARN_BEFORE = datetime.timedelta(days=30)
 DAY_SECONDS = 86_400.0
@@ -22,8 +26,10 @@ log = structlog.get_logger("certificates")
 class CertificateWatch:
     """One for the daemon; ``take`` gives it what is in force."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, directory: CertificateDirectory) -> None:
+        """directory: where the record of what was issued lies, if there is one."""
         self._clock = clock
+        self._directory = directory
         self._security = SecuritySection()
         self.expires_ns = 0
         """When the server's certificate ends."""
@@ -50,6 +56,24 @@ class CertificateWatch:
             log.warning("clients refuse the server certificate", error=str(error), todo=MEND)
         for what, expires in expiring(security, now):
             log.warning("expires soon", certificate=what, expires=expires.isoformat(" ", "seconds"), todo=MEND)
+        try:
+            clients = list(expiring_clients(self._directory.issued(), security.crl, now))
+        except JobletError as error:
+            log.warning("which clients' certificates expire is not known", error=str(error))
+            return
+        for one in clients:
+            what = f"client {one.name} ({one.role})"
+            log.warning("expires soon", certificate=what, expires=one.expires.isoformat(" ", "seconds"), todo=MEND)
+
+
+def expiring_clients(issued: Iterable[Issued], crl: str, now: datetime.datetime) -> Iterator[Issued]:
+    """Of each client the last certificate, if it ends within the next 30 days and was not revoked."""
+    revoked = {entry.serial_number for crl_list in Revocations.of(crl).lists for entry in crl_list}
+    last: dict[tuple[str, str], Issued] = {}
+    for one in issued:
+        if one.role and one.serial not in revoked:
+            last[(one.name, one.role)] = max(last.get((one.name, one.role), one), one, key=lambda some: some.expires)
+    yield from (one for one in last.values() if now < one.expires < now + WARN_BEFORE)
 
 
 def expiring(security: SecuritySection, now: datetime.datetime) -> Iterator[tuple[str, datetime.datetime]]:

@@ -32,11 +32,11 @@ def init(config: ConfigOption = None, address: AddressOption = None) -> None:
 
     Where there is no configuration yet, make that too, with its directories, as joblet init does.
     """
-    from joblet.config.server import path_of
+    from joblet.config.server import config_path
     from jobletd.certs.directory import CertificateDirectory
     from jobletd.certs.issuing import first_certificates
 
-    path = os.path.abspath(path_of(config, os.environ))
+    path = os.path.abspath(config_path(config, os.environ))
     if not os.path.exists(path):
         from jobletd.setup import CONFIG, Setup, SetupError, make_root
 
@@ -219,10 +219,10 @@ def _exchange(config: str | None, wish: Wish) -> None:
 
 def _opened(config: str | None) -> tuple[CertificateDirectory, ServerConfig]:
     """The configuration in use, and its directory. Raises ConfigError."""
-    from joblet.config.server import load_server_config, path_of
+    from joblet.config.server import config_path, load_server_config
     from jobletd.certs.directory import CertificateDirectory
 
-    path = path_of(config, os.environ)
+    path = config_path(config, os.environ)
     return CertificateDirectory(path), load_server_config(path, os.environ)
 
 

@@ -43,7 +43,7 @@ class Places:
             self._waiting.add(run)
             if self._waiting.position(run.id) > self._limit - len(self._held):
                 return False
-            self._waiting.remove(run.id)
+        self._waiting.remove(run.id)
         self._held.add(run.id)
         return True
 

@@ -66,7 +66,7 @@ class Reloader:
         """SIGHUP: nobody waits for an answer but the log, and systemd."""
         try:
             self.reload(HANGUP)
-        except JobletError as error:
+        except (JobletError, OSError) as error:
             log.debug("nothing changed", error=str(error))  # said at its level by ``reload``
 
     def reload(self, by: Identity) -> Changes:
@@ -76,7 +76,7 @@ class Reloader:
         try:
             loaded = self._read()
             changes = self._apply(loaded)
-        except JobletError as error:
+        except (JobletError, OSError) as error:
             audit.error("reload refused, the old configuration stays", **who, error=str(error))
             raise
         finally:

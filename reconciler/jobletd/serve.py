@@ -14,11 +14,14 @@ import structlog
 
 from joblet.atomicfile import write_atomic
 from joblet.clock import SystemClock
+from joblet.config.private_file import check_private
 from joblet.config.server import LoadedConfig, ServerConfig, read_server_config
+from joblet.config.server import config_path as path_in_use
 from joblet.errors import JobletError
 from jobletd.blobs.collector import BlobCollector
 from jobletd.blobs.store import BlobStore
 from jobletd.certificate_watch import CertificateWatch
+from jobletd.certs.directory import CA_KEYS, CertificateDirectory
 from jobletd.desired import DesiredState
 from jobletd.executor.local import LocalExecutor
 from jobletd.executor.local.networking.controller import NetworkController
@@ -85,7 +88,8 @@ class Daemon:
         self._ended = asyncio.Event()
         self._broken = False
         self._policy = policy_of(config)
-        self._certificates = CertificateWatch(self._clock)
+        self._config_file = path_in_use(config_path, env)
+        self._certificates = CertificateWatch(self._clock, CertificateDirectory(self._config_file))
 
     async def run(self) -> int:
         """Start everything, wait for the signal, end everything in the opposite order."""
@@ -113,6 +117,9 @@ class Daemon:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         config = self._config
+        key_file = config.state.key_file or f"{config.state.directory}/secret.key"
+        for path in (key_file, CertificateDirectory(self._config_file).file(CA_KEYS)):
+            check_private(path)  # of the configuration itself that was seen when it was read
         self._lock(stack)
         self._make_directories()
         front = self._make_front()
@@ -133,7 +140,6 @@ class Daemon:
         await registry.load()
         volumes.start(registry.resources)
         stack.callback(volumes.close)
-        key_file = config.state.key_file or f"{config.state.directory}/secret.key"
         host_key = HostKey(key_file, self._env, anything_sealed=registry.anything_sealed)
         vault = Vault(host_key)
         controllers["Secret"] = SecretController(vault)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
+import os
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -259,5 +260,12 @@ def test_a_configuration_without_certificates_gets_its_first(tmp_path: Path) -> 
     assert certs(host, "verify").status == 0
     again = certs(host, "init")
     assert again.status == 1 and "has certificates already" in again.err
+    script = Path(__file__).parents[2] / "scripts/certs_gen_embedded.sh"
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "JOBLET_CONFIG_PATH": str(path)}
+    before = path.read_text()
+    rotated = subprocess.run([script], env=env, capture_output=True, check=True)
+    assert b"not running" in rotated.stdout and path.read_text() != before
     whole = tmp_path / "whole/config/joblet-config.yml"
-    assert certs(Host(tmp_path / "whole"), "init").status == 0 and whole.exists()
+    env |= {"JOBLET_CONFIG_PATH": str(whole), "JOBLET_SERVER_ADDRESS": "jobs.example.org"}
+    subprocess.run([script], env=env, stdout=subprocess.DEVNULL, check=True)
+    assert node_of(tmp_path / "whole/config/rnx-config.yml")["address"] == "jobs.example.org:50051"

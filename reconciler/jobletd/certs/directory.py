@@ -24,7 +24,7 @@ from jobletd.certs.issued import Issued
 
 CA_CERTIFICATES, CA_KEYS = "ca.crt", "ca.key"
 _KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----\n?", re.DOTALL)
-_CLIENT = re.compile(r"rnx-config[A-Za-z0-9._-]*\.ya?ml")
+_CLIENT = re.compile(r"rnx-config[A-Za-z0-9._@-]*\.ya?ml")
 
 
 @dataclass(frozen=True, slots=True)
