@@ -34,7 +34,10 @@ def explain_failure(error: grpc.RpcError, node: NodeConfig) -> ClientError:
         case grpc.StatusCode.UNAUTHENTICATED:
             return NotAllowed(what, todo=todo or "rnx doctor shows the certificate in use")
         case grpc.StatusCode.PERMISSION_DENIED:
-            return NotAllowed(f"not allowed: {what}", todo=todo or f"use one that may: on the daemon's host, {ISSUE}")
+            return NotAllowed(
+                f"not allowed: {what}",
+                todo=todo or f"use one whose certificate has the role admin; on the daemon's host: {ISSUE}",
+            )
         case grpc.StatusCode.NOT_FOUND:
             return NotFound(what, todo=todo or "rnx list shows all jobs")
         case grpc.StatusCode.INVALID_ARGUMENT:

@@ -23,7 +23,7 @@ WIDE = (
     "MEMORY",
     "CGROUPS",
     "CERTIFICATE",
-    "OURS",
+    "CLIENT CERTIFICATE",
 )  # until when: the daemon's, ours
 SOON_DAYS = 30
 

@@ -152,7 +152,7 @@ def test_limits_and_time_that_the_configuration_gives_are_not_put_on_record(tmp_
         assert (limits.cpu_percent, limits.memory_bytes, launch.deadline_seconds) == (50, 1 << 20, 60)
         run = await world.run("a")
         assert run.manifest.spec.limits.cpu_percent is None and run.manifest.spec.timeout_seconds is None
-        (again,) = await world.apply(job(name="a"))
+        again = await world.apply(job(name="a"))
         assert again.consequence == "nothing changes"
 
     play(scenario, World(tmp_path))

@@ -37,6 +37,7 @@ def test_a_viewer_may_read_and_nothing_else() -> None:
         "Delete",
         "DeleteResource",
         "FindMissing",
+        "Reload",
         "Stop",
         "Upload",
     }
