@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import ssl
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from joblet.api.v1 import job_pb2
 from joblet.config.daemon_sections import GrpcSection
 from jobletd.services.access import AccessControl
 from jobletd.services.server import options
-from tests.integration.host import BIN, PATIENCE, Ended, Host, eventually, job_host
+from tests.integration.host import PATIENCE, Ended, Host, eventually, job_host
+from tests.integration.joblet_command import joblet
 from tests.integration.test_trust import authority_of, client_context, handshake, now
 
 JOB = "apiVersion: joblet/v1\nkind: Job\nmetadata: {{name: {name}}}\nspec: {{command: {command}{more}}}\n"
@@ -28,17 +28,6 @@ JOB = "apiVersion: joblet/v1\nkind: Job\nmetadata: {{name: {name}}}\nspec: {{com
 
 def job(name: str, command: str = "[sleep, '600']", more: str = "") -> str:
     return JOB.format(name=name, command=command, more=f", {more}" if more else "")
-
-
-def joblet(*arguments: str | Path, env: dict[str, str] | None = None) -> Ended:
-    ended = subprocess.run(
-        [BIN / "joblet", *arguments],
-        capture_output=True,
-        timeout=60 * PATIENCE,
-        check=False,
-        env={**os.environ, **(env or {})},
-    )
-    return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
 def strict(content: dict[str, Any]) -> None:
