@@ -15,6 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from joblet.errors import JobletError
 from joblet.pki.names import general_name
 from joblet.pki.roles import Role
+from joblet.pki.verification import CertificateError
 
 CA_DAYS = 3650
 LEAF_DAYS = 365
@@ -39,10 +40,13 @@ class Authority:
     """Issues certificates."""
 
     def __init__(self, pair: KeyPair) -> None:
+        """Raises CertificateError."""
         self.pair = pair
         self._certificate = x509.load_pem_x509_certificate(pair.certificate.encode())
         key = serialization.load_pem_private_key(pair.key.encode(), password=None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            todo = "make a new one by joblet certs init, or have certificates issued where this one is"
+            raise CertificateError("has no ECDSA key, so nothing is issued by it here", where=self.subject, todo=todo)
         self._key = key
 
     @classmethod

@@ -145,6 +145,41 @@ def test_an_older_tls_is_accepted_if_the_configuration_says_so(host: Host) -> No
     assert handshake(host, context) != ""
 
 
+def test_certificates_in_files_are_read_anew_by_each_reload(host: Host, tmp_path: Path) -> None:
+    before = host.config.read_text()
+    authority = authority_of(host)
+    client = authority.issue_client("checker", "viewer", now())
+
+    def write(**texts: str) -> None:
+        for name, text in texts.items():
+            (tmp_path / name).touch(0o600)
+            (tmp_path / name).write_text(text)
+
+    def by_path(content: dict[str, Any]) -> None:
+        names = ("serverCert", "serverKey", "caCert", "clientCert", "clientKey")
+        content["security"] = {f"{name}Path": str(tmp_path / name) for name in names}
+
+    try:
+        server = authority.issue_server([], now(), days=50)
+        write(serverCert=server.certificate, serverKey=server.key, caCert=authority.pair.certificate)
+        write(clientCert=client.certificate, clientKey=client.key)
+        assert change(host, by_path).status == 0
+        server = authority.issue_server([], now(), days=60)
+        write(serverCert=server.certificate, serverKey=server.key)
+        verified = joblet("certs", "verify", "--config", host.config)
+        assert verified.status == 1 and "serves another certificate (joblet reload)" in verified.err
+        answer = joblet("reload", "--config", host.config)
+        assert answer.out.splitlines()[0] == "in force: security.serverCert, security.serverKey"
+        assert "the daemon serves the certificate" in joblet("certs", "verify", "--config", host.config).out
+        (tmp_path / "clientCert").write_text("x")  # it is this client that verify calls as
+        assert joblet("certs", "verify", "--config", host.config).status == 1
+        refused = joblet("certs", "rotate", "--config", host.config)
+        assert refused.status == 1 and "joblet reload" in refused.err
+    finally:
+        host.config.write_text(before)
+        assert joblet("reload", "--config", host.config).status == 0
+
+
 def test_more_connections_than_allowed_are_refused(host: Host) -> None:
     assert change(host, lambda content: content["server"].update(maxConnections=1)).status == 0
     host.jobs.List(job_pb2.ListRequest(), timeout=30 * PATIENCE)
