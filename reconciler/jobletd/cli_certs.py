@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from joblet.config.server import ServerConfig
     from jobletd.certs.directory import CertificateDirectory
+    from jobletd.certs.exchange import Exchanger
     from jobletd.certs.renewal import Wish
 
 app = typer.Typer(help="Make, show, exchange and revoke certificates.", no_args_is_help=True, rich_markup_mode=None)
@@ -170,51 +171,30 @@ def revoke(
     directory, current = _opened(config)
     with directory.locked():
         planned, revoked = plan_revocation(directory, current, Revocation(name, serial, file), _now())
-        _put_into_force(directory, current, planned)
+        _exchanger(directory).put_into_force(planned)
     for one in revoked:
         typer.echo(f"revoked: {one.serial:x} of {one.name} ({one.role})")
 
 
-def _put_into_force(directory: CertificateDirectory, current: ServerConfig, planned: tuple[str, bytes]) -> None:
-    """Write the daemon's configuration and have it reloaded; the old one comes back if it is refused."""
-    from joblet.atomicfile import write_atomic
-    from joblet.errors import JobletError
-    from jobletd.local_call import is_running, reload_daemon
-
-    path, new = planned
-    with open(path, "rb") as file:
-        old = file.read()
-    write_atomic(path, new)
-    try:
-        _, changed = _opened(directory.config_path)
-        from jobletd.certs.verification import check_server
-
-        check_server(changed, _now())
-        if is_running(current.socket_path):
-            reload_daemon(current.socket_path)
-        else:
-            typer.echo("the daemon is not running: it counts from its start on")
-    except (JobletError, OSError):
-        write_atomic(path, old)
-        raise
-
-
 def _exchange(config: str | None, wish: Wish) -> None:
-    from joblet.config.server import load_server_config
-    from jobletd.certs.exchange import Exchanger
     from jobletd.certs.renewal import plan_exchange
 
     directory, current = _opened(config)
-    now = _now()
     with directory.locked():
-        plan = plan_exchange(directory, current, wish, now)
+        plan = plan_exchange(directory, current, wish, _now())
         if plan is None:
             typer.echo("nothing is due: joblet certs renew --all, or rotate, exchanges all the same")
             return
-        exchanger = Exchanger(directory, lambda: load_server_config(directory.config_path, os.environ), typer.echo, now)
-        exchanger.carry_out(plan)
+        _exchanger(directory).carry_out(plan)
     for what in plan.what:
         typer.echo(f"new: {what}")
+
+
+def _exchanger(directory: CertificateDirectory) -> Exchanger:
+    from joblet.config.server import load_server_config
+    from jobletd.certs.exchange import Exchanger
+
+    return Exchanger(directory, lambda: load_server_config(directory.config_path, os.environ), typer.echo, _now())
 
 
 def _opened(config: str | None) -> tuple[CertificateDirectory, ServerConfig]:

@@ -148,6 +148,25 @@ def test_an_exchange_that_the_daemon_does_not_answer_is_undone(host: Host) -> No
         host.configure(lambda content: content["logging"].pop("output"))
 
 
+@pytest.mark.parametrize("after", ["joblet-config.yml", "ca.crt"])
+def test_a_rotation_that_is_killed_needs_no_mending(host: Host, oldest: Path, after: str) -> None:
+    """Killed as soon as that file is another one; and whatever is there goes together, also for a daemon that starts anew."""
+    before = files(host)
+    rotation = subprocess.Popen(
+        [BIN / "joblet", "certs", "rotate", "--ca", "--config", host.config], stdout=subprocess.DEVNULL
+    )
+    try:
+        eventually(lambda: (host.root / "config" / after).read_bytes() != before[after], within=60, what=after)
+    finally:
+        rotation.kill()
+        rotation.wait()
+    assert host.rnx("list").status == 0 and rnx(oldest, "list").status == 0
+    assert joblet("reload", "--config", host.config).status == 0
+    assert host.rnx("list").status == 0 and rnx(oldest, "list").status == 0
+    assert certs(host, "verify").status == 0
+    assert certs(host, "rotate").status == 0
+
+
 def test_only_what_is_due_is_renewed(host: Host) -> None:
     assert "nothing is due" in certs(host, "renew").out
     assert certs(host, "issue", "--role", "viewer", "--name", "soon", "--days", "20").status == 0

@@ -58,6 +58,22 @@ class Exchanger:
                 raise CertsError(f"{error}; the old certificates are back in place") from error
             raise
 
+    def put_into_force(self, changed: File) -> None:
+        """The daemon's configuration with other revocation lists. Raises JobletError; the old one is back then."""
+        path, data = changed
+        old = _content(path) or b""
+        write_atomic(path, data)
+        try:
+            config = self._read()
+            check_server(config, self._now)
+            if is_running(config.socket_path):
+                reload_daemon(config.socket_path)
+            else:
+                self._tell("the daemon is not running: it counts from its start on")
+        except BaseException:
+            write_atomic(path, old)
+            raise
+
     def _callers(self, config: ServerConfig, plan: Exchange) -> list[NodeConfig]:
         """Who has to be answered afterwards: a client of before, if it counts, and a renewed one."""
         found = [plan.client] if plan.client else []

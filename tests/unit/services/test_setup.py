@@ -124,12 +124,14 @@ def test_an_address_that_is_none_is_refused_before_anything_is_made(tmp_path: Pa
         ["config", "check"],
         ["config", "show"],
         ["config", "schema"],
+        ["certs"],
+        *(["certs", name] for name in ("init", "show", "verify", "renew", "rotate", "issue", "revoke")),
     ],
 )
 def test_every_command_has_help_and_each_an_example(command: list[str]) -> None:
     shown = CliRunner().invoke(app, [*command, "--help"])
     assert shown.exit_code == 0
-    assert command in ([], ["config"]) or "Example: joblet " in shown.output
+    assert command in ([], ["config"], ["certs"]) or "Example: joblet " in shown.output
 
 
 def test_init_says_what_comes_next(tmp_path: Path) -> None:
