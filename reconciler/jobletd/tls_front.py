@@ -67,6 +67,7 @@ class TlsFront:
         Raises CertificateError.
         """
         self._context = server_context(credentials)
+        self._revocations = Revocations.of(credentials.crl)
         self._backend = backend
         self._peers_directory = peers_directory
         self._max_connections = max_connections
@@ -96,6 +97,7 @@ class TlsFront:
     def replace(self, context: ssl.SSLContext, revocations: Revocations, max_connections: int) -> None:
         """As ``reload``, with what was made of the credentials; connections whose certificate is revoked are cut."""
         self._context = context
+        self._revocations = revocations
         self._max_connections = max_connections
         for task, (certificate, address) in list(self._verified.items()):
             if revocations.holds(certificate):
@@ -167,6 +169,8 @@ class TlsFront:
             identity = Identity(name_of(certificate), role_of(certificate), address)
         except ValueError:  # OpenSSL bears more than cryptography does
             return refuse(address, "CERTIFICATE_UNREADABLE")
+        if self._revocations.holds(certificate):  # since its handshake began
+            return refuse(address, "CERTIFICATE_REVOKED")
         left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
         path = f"{self._peers_directory}/{secrets.token_hex(PEER_NAME_LENGTH // 2)}"
         self._identities[path] = identity

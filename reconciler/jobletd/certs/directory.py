@@ -74,8 +74,11 @@ class CertificateDirectory:
         finally:
             os.close(fd)
 
-    def authorities(self) -> Authorities:
-        """Raises CertsError, ConfigError, CertificateError."""
+    def authorities(self, trusted: str = "") -> Authorities:
+        """trusted: those that the daemon's configuration has; one of ours that a rotation which broke off left there comes last.
+
+        Raises CertsError, ConfigError, CertificateError.
+        """
         path = self.file(CA_CERTIFICATES)
         if not os.path.exists(self.file(CA_KEYS)) or not os.path.exists(path):
             todo = "use them where they were made, or joblet certs init where there are none"
@@ -83,14 +86,17 @@ class CertificateDirectory:
                 f"{CA_CERTIFICATES} and {CA_KEYS} of the authority are not here", where=self.path, todo=todo
             )
         keys = {_public(key): key for key in _KEY.findall(read_private(self.file(CA_KEYS)))}
-        found = [
-            Authority(KeyPair(_pem(one), keys[public]))
-            for one in load_certificates(read_private(path), where=path)
-            if (public := _encoded(one.public_key())) in keys
-        ]
-        if not found:
+        certificates = load_certificates(read_private(path), where=path)
+        if not any(_encoded(one.public_key()) in keys for one in certificates):
             raise CertsError(f"none of its keys is one of {CA_CERTIFICATES}", where=self.file(CA_KEYS))
-        return Authorities(tuple(found))
+        more = load_certificates(trusted, where="security.caCert") if trusted else []
+        return Authorities(
+            tuple(
+                Authority(KeyPair(_pem(one), keys[public]))
+                for one in dict.fromkeys((*certificates, *more))
+                if (public := _encoded(one.public_key())) in keys
+            )
+        )
 
     def issued(self) -> list[Issued]:
         """What is on record; nothing where there is no record. Raises CertsError, ConfigError."""

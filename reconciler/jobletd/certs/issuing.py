@@ -80,7 +80,7 @@ def plan_revocation(
     directory: CertificateDirectory, config: ServerConfig, asked: Revocation, now: datetime.datetime
 ) -> tuple[File, list[Issued]]:
     """The daemon's configuration with the new lists, and which certificates they revoke. Raises CertsError, ConfigError."""
-    authorities = directory.authorities()
+    authorities = directory.authorities(config.security.ca_cert)
     found = _meant(directory, asked, now)
     by_issuer: dict[str, set[int]] = {}
     for one in found:

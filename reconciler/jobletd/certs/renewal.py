@@ -11,6 +11,8 @@ import datetime
 from dataclasses import dataclass
 from itertools import pairwise
 
+from cryptography.hazmat.primitives import serialization
+
 from joblet.config.client import NodeConfig
 from joblet.config.editing import with_values
 from joblet.config.private_file import read_private
@@ -21,6 +23,7 @@ from joblet.pki import (
     CannotVouch,
     KeyPair,
     load_certificate,
+    load_certificates,
     names_in,
     role_of,
 )
@@ -70,7 +73,7 @@ def plan_exchange(
             where=directory.config_path,
             todo="replace the files, then joblet reload",
         )
-    authorities = directory.authorities()
+    authorities = before = directory.authorities(security.ca_cert)
     new_authority = wish.new_authority or authorities.issuing.ends - now < LEAF + SOON
     everything = wish.everything or new_authority
     due = [
@@ -84,7 +87,10 @@ def plan_exchange(
     if new_authority:
         authorities = successor(authorities, directory, now, overlap=wish.overlap)
     return _planned(
-        directory, config, _Making(authorities, due_serials, wish.names, now, wish.overlap), new_authority=new_authority
+        directory,
+        config,
+        _Making(authorities, before, due_serials, wish.names, now, wish.overlap),
+        new_authority=new_authority,
     )
 
 
@@ -106,15 +112,40 @@ def successor(
     return Authorities((new, *kept))
 
 
-def revocation_lists(authorities: Authorities, crl: str, more: dict[str, set[int]], now: datetime.datetime) -> str:
-    """A list of each authority, with what ``crl`` revokes and these serial numbers by issuer; none where nothing is revoked."""
+def revocation_lists(
+    authorities: Authorities,
+    crl: str,
+    more: dict[str, set[int]],
+    now: datetime.datetime,
+    *,
+    before: Authorities | None = None,
+) -> str:
+    """A list of each authority, with what ``crl`` revokes and these serial numbers by issuer; none where nothing is revoked.
+    Lists of authorities that were never ours stay. before: ours until now, if others."""
+    known = {one.subject for one in (*authorities.all, *(before or authorities).all)}
     revoked = {one.subject: set(more.get(one.subject, ())) for one in authorities.all}
     for one in Revocations.of(crl).lists:
         if (issuer := one.issuer.rfc4514_string()) in revoked:
             revoked[issuer] |= {entry.serial_number for entry in one}
-    if not any(revoked.values()):
+    others = "".join(
+        one.public_bytes(serialization.Encoding.PEM).decode()
+        for one in Revocations.of(crl).lists
+        if one.issuer.rfc4514_string() not in known
+    )
+    if not any(revoked.values()) and not others:
         return ""
-    return "".join(one.revoke(revoked[one.subject], now) for one in authorities.all)
+    return "".join(one.revoke(revoked[one.subject], now) for one in authorities.all) + others
+
+
+def with_others(authorities: Authorities, before: Authorities, ca_cert: str) -> str:
+    """The authorities to trust: these, and those of ``ca_cert`` that were never ours."""
+    ours = {one.subject for one in (*authorities.all, *before.all)}
+    others = "".join(
+        one.public_bytes(serialization.Encoding.PEM).decode()
+        for one in load_certificates(ca_cert, where="security.caCert")
+        if one.subject.rfc4514_string() not in ours
+    )
+    return authorities.certificates + others
 
 
 def server_pair(authorities: Authorities, names: tuple[str, ...], now: datetime.datetime) -> KeyPair:
@@ -128,6 +159,7 @@ def server_pair(authorities: Authorities, names: tuple[str, ...], now: datetime.
 @dataclass(frozen=True, slots=True)
 class _Making:
     authorities: Authorities
+    before: Authorities
     due: set[int]
     names: tuple[str, ...]
     now: datetime.datetime
@@ -151,8 +183,8 @@ def _planned(
         issued.append(Issued.of(server))
         what.append("server")
     if new_authority:
-        values[("security", "caCert")] = authorities.certificates
-        if crl := revocation_lists(authorities, security.crl, {}, now):
+        values[("security", "caCert")] = with_others(authorities, making.before, security.ca_cert)
+        if crl := revocation_lists(authorities, security.crl, {}, now, before=making.before):
             values[("security", "crl")] = crl
     first: list[File] = [(directory.file(CA_KEYS), authorities.keys.encode())] if new_authority else []
     if values:

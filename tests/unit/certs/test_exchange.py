@@ -7,11 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from joblet.atomicfile import write_atomic
 from joblet.config.client import NodeConfig
+from joblet.config.editing import with_values
 from joblet.config.server import ServerConfig, load_server_config
-from joblet.pki import Authority, CertificateError, KeyPair, Role, load_certificate
+from joblet.pki import Authority, CertificateError, KeyPair, Role, load_certificate, load_certificates
 from jobletd.certs import exchange
 from jobletd.certs.directory import CertificateDirectory
 from jobletd.certs.errors import CertsError
@@ -79,6 +81,10 @@ def test_after_each_file_daemon_and_clients_old_and_new_accept_each_other(
             for node in (*old_clients, *clients_of(directory)):
                 check_client(node, daemon, NOW, where=f"{node.name} after {path}")
         issuing = directory.authorities().issuing.issue_client("new", Role.ADMIN, NOW)
+        (_, text), _ = plan_revocation(directory, config, Revocation(name="viewer"), NOW)
+        lists = yaml.safe_load(text)["security"]["crl"]
+        changed = config.security.model_copy(update={"crl": lists})
+        check_server(config.model_copy(update={"security": changed}), NOW)  # revoking works at this point too
         there = NodeConfig("new", "", issuing.certificate, issuing.key, config.security.ca_cert)
         check_client(there, config, NOW, where=f"one issued after {path}")
 
@@ -103,6 +109,27 @@ def test_an_exchange_that_fails_at_any_file_leaves_everything_as_it_was(
         with pytest.raises(CertsError, match=r"No space left.*the old certificates are back in place"):
             Exchanger(directory, lambda: config_of(directory), lambda _: None, NOW).carry_out(plan)
         assert {path.name: path.read_bytes() for path in Path(directory.path).iterdir()} == before
+
+
+def test_authorities_that_were_never_ours_stay_with_their_lists(directory: CertificateDirectory) -> None:
+    other = Authority.create(NOW)
+    first = directory.authorities().issuing.subject
+    text = with_values(
+        Path(directory.config_path).read_text(),
+        {("security", "caCert"): directory.authorities().certificates + other.pair.certificate},
+        path=directory.config_path,
+    )
+    Path(directory.config_path).write_text(text)
+    pair = other.issue_client("eve", Role.VIEWER, NOW)
+    crl = other.revoke([load_certificate(pair.certificate).serial_number], NOW)
+    lists = revocation_lists(directory.authorities(), crl, {first: {5}}, NOW)
+    Path(directory.config_path).write_text(with_values(text, {("security", "crl"): lists}, path=directory.config_path))
+    take(directory, Wish(everything=True, new_authority=True, overlap=False))
+    config = config_of(directory)
+    check_server(config, NOW)
+    trusted = [one.subject.rfc4514_string() for one in load_certificates(config.security.ca_cert)]
+    assert trusted == [directory.authorities().issuing.subject, other.subject]
+    assert Revocations.of(config.security.crl).holds(load_certificate(pair.certificate))
 
 
 def test_without_overlap_nothing_of_before_counts(directory: CertificateDirectory) -> None:
