@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED := 1
 python := .venv/bin/python
 pytest := $(python) -m pytest
 
-.PHONY: help environment run-packages test-packages run test native-test guest-test lint bench stress build clean
+.PHONY: help environment run-packages test-packages run test native-test guest-test lint bench stress soak build clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -32,8 +32,10 @@ else
 test: native-test guest-test ## all tests (root); T=tests/unit/manifest runs that part alone
 endif
 
+# File by file, in as many workers as there are processors; the long files first.
 native-test: environment test-packages
-	$(pytest) tests/unit tests/integration tests/hostile tests/guest
+	$(pytest) -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+		tests/faults tests/hostile tests/guest tests/integration tests/unit
 
 # The same integration tests and attacks where the hierarchy is cgroup v2.
 guest-test: environment test-packages ## integration tests and attacks in a booted guest with cgroup v2 (root); T= for a part
@@ -52,6 +54,9 @@ bench: environment test-packages ## benchmarks (root); B=launch runs that one al
 
 stress: environment test-packages ## stress-ng in a job, and what a launch costs beside it (root); MINUTES=2 of each class
 	@$(python) -m tests.hostile.stress --minutes $(or $(MINUTES),1)
+
+soak: environment test-packages ## jobs from all sources while daemon, launcher and inits are killed at random (root); MINUTES=60 SEED=1
+	@$(python) -m tests.faults.soak --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))
 
 build: environment ## wheel and source distribution, into dist/
 	$(python) -m hatchling build

@@ -2,7 +2,16 @@
 
 import os
 
+from joblet.crash_points import reached
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def remove_unfinished(directory: str) -> None:
+    """Remove the temporary files of writers that were killed. For a directory in which nobody else writes now."""
+    for name in os.listdir(directory):
+        if name.startswith(".") and name.endswith(".tmp"):
+            os.unlink(os.path.join(directory, name))
 
 
 def write_atomic(path: str, data: bytes, mode: int = 0o600, dir_fd: int | None = None, durable: bool = True) -> None:
@@ -33,6 +42,7 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600, dir_fd: int | None =
             raise
         finally:
             os.close(fd)
+        reached("file.written")
         os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
         if durable:
             os.fsync(dir_fd)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,8 +26,9 @@ __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport", "pytest_te
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 HERE = Path(__file__).parent
-NEED_ROOT = (HERE / "integration", HERE / "hostile", HERE / "guest")
+NEED_ROOT = (HERE / "integration", HERE / "hostile", HERE / "faults", HERE / "guest")
 _leak_check = pytest.StashKey[LeakCheck]()
+_leaks = pytest.StashKey[list[str]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -35,7 +37,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if any(item.path.is_relative_to(directory) for item in items for directory in NEED_ROOT):
         if os.geteuid() != 0:
             raise pytest.UsageError(
-                "tests/integration, hostile and guest make namespaces and cgroups: run them as root"
+                "tests/integration, hostile, faults and guest make namespaces and cgroups: run them as root"
             )
         config.stash[_leak_check] = LeakCheck()
 
@@ -49,14 +51,23 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    check = session.config.stash.get(_leak_check, None)
-    if check is None:
-        return
-    if leaks := check.leaks(patience=PATIENCE):
+    leaks = session.config.stash.setdefault(_leaks, [])
+    if check := session.config.stash.get(_leak_check, None):
+        leaks += check.leaks(patience=PATIENCE)
+    worker_output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if worker_output is not None:
+        worker_output["leaks"] = leaks  # for pytest_testnodedown
+    elif leaks:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
             reporter.ensure_newline()
             reporter.section("left behind by the tests", red=True, bold=True)
-            for leak in leaks:
+            for leak in sorted(set(leaks)):  # what has no name is seen by each worker
                 reporter.line(leak)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Of pytest-xdist, where the results are collected: a worker has ended. To LeakCheck each is a session of its own."""
+    node.config.stash.setdefault(_leaks, []).extend(getattr(node, "workeroutput", {}).get("leaks", []))

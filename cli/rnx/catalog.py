@@ -25,6 +25,8 @@ DECLARE = (
     Entry("get", "get:get", "Show jobs, as a table or with their manifests"),
     Entry("describe", "get:describe", "Show all that is known about a job"),
     Entry("delete", "delete:delete", "Stop jobs and remove them"),
+    Entry("tree", "tree:tree", "Show what comes from where: source, file, job, run, attempt"),
+    Entry("sync", "sync:sync", "Look at a followed repository now"),
     Entry("explain", "explain:explain", "Tell what a field of a manifest means"),
     Entry("schema", "explain:schema", "Print the JSON Schema of manifests"),
 )

@@ -42,11 +42,19 @@ class Daemon:
         self._channel.close()
 
     def apply(
-        self, manifest: bytes, *, filename: str, dry_run: bool = False, files: Sequence[dict[str, Any]] = ()
+        self,
+        manifest: bytes,
+        *,
+        filename: str,
+        dry_run: bool = False,
+        take_over: bool = False,
+        files: Sequence[dict[str, Any]] = (),
     ) -> list[job_pb2.ApplyResult]:
         """files: what each ``from`` in the manifests stands for, as in LocalFile."""
         local = [job_pb2.LocalFile(**file) for file in files]
-        request = job_pb2.ApplyRequest(manifest=manifest, filename=filename, dry_run=dry_run, files=local)
+        request = job_pb2.ApplyRequest(
+            manifest=manifest, filename=filename, dry_run=dry_run, take_over=take_over, files=local
+        )
         answer: job_pb2.ApplyResponse = self._call(self._jobs.Apply, request)
         return list(answer.results)
 
@@ -101,6 +109,12 @@ class Daemon:
 
     def delete_resource(self, kind: str, name: str) -> None:
         self._call(self._resources.DeleteResource, resource_pb2.DeleteResourceRequest(kind=kind, name=name))
+
+    def sync_source(self, name: str, *, allow_delete: bool, take_over: bool) -> resource_pb2.SyncSourceResponse:
+        """Look at a GitSource's repository now."""
+        request = resource_pb2.SyncSourceRequest(name=name, allow_delete=allow_delete, take_over=take_over)
+        answer: resource_pb2.SyncSourceResponse = self._call(self._resources.SyncSource, request)
+        return answer
 
     def stop(self, ref: str, *, force: bool) -> str:
         """Stop the current run. Returns its id."""

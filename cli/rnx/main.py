@@ -91,4 +91,10 @@ def report_unexpected(error: Exception) -> int:
 
 def main() -> int:
     """The console script."""
-    return run(sys.argv[1:])
+    code = run(sys.argv[1:])
+    if code == exit_codes.INTERRUPTED:
+        # At once: a channel that was interrupted may wait for itself when the interpreter clears it away.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code

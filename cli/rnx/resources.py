@@ -34,7 +34,14 @@ def show_resources(
             figures = sorted({name for resource in resources for name in resource.status})
             header = ("NAME", "READY", *(name.upper() for name in figures), "USED BY")
             more = ("GENERATION", "SOURCE", "UPDATED") if form is Format.WIDE else ()
-            print_table((*header, *more), [row(resource, figures, bool(more)) for resource in resources])
+            rows = [row(resource, figures, bool(more)) for resource in resources]
+            messages = [message(resource) for resource in resources]
+            if any(messages):  # what is long stands last
+                header = (*header, *more, "MESSAGE")
+                rows = [[*cells, text] for cells, text in zip(rows, messages, strict=True)]
+            else:
+                header = (*header, *more)
+            print_table(header, rows)
 
 
 def row(resource: resource_pb2.Resource, figures: Sequence[str], wide: bool) -> list[str]:
@@ -42,11 +49,16 @@ def row(resource: resource_pb2.Resource, figures: Sequence[str], wide: bool) -> 
 
     cells = [
         resource.name,
-        "Deleting" if resource.deleting else ready(resource),
+        "Deleting" if resource.deleting else ready(resource).partition(":")[0],
         *(resource.status.get(name, "") for name in figures),
         ",".join(resource.used_by),
     ]
     return [*cells, str(resource.generation), resource.source, moment(resource.updated)] if wide else cells
+
+
+def message(resource: resource_pb2.Resource) -> str:
+    """Why it is not ready, in full; empty if it is."""
+    return next((one.message for one in resource.conditions if one.type == "Ready" and one.status != "True"), "")
 
 
 def ready(resource: resource_pb2.Resource) -> str:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rnx import exit_codes
+
 if TYPE_CHECKING:
     from joblet.config import ClientConfig
     from rnx.daemon import Daemon
@@ -68,10 +70,17 @@ def connected(function: Callable[..., Any]) -> Callable[..., Any]:
     def command(**values: Any) -> Any:
         before = values.pop("ctx").obj or (None, None)
         target = Target(*(values.pop(option[0]) or given for option, given in zip(_OPTIONS, before, strict=True)))
+        interrupted = False
         try:
-            return function(target, **values)
+            ended = function(target, **values)
+            interrupted = ended == exit_codes.INTERRUPTED
+            return ended
+        except KeyboardInterrupt:
+            interrupted = True
+            raise
         finally:
-            target.close()
+            if not interrupted:  # else gRPC may have been caught with a lock in its hands, for which close would wait
+                target.close()
 
     parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
     command.__signature__ = signature.replace(parameters=[*parameters, *options, context])  # type: ignore[attr-defined]

@@ -4,7 +4,8 @@ from joblet.manifest.canonical import canonical_json, manifest_from_json, manife
 from joblet.manifest.comparison import Change, ChangeKind, Comparison, compare
 from joblet.manifest.errors import ManifestError, ManifestErrors
 from joblet.manifest.explanation import FieldHelp, UnknownField, explain
-from joblet.manifest.fields import Enforcement, Network, Restart, Seccomp, VolumeType
+from joblet.manifest.fields import Drift, Enforcement, Network, Restart, Seccomp, VolumeType
+from joblet.manifest.git_source import GitPrune, GitSelection, GitSignature, GitSourceManifest, GitSourceSpec
 from joblet.manifest.kinds import (
     MODELS,
     RESOURCE_KINDS,
@@ -49,9 +50,15 @@ __all__ = [
     "Change",
     "ChangeKind",
     "Comparison",
+    "Drift",
     "Enforcement",
     "FieldHelp",
     "FileSpec",
+    "GitPrune",
+    "GitSelection",
+    "GitSignature",
+    "GitSourceManifest",
+    "GitSourceSpec",
     "History",
     "IoLimits",
     "Isolation",

@@ -14,11 +14,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from joblet.manifest import names, quantities, secret_value
+from joblet.manifest import git_names, names, quantities, secret_value
 from joblet.manifest.nearest import nearest
 from joblet.manifest.quantities import shown
 
-KINDS = ("Job", "Network", "Secret", "Volume")
+KINDS = ("GitSource", "Job", "Network", "Secret", "Volume")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,13 @@ class Leaf:
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         written = core_schema.plain_serializer_function_ser_schema(self.write) if self.write else None
         return core_schema.no_info_plain_validator_function(self.parse, serialization=written)
+
+
+@dataclass(frozen=True)
+class Shorthand:
+    """A mapping may also be given as a scalar of that JSON type, which a validator beside it turns into the mapping."""
+
+    type: str
 
 
 def _whole(low: int, high: int) -> Leaf:
@@ -201,6 +208,14 @@ class Network(StrEnum):
     ISOLATED = "isolated"
 
 
+class Drift(StrEnum):
+    """What happens to a job that was stopped by hand."""
+
+    CORRECT = "correct"
+    REPORT = "report"
+    IGNORE = "ignore"
+
+
 class Seccomp(StrEnum):
     """Which system calls a job may make; besides there are profiles by their path."""
 
@@ -323,6 +338,29 @@ NetworkName = Annotated[
     str, _text(_network_name, pattern=names.NAME_PATTERN, **{"not": {"enum": [network.value for network in Network]}})
 ]
 Cidr = Annotated[str, _text(names.check_cidr, pattern=names.CIDR_PATTERN, examples=["10.20.0.0/24"])]
+
+GitSourceKind = Annotated[str, _kind("GitSource")]
+GitUrl = Annotated[
+    str, _text(git_names.check_url, pattern=git_names.URL_PATTERN, examples=["https://git.example.org/team/jobs.git"])
+]
+GitRef = Annotated[str | None, _text(git_names.check_ref, pattern=git_names.REF_PATTERN)]
+GitCommit = Annotated[str | None, _text(git_names.check_commit, pattern=git_names.COMMIT_PATTERN)]
+VersionRange = Annotated[
+    str | None, _text(git_names.check_range, pattern=git_names.RANGE_PATTERN, examples=["^1.2", ">=1.4.0 <2.0.0"])
+]
+TreePath = Annotated[str, _text(git_names.check_tree_path, pattern=git_names.TREE_PATH_PATTERN)]
+SourceInterval = Annotated[float, _duration(1.0)]
+OptionalName = Annotated[str | None, _text(names.check_name, pattern=names.NAME_PATTERN)]
+Percent = Annotated[
+    int,
+    Leaf(
+        quantities.parse_percent,
+        {"type": "string", "pattern": quantities.PERCENT_PATTERN, "examples": ["50%"]},
+        lambda percent: f"{percent}%",
+        "percent",
+    ),
+]
+DriftChoice = Annotated[Drift, _choice(Drift)]
 
 ListInput = BeforeValidator(_list)
 MappingInput = BeforeValidator(_mapping)

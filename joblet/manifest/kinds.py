@@ -12,6 +12,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from joblet.manifest import fields as f
+from joblet.manifest.git_source import GitSourceManifest
 from joblet.manifest.models import JobManifest, ManifestModel, Metadata
 from joblet.manifest.secret_value import MAX_ALL_BYTES, MAX_VALUES, SecretValue
 
@@ -101,10 +102,13 @@ class NetworkManifest(ManifestModel):
     spec: NetworkSpec = Field(description=str(NetworkSpec.__doc__))
 
 
-ResourceManifest = NetworkManifest | SecretManifest | VolumeManifest
+ResourceManifest = GitSourceManifest | NetworkManifest | SecretManifest | VolumeManifest
 Manifest = JobManifest | ResourceManifest
-Model = type[JobManifest] | type[NetworkManifest] | type[SecretManifest] | type[VolumeManifest]
+Model = (
+    type[GitSourceManifest] | type[JobManifest] | type[NetworkManifest] | type[SecretManifest] | type[VolumeManifest]
+)
 MODELS: Mapping[str, Model] = {
+    "GitSource": GitSourceManifest,
     "Job": JobManifest,
     "Network": NetworkManifest,
     "Secret": SecretManifest,

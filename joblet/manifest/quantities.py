@@ -9,6 +9,7 @@ from decimal import Decimal
 SIZE_PATTERN = r"^[0-9]{1,19}(\.[0-9]{1,9})?(Ki|Mi|Gi|Ti|K|M|G|T)$|^[0-9]{1,19}$"
 DURATION_PATTERN = r"^(?=.)([0-9]{1,6}d)?([0-9]{1,7}h)?([0-9]{1,9}m)?([0-9]{1,10}(\.[0-9]{1,3})?s)?([0-9]{1,12}ms)?$"
 CPU_PATTERN = r"^[0-9]{1,6}(\.[0-9]{1,3})?%?$"
+PERCENT_PATTERN = r"^(100|[0-9]{1,2})%$"
 CPUS_PATTERN = r"^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?){0,511}$"
 
 _UNITS = {
@@ -61,6 +62,13 @@ def format_size(number: int) -> int | str:
             if len(text) < len(str(best)):
                 best = text
     return best
+
+
+def parse_percent(value: object) -> int:
+    """A whole number of percent from ``50%``."""
+    if not isinstance(value, str) or not re.fullmatch(PERCENT_PATTERN.replace("$", ""), value, re.ASCII):
+        raise ValueError(f"{shown(value)} is not a percentage (use 0% to 100%)")
+    return int(value[:-1])
 
 
 def parse_duration(value: object) -> float:

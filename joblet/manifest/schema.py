@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from joblet.manifest.fields import Leaf
+from joblet.manifest.fields import Leaf, Shorthand
 from joblet.manifest.kinds import MODELS
 from joblet.manifest.models import FileSpec, JobSpec, Retry
 from joblet.manifest.reader import model_in
@@ -102,6 +102,8 @@ def _field_schema(info: FieldInfo, definitions: dict[str, Any]) -> dict[str, Any
     leaf = leaf_of(info)
     schema.update(leaf.schema if leaf else _type_schema(without_none(info.annotation), definitions))
     for part in info.metadata:
+        if isinstance(part, Shorthand):
+            schema["anyOf"] = [{"type": part.type}, {"$ref": schema.pop("$ref")}]
         for limit, word in (("min_length", "minItems"), ("max_length", "maxItems")):
             if (bound := getattr(part, limit, None)) is not None:
                 schema[word] = bound

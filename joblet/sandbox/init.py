@@ -17,6 +17,7 @@ import select
 import sys
 import time
 
+from joblet.crash_points import reached
 from joblet.sandbox import command, exit_record, syscalls
 from joblet.sandbox.capabilities import mask_of
 from joblet.sandbox.log_writer import CHUNK_BYTES, LogWriter
@@ -87,6 +88,7 @@ class Init:
         self.out_read, self.out_write = output_pipe()
         self.err_read, self.err_write = output_pipe()
         self.make_namespaces()
+        reached("init.prepared")
 
     def make_namespaces(self) -> None:
         """The command's namespaces, held by descriptors: a process is born in them, furnishes them, and is gone.
@@ -133,6 +135,7 @@ class Init:
         os.close(memfd)
         self.attempt_fd = os.open(self.spec["attempt_dir"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.control = control
+        reached("init.work-taken")
 
     def wait_for_cgroups(self) -> None:
         """Until the launcher has made them."""
@@ -149,11 +152,15 @@ class Init:
             if self.failed is not None:
                 raise self.failed
             self.clone_command()
+            reached("init.command-cloned")
             self.set_up()
+            reached("init.root-stands")
             self.release_command()
+            reached("init.command-released")
             self.open_cgroup_files()
             self.supervise()
             outcome = self.outcome()
+            reached("init.command-ended")
         except Exception as error:  # the record must be written, whatever it was
             why = (
                 f"{error.strerror}: {error.filename}"
@@ -326,6 +333,7 @@ class Init:
         """From here on the command may have been executed: say who we are, so that we can be adopted."""
         self.released = True
         os.write(self.state_fd, f"exec {self.host_pid} {self.start_time} {self.boot_id}\n".encode())
+        reached("init.exec-announced")
 
     def supervise(self) -> None:
         """Wait for everything at once until the command is over and its output is drained."""
@@ -392,6 +400,7 @@ class Init:
             self.deadline = now() + self.spec["timeout_seconds"]  # the command's time; the set-up had its own
         line = f"started {self.started_ns}\n".encode()
         os.write(self.state_fd, line)
+        reached("init.exec-noted")
         self.tell(line)
 
     def tell(self, line: bytes) -> None:
@@ -497,7 +506,9 @@ class Init:
             durable=False,
         )
         # It is there for all to see. What a power cut may do to it before the fsync is seen as no record.
+        reached("init.exit-recorded")
         self.tell(b"ended\n")
+        reached("init.end-told")
         exit_record.make_durable(self.attempt_fd)
 
 

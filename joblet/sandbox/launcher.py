@@ -22,6 +22,7 @@ import select
 import sys
 import time
 
+from joblet.crash_points import hold, reached
 from joblet.sandbox import exit_record, syscalls
 from joblet.sandbox.init import GO, MOST_DESCRIPTORS, Init, unpacked
 from joblet.sandbox.mounts import execute, plan_template
@@ -167,8 +168,10 @@ class Launcher:
             if os.fstat(lock_fd).st_size or os.path.exists(f"{directory}/{exit_record.EXIT}"):
                 return {**answer, "already": True}, ()
             made: list[str] = []
+            reached("launcher.attempt-locked")
             try:
                 init, status_fd = self.give_to_init(spec, lock_fd, given)
+                reached("launcher.work-given")
                 try:
                     make_cgroups(spec["cgroup"], made)  # while the init wakes up and reads its spec
                 except OSError:
@@ -176,7 +179,9 @@ class Launcher:
                     os.close(init.pidfd)
                     os.close(status_fd)
                     raise
+                reached("launcher.cgroups-made")
                 init.let_go()
+                reached("launcher.init-let-go")
             except OSError as error:
                 message = f"{error.strerror}: {error.filename}" if error.filename else str(error)
                 self.record_failure(spec, message)
@@ -224,6 +229,7 @@ class Launcher:
             pid, pidfd = syscalls.clone3(syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS, cgroup_fd)
             if pid == 0:
                 self.become_init(theirs, own_network)
+            reached("launcher.init-cloned")
         finally:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
             if cgroup_fd is not None:
@@ -240,6 +246,7 @@ class Launcher:
                 control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, CONTROL_FD)
             syscalls.close_range(CONTROL_FD + 1)
             os.setsid()
+            hold()
             init = Init(self.template, self.profiles, self.boot_id, own_network=own_network)
             try:
                 init.prepare()
@@ -296,5 +303,8 @@ def main() -> None:
     """Entry point: ``python -I -S -c "... main()" FD``."""
     launcher = Launcher(int(sys.argv[1]))
     launcher.prepare()
-    launcher.serve()
+    try:
+        launcher.serve()
+    except (ConnectionResetError, BrokenPipeError):
+        pass  # the daemon was killed over a request: an end of file as well
     launcher.dismiss_spare()

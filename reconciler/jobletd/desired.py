@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from joblet.crash_points import reached
 from joblet.manifest import JobManifest, Manifest, ResourceManifest, SecretManifest, key_of
 from jobletd.blobs.naming import check_contents
 from jobletd.blobs.store import BlobStore
@@ -62,6 +63,7 @@ class DesiredState:
         self._nudge = nudge
         self._lookup = Lookup(registry)
         self._changes: set[asyncio.Task[Any]] = set()
+        self._claims: dict[str, Mapping[JobName, Source]] = {}  # by claimant: what belongs to somebody else
 
     def reconfigure(self, policy: Policy) -> None:
         """Another policy, for manifests to come."""
@@ -72,12 +74,20 @@ class DesiredState:
 
     # --- changing -----------------------------------------------------------------------------------------------------
 
-    async def apply(self, manifests: Sequence[Manifest], source: Source, *, dry_run: bool = False) -> list[ApplyResult]:
-        """Make these manifests the desired state, all or none.
+    async def apply(
+        self,
+        manifests: Sequence[Manifest],
+        source: Source | Mapping[JobName, Source],
+        *,
+        dry_run: bool = False,
+        take_over: bool = False,
+    ) -> list[ApplyResult]:
+        """Make these manifests the desired state, all or none. source: of all, or of each by its key.
 
-        Raises NotAllowed, OwnershipConflict, DuplicateName, StoreError.
+        take_over: what belongs to another source becomes this one's. Raises NotAllowed, OwnershipConflict, DuplicateName,
+        StoreError.
         """
-        return await self._whole(self._apply(manifests, source, dry_run))
+        return await self._whole(self._apply(manifests, source, dry_run, take_over))
 
     async def transfer(self, name: JobName, old: Source, new: Source) -> None:
         """Hand a job from one source to another; nothing restarts. Raises NoSuchJob, OwnershipConflict."""
@@ -94,9 +104,9 @@ class DesiredState:
         """Stop what is open of a job, or the run with that id. Raises NoSuchJob, WrongState if nothing is open."""
         return await self._whole(self._stop(ref, force))
 
-    async def trigger(self, name: JobName) -> RunId:
-        """One more run of a job. Raises NoSuchJob, WrongState."""
-        return await self._whole(self._trigger(name))
+    async def trigger(self, name: JobName, *, trigger: str = "manual", why: str = "by hand") -> RunId:
+        """One more run of a job. trigger, why: what the run and the event say. Raises NoSuchJob, WrongState."""
+        return await self._whole(self._trigger(name, trigger, why))
 
     async def set_condition(self, name: JobName, condition_type: str, status: str, reason: str, message: str) -> None:
         """Set a lasting fact about a job; ``since`` changes only with the status. A job that is gone has none."""
@@ -113,7 +123,13 @@ class DesiredState:
         task.add_done_callback(self._changes.discard)
         return await asyncio.shield(task)
 
-    async def _apply(self, manifests: Sequence[Manifest], source: Source, dry_run: bool) -> list[ApplyResult]:
+    async def _apply(
+        self,
+        manifests: Sequence[Manifest],
+        source: Source | Mapping[JobName, Source],
+        dry_run: bool,
+        take_over: bool,
+    ) -> list[ApplyResult]:
         names = [JobName(key_of(manifest)) for manifest in manifests]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -127,29 +143,48 @@ class DesiredState:
             for name, manifest in zip(names, manifests, strict=True):
                 if isinstance(manifest, JobManifest):
                     check_contents(manifest, self._blobs, present=not dry_run)
-                result, save = self._plan(name, manifest, manifests, source, now_ns)
+                given = source if isinstance(source, Source) else source[name]
+                result, save = self._plan(
+                    name, manifest, manifests, self._source(name, manifest, given, take_over), now_ns
+                )
                 results.append(result)
                 if save is not None:
-                    saves.append(save)
+                    saves.append(save if not take_over else self._told_of_new_owner(name, save))
             if saves and not dry_run:
+                reached("daemon.apply-accepted")
                 await self._registry.save(*saves)
+                reached("daemon.apply-stored")
         for name in [] if dry_run else names:
             self._look_at(name)
         return results
 
+    def _source(self, name: JobName, manifest: Manifest, source: Source, take_over: bool) -> Source:
+        """Whom it will belong to; of what stays as it is in its file also the commit stays. Raises OwnershipConflict."""
+        current = self._registry.resources.get(name) if "/" in name else self._registry.views.get(name)
+        if current is None or current.deleting:
+            return source
+        if not take_over:
+            check_owner(current, source)
+        same_place = source.kind == "git" and (source.owner, source.file) == (current.source.owner, current.source.file)
+        return current.source if same_place and current.manifest == manifest else source
+
+    def _told_of_new_owner(self, name: JobName, save: Save | SaveResource) -> Save | SaveResource:
+        current = self._registry.resources.get(name) if "/" in name else self._registry.views.get(name)
+        if current is None or current.source.owner == save.view.source.owner:
+            return save
+        event = EventDraft(
+            name, "", "Normal", "OwnerChanged", f"taken over from {current.source} by {save.view.source}"
+        )
+        return replace(save, events=[*save.events, event])
+
     def _plan(
         self, name: JobName, manifest: Manifest, together: Sequence[Manifest], source: Source, now_ns: int
     ) -> tuple[ApplyResult, Save | SaveResource | None]:
-        """The plan for one of the manifests that are applied together. Raises OwnershipConflict, or what its kind refuses."""
+        """The plan for one of the manifests that are applied together; its owner was checked. Raises what its kind refuses."""
         if isinstance(manifest, JobManifest):
-            current = self._registry.views.get(name)
-            if current is not None and not current.deleting:
-                check_owner(current, source)
-            plan = plan_apply(current, manifest, source, now_ns)
+            plan = plan_apply(self._registry.views.get(name), manifest, source, now_ns)
             return plan.result, plan.save
         present = self._registry.resources.get(name)
-        if present is not None and not present.deleting:
-            check_owner(present, source)
         kept = None if present is None or present.deleting else present
         declared = manifest
         if isinstance(declared, SecretManifest):  # from here on nothing knows its values but ``declared``
@@ -199,6 +234,7 @@ class DesiredState:
             view = with_runs(replace(view, deleting=True, updated_ns=self._registry.clock.wall_ns()), stopped)
             event = EventDraft(name, "", "Normal", "Deleting", f"deleted by {source}" if source else "deleted")
             await self._registry.save(Save(view, runs=stopped, events=[event], job=True))
+        reached("daemon.delete-stored")
         self._nudge(name)
 
     async def _delete_resource(self, name: JobName, source: Source | None) -> None:
@@ -225,10 +261,11 @@ class DesiredState:
                 raise WrongState(f"{what} does not run", todo=f"rnx status {ref} shows how it ended")
             event = EventDraft(name, stopped[0].id, "Normal", "Stopping", "by force" if force else "with its grace")
             await self._registry.save(Save(with_runs(view, stopped), runs=stopped, events=[event]))
+        reached("daemon.stop-stored")
         self._nudge(name)
         return stopped[0].id
 
-    async def _trigger(self, name: JobName) -> RunId:
+    async def _trigger(self, name: JobName, trigger: str, why: str) -> RunId:
         async with self._registry.lock(name):
             view = self._lookup.job(name)
             if view.deleting or view.manifest.spec.suspend:
@@ -239,8 +276,8 @@ class DesiredState:
                     f"job {name!r} has run {running[0].id}, which is {running[0].phase}",
                     todo=f"rnx stop {name} ends it",
                 )
-            run = new_run(view, "manual", self._registry.clock.wall_ns())
-            event = EventDraft(name, run.id, "Normal", "Triggered", "by hand")
+            run = new_run(view, trigger, self._registry.clock.wall_ns())
+            event = EventDraft(name, run.id, "Normal", "Triggered", why)
             await self._registry.save(Save(with_runs(view, (), run), runs=[run], events=[event]))
         self._nudge(name)
         return run.id
@@ -264,6 +301,37 @@ class DesiredState:
         """The source of everything that is declared and not being deleted."""
         jobs = {name: view.source for name, view in self._registry.views.items() if not view.deleting}
         return jobs | {name: view.source for name, view in self._registry.resources.items() if not view.deleting}
+
+    async def claim(self, claimant: str, claims: Mapping[JobName, Source]) -> None:
+        """What a source would own if nobody else did; replaces what it has claimed before."""
+        self._claims[claimant] = claims
+
+    async def heir(self, name: JobName, owner: Source) -> Source | None:
+        """Who claims a job that its owner no longer wants."""
+        claims = (claims[name] for claims in self._claims.values() if name in claims)
+        return next((source for source in claims if source.owner != owner.owner), None)
+
+    async def stopped_by_hand(self) -> frozenset[JobName]:
+        """Jobs that ought to run and do not, because a person stopped them. A run that ended by itself is as it should be."""
+        return frozenset(
+            name
+            for name, view in self._registry.views.items()
+            if not view.deleting
+            and not view.manifest.spec.suspend
+            and view.runs
+            and view.runs[0].phase is Phase.STOPPED
+            and view.runs[0].reason is Reason.STOPPED
+        )
+
+    async def holding(self, condition_type: str, status: str) -> Mapping[JobName, str]:
+        """Whatever has that condition with that status, and the message in it."""
+        views: list[JobView | ResourceView] = [*self._registry.views.values(), *self._registry.resources.values()]
+        return {
+            view.name: one.message
+            for view in views
+            for one in view.conditions
+            if (one.type, one.status) == (condition_type, status)
+        }
 
     async def get_resource(self, name: JobName) -> ShownResource:
         """Raises NoSuchJob."""
@@ -421,8 +489,8 @@ class DesiredState:
 
 
 def check_owner(view: JobView | ResourceView, source: Source) -> None:
-    """Any gRPC client may change what another one applied; files own their jobs. Raises OwnershipConflict."""
-    if view.source != source and not view.source.kind == source.kind == "grpc":
+    """Any gRPC client may change what another one applied; files and repositories own their jobs. Raises OwnershipConflict."""
+    if view.source.owner != source.owner:
         raise OwnershipConflict(view.name, view.source)
 
 

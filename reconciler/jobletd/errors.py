@@ -38,9 +38,10 @@ class OwnershipConflict(JobletError):
     def __init__(self, name: str, owner: Source) -> None:
         self.name = name
         self.owner = owner
-        todo = (
-            f"change it in {owner.name}" if owner.kind == "spool" else "delete it there first, or choose another name"
-        )
+        other = "delete it there first, or choose another name"
+        todo = f"change it in {owner.file}" if owner.file else other
+        if owner.kind != "deleted":
+            todo += "; rnx apply --take-over takes it away from there"
         super().__init__(f"job {name!r} belongs to {owner}", todo=todo)
 
 

@@ -91,6 +91,7 @@ class HostFeatures:
                 *_kernel_features(trials),
                 *_cgroup_features(hierarchy, trials, memory["SwapTotal"]),
                 *_resource_features(place, memory),
+                *_git_features(),
                 *_service_features(),
             ),
         )
@@ -303,6 +304,27 @@ def _answers(path: str) -> bool:
         except OSError:
             return False
     return True
+
+
+def _git_features() -> list[Feature]:
+    git, ssh, gpg = shutil.which("git"), shutil.which("ssh"), shutil.which("gpg")
+    wrappers = shutil.which("setpriv") and shutil.which("prlimit")
+    version = ""
+    if git:
+        done = subprocess.run([git, "version"], capture_output=True, text=True, timeout=10)
+        version = done.stdout.removeprefix("git version ").strip()
+    number = re.match(r"(\d+)\.(\d+)", version)
+    recent = number is not None and (int(number[1]), int(number[2])) >= (2, 34)
+    detail = f"git {version}" if git else "no git"
+    return [
+        Feature("git", recent and bool(wrappers), detail if wrappers else f"{detail}, no setpriv and prlimit",
+                cost="repositories cannot be followed (kind: GitSource)",
+                mend="apt-get install git util-linux (git 2.34 or newer)"),
+        Feature("git.ssh", bool(ssh), ssh or "no ssh", cost="no repositories by ssh",
+                mend="apt-get install openssh-client"),
+        Feature("git.openpgp", bool(gpg), gpg or "no gpg", cost="spec.signature.gpgKeys of a GitSource cannot be checked",
+                mend="apt-get install gpg"),
+    ]  # fmt: skip
 
 
 def _service_features() -> list[Feature]:

@@ -64,13 +64,38 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a job came from and who owns it. ``str()`` gives the form of DESIGN: ``spool:<file>``, ``grpc:<client>``."""
+    """Where a job came from and who owns it. ``str()`` gives the form of DESIGN: ``spool:<file>``, ``grpc:<client>``.
+
+    Of git the name is ``<GitSource>@<commit>:<file>``, the commit the one with which the job became what it is.
+    """
 
     kind: str
     name: str
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}"
+
+    @property
+    def owner(self) -> str:
+        """Who may change what came from here: any gRPC client, that file of the spool, any commit and file of that GitSource."""
+        match self.kind:
+            case "grpc":
+                return "grpc"
+            case "git":
+                return f"git:{self.name.partition('@')[0]}"
+            case _:
+                return str(self)
+
+    @property
+    def file(self) -> str:
+        """The file that declares it, as its source names it; empty if there is none."""
+        match self.kind:
+            case "grpc":
+                return ""
+            case "git":
+                return self.name.partition("@")[2].partition(":")[2]
+            case _:
+                return self.name
 
     @classmethod
     def parse(cls, text: str) -> Source:

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import structlog
 
+from joblet.crash_points import reached
 from joblet.errors import JobletError
 from joblet.manifest import Restart
 from jobletd.conditions import with_condition, with_limits_condition
@@ -90,6 +91,7 @@ class Reconciler:
         for attempt_id in live:
             self._places.adopt(RunId(attempt_id.rsplit("-", 2)[1]))
         await self._executor.prune(live)
+        reached("daemon.leftovers-freed")
         for view in list(self._registry.views.values()):
             run = next(reversed(open_runs(view)), None)
             if run is not None and run.stop is None and not wait_ns(run, self._now()):
@@ -245,6 +247,7 @@ class Reconciler:
         changes_job = observed != view.observed_generation
         view = with_runs(replace(view, observed_generation=observed), (started,))
         await self._registry.save(Save(view, runs=[started], attempts=[attempt], dropped=dropped, job=changes_job))
+        reached("daemon.intent-stored")
         return await self._submit(view, started, attempt)
 
     async def _submit(self, view: JobView, written: Run, attempt: Attempt) -> float | None:
@@ -305,6 +308,7 @@ class Reconciler:
                 changed, runs=[run], attempts=[attempt], events=events, job=changed.conditions != view.conditions
             )
             await self._registry.save(save)
+            reached("daemon.start-stored")
         if run.stop is not None:
             await self._executor.cancel(attempt.id, force=run.force)
         return 0.0
@@ -332,9 +336,12 @@ class Reconciler:
         """The end is recorded once; what follows from it in the same transaction; only then is the host cleaned."""
         self._cleaning.add(attempt.id)
         try:
+            reached("daemon.end-seen")
             await self._record_end(view, run, attempt, end, limits)
+            reached("daemon.outcome-stored")
             self._leftovers.setdefault(run.job, set()).add(attempt.id)
             await self._clean_up(run.job)
+            reached("daemon.cleaned-up")
         finally:
             self._cleaning.discard(attempt.id)
             self._note_end()

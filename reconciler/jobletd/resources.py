@@ -28,6 +28,14 @@ READY = "Ready"
 log = structlog.get_logger("resources")
 
 
+class NotInLine(JobletError):
+    """It is not as it should be, and its controller will say when to look again. reason: CamelCase, for the condition."""
+
+    def __init__(self, reason: str, what: str) -> None:
+        self.reason = reason
+        super().__init__(what)
+
+
 class Controller(Protocol):
     """Knows one kind of resource on this host. Every method may be repeated without harm."""
 
@@ -37,7 +45,7 @@ class Controller(Protocol):
         """Whether this may be applied. others: all the others of its kind. Raises JobletError; changes nothing."""
 
     async def realize(self, view: ResourceView) -> None:
-        """Make it be as its manifest says. Raises JobletError, OSError."""
+        """Make it be as its manifest says. Raises JobletError, OSError; NotInLine if there is no use in trying again."""
 
     async def remove(self, view: ResourceView) -> None:
         """Take away all that it is on the host; no run uses it. Raises JobletError, OSError."""
@@ -123,6 +131,8 @@ class Resources:
                 if view is not None:
                     await (self._remove(view) if view.deleting else self._realize(view))
             self._queue.forget_failures(name)
+        except NotInLine as waiting:
+            log.debug("resource not in line", resource=name, error=str(waiting))
         except Exception as error:  # one resource's trouble, even a defect of ours, must not end the others
             pause = self._queue.retry(name)
             expected = isinstance(error, JobletError | OSError)
@@ -140,7 +150,8 @@ class Resources:
             await self.controllers[view.manifest.kind].realize(view)
         except (JobletError, OSError) as error:
             self._ready.discard(view.name)
-            await self._set_ready(view, "False", "NotReady", str(error))
+            reason = error.reason if isinstance(error, NotInLine) else "NotReady"
+            await self._set_ready(view, "False", reason, str(error))
             raise
         self._ready.add(view.name)
         await self._set_ready(view, "True", "Realized", "")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from joblet.atomicfile import write_atomic
+from joblet.atomicfile import remove_unfinished, write_atomic
 from joblet.clock import SystemClock
 from joblet.config.private_file import check_private
 from joblet.config.server import LoadedConfig, ServerConfig, read_server_config
@@ -46,6 +46,7 @@ from jobletd.services.jobs import JobService
 from jobletd.services.node import NodeFacts, NodeService
 from jobletd.services.resources import ResourceService
 from jobletd.services.server import ApiServer
+from jobletd.sources.git.controller import GitSources
 from jobletd.sources.spool import Spool, SpoolSettings
 from jobletd.sources.status_files import StatusFiles
 from jobletd.store import Store
@@ -143,6 +144,8 @@ class Daemon:
         host_key = HostKey(key_file, self._env, anything_sealed=registry.anything_sealed)
         vault = Vault(host_key)
         controllers["Secret"] = SecretController(vault)
+        git = GitSources(f"{config.state.directory}/git", registry, vault, self._clock)
+        controllers["GitSource"] = git
         resources = Resources(registry, controllers, vault)
         self._reconciler = Reconciler(
             registry,
@@ -152,6 +155,7 @@ class Daemon:
             bounds=JobBounds.of(config.joblet),
         )
         desired = DesiredState(registry, executor, self._reconciler.nudge, resources, blobs, self._policy)
+        git.begin(desired, resources.look_at)
         await networks.start()
         stack.push_async_callback(networks.close)
         self._background(stack, "networks", networks.guard())
@@ -167,7 +171,9 @@ class Daemon:
         self._background(stack, "certificates", self._certificates.run())
         stack.push_async_callback(self._shut_down_jobs)
         await self._start_spool(stack, registry, desired)
-        port = await self._start_api(stack, front, registry, desired, executor, blobs)
+        desired.on_change(git.job_changed)
+        self._background(stack, "git", git.run())
+        port = await self._start_api(stack, front, registry, desired, executor, blobs, git)
         log.info(
             "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=executor.cgroup_mode
         )
@@ -185,8 +191,10 @@ class Daemon:
             (f"{config.run.directory}/peers", 0o700),
         ):
             os.makedirs(path, mode, exist_ok=True)
+        for directory in (config.state.directory, config.run.directory):
+            remove_unfinished(directory)  # of a daemon that was killed, as is this:
         for name in os.listdir(f"{config.run.directory}/peers"):
-            os.unlink(f"{config.run.directory}/peers/{name}")  # of a daemon that was killed
+            os.unlink(f"{config.run.directory}/peers/{name}")
 
     def _lock(self, stack: AsyncExitStack) -> None:
         """One daemon a root directory: before anything in it is touched."""
@@ -225,7 +233,7 @@ class Daemon:
         desired.on_change(files.changed)
         stack.callback(files.flush)
         spool = Spool(settings, desired, clock=self._clock)
-        desired.on_change(lambda _, view: spool.nudge() if view is None else None)
+        desired.on_change(spool.job_changed)
         self._background(stack, "spool", spool.run())
 
     def _make_front(self) -> TlsFront:
@@ -248,6 +256,7 @@ class Daemon:
         desired: DesiredState,
         executor: LocalExecutor,
         blobs: BlobStore,
+        git: GitSources,
     ) -> int:
         config = self._config
         facts = NodeFacts(
@@ -270,7 +279,7 @@ class Daemon:
         )
         jobs = JobService(desired, message_bytes=config.grpc.max_send_bytes)
         server = ApiServer(
-            access, jobs, node, ResourceService(desired), FileService(blobs), config.socket_path, config.grpc
+            access, jobs, node, ResourceService(desired, git), FileService(blobs), config.socket_path, config.grpc
         )
         await server.start()
         stack.push_async_callback(server.stop)

@@ -64,6 +64,9 @@ class Host:
     def cgroup_base(self) -> str:
         return f"/sys/fs/cgroup/joblet-test-{self.root.name}.slice/joblet.service"
 
+    def client_config(self, role: str = "admin") -> Path:
+        return self.root / "config" / ("rnx-config.yml" if role == "admin" else f"rnx-config-{role}.yml")
+
     def init(self, *arguments: str) -> None:
         subprocess.run(
             [BIN / "joblet", "init", "--root", self.root, "--port", "0", "--cgroup-base", self.cgroup_base, *arguments],
@@ -80,11 +83,30 @@ class Host:
         with self.config.open("w") as stream:
             yaml.dump(content, stream)
 
-    def start(self) -> None:
+    def start(self, *, within: float = 20) -> None:
         """Start the daemon and wait until it says that it is ready."""
+        offset = self.spawn()
+
+        def ready() -> bool:
+            assert self.daemon is not None
+            with self.daemon_log.open("rb") as stream:
+                stream.seek(offset)
+                text = stream.read().decode(errors="replace")
+            if self.daemon.poll() is not None:
+                raise AssertionError(f"the daemon ended with status {self.daemon.returncode}:\n{text}")
+            return re.search(r"\bready +address=", text) is not None
+
+        eventually(ready, within=within, what="the daemon's ready line")
+        self.use_actual_port()
+
+    @property
+    def daemon_log(self) -> Path:
+        return self.root / "daemon.log"
+
+    def spawn(self) -> int:
+        """Start the daemon, and wait for nothing. Returns where its output begins in its log."""
         self.forget_daemon()
-        log = self.root / "daemon.log"
-        with log.open("a") as stream:
+        with self.daemon_log.open("a") as stream:
             offset = stream.tell()
             self.daemon = subprocess.Popen(
                 [*self.within, BIN / "joblet", "serve", "--config", self.config],
@@ -94,16 +116,7 @@ class Host:
                 start_new_session=True,
                 env={**os.environ, **self.environment},
             )
-
-        def ready() -> bool:
-            text = log.read_text()[offset:]
-            assert self.daemon is not None
-            if self.daemon.poll() is not None:
-                raise AssertionError(f"the daemon ended with status {self.daemon.returncode}:\n{text}")
-            return re.search(r"\bready +address=", text) is not None
-
-        eventually(ready, within=20, what="the daemon's ready line")
-        self.use_actual_port()
+        return offset
 
     def use_actual_port(self) -> None:
         """Point the client configurations at the port that the kernel gave."""
@@ -143,8 +156,7 @@ class Host:
         if self.within:  # its port is in another network namespace, its socket is not
             self.channels.setdefault(role, grpc.insecure_channel(f"unix:{self.root}/run/joblet.sock"))
         elif role not in self.channels:
-            name = "rnx-config.yml" if role == "admin" else f"rnx-config-{role}.yml"
-            node = YAML(typ="safe").load((self.root / "config" / name).read_text())["nodes"]["default"]
+            node = YAML(typ="safe").load(self.client_config(role).read_text())["nodes"]["default"]
             credentials = grpc.ssl_channel_credentials(*(node[key].encode() for key in ("ca", "key", "cert")))
             self.channels[role] = grpc.secure_channel(node["address"], credentials)
         return job_pb2_grpc.JobServiceStub(self.channels[role])
@@ -203,15 +215,14 @@ class Host:
 
     def rnx(self, *arguments: str | Path, role: str = "admin", stdin: str = "", timeout: float = 60) -> Ended:
         """Run the client against this host, as a person would."""
-        name = "rnx-config.yml" if role == "admin" else f"rnx-config-{role}.yml"
-        command = [*self.within, str(BIN / "rnx"), "--config", str(self.root / "config" / name), *map(str, arguments)]
+        command = [*self.within, str(BIN / "rnx"), "--config", str(self.client_config(role)), *map(str, arguments)]
         ended = subprocess.run(
             command, input=stdin.encode(), capture_output=True, timeout=timeout * PATIENCE, check=False
         )
         return Ended(ended.returncode, ended.stdout, ended.stderr)
 
     def log_tail(self) -> str:
-        path = self.root / "daemon.log"
+        path = self.daemon_log
         return "--- daemon:\n" + "\n".join(path.read_text().splitlines()[-40:]) if path.exists() else ""
 
 
@@ -234,11 +245,14 @@ class Ended:
 
 @contextmanager
 def job_host(
-    *init_arguments: str, configure: Callable[[dict[str, Any]], None] | None = None, within: tuple[str, ...] = ()
+    *init_arguments: str,
+    configure: Callable[[dict[str, Any]], None] | None = None,
+    within: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
 ) -> Iterator[Host]:
-    """A running host; at the end nothing of it is left, whatever happened. within: see Host."""
+    """A running host; at the end nothing of it is left, whatever happened. within, environment: see Host."""
     root = Path(tempfile.mkdtemp(prefix=f"joblet-test-{os.getpid()}-"))  # tests/leaks.py looks for it
-    host = Host(root / "h", within=within)
+    host = Host(root / "h", within=within, environment=environment or {})
     host.root = root / root.name.removeprefix("joblet-test-")
     try:
         host.init(*init_arguments)

@@ -29,6 +29,9 @@ def apply(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would happen; change nothing.")] = False,
     output: FormatOption = Format.TABLE,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until the runs have ended.")] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Take what belongs to another source; nothing restarts because of it.")
+    ] = False,
 ) -> int:
     """Make manifests the desired state.
 
@@ -43,6 +46,7 @@ def apply(
       rnx apply -f job.yml
       rnx apply -f jobs/ -R --dry-run
       rnx apply -f job.yml -o json
+      rnx apply -f job.yml --take-over
     """
     from rnx.manifest_files import read_files
     from rnx.uploads import of_manifests
@@ -53,14 +57,18 @@ def apply(
     daemon = target.daemon()
     if dry_run or len(files) > 1:
         # With several files the daemon looks at all of them before it takes the first.
-        expected = [result for file in files for result in send(daemon, file, local[file.name], dry_run=True)]
+        expected = [
+            result
+            for file in files
+            for result in send(daemon, file, local[file.name], dry_run=True, take_over=take_over)
+        ]
         if dry_run:
             show(expected, output, dry_run=True)
             return exit_codes.OK
     upload(daemon, [content for found in local.values() for content in found.values()])
     results = []
     for file in files:
-        answer = send(daemon, file, local[file.name], dry_run=False)
+        answer = send(daemon, file, local[file.name], dry_run=False, take_over=take_over)
         if output not in DOCUMENTS:
             show(answer, output, dry_run=False)
         results += answer
@@ -70,12 +78,12 @@ def apply(
 
 
 def send(
-    daemon: Daemon, file: ManifestFile, local: Mapping[str, LocalContent], *, dry_run: bool
+    daemon: Daemon, file: ManifestFile, local: Mapping[str, LocalContent], *, dry_run: bool, take_over: bool = False
 ) -> list[job_pb2.ApplyResult]:
     """local: what each ``from`` in it stands for."""
     from rnx.uploads import local_files
 
-    return daemon.apply(file.data, filename=file.name, dry_run=dry_run, files=local_files(local))
+    return daemon.apply(file.data, filename=file.name, dry_run=dry_run, take_over=take_over, files=local_files(local))
 
 
 def show(results: Sequence[job_pb2.ApplyResult], form: Format, *, dry_run: bool) -> None:

@@ -85,7 +85,8 @@ def show(jobs: Sequence[job_pb2.Job], form: Format, *, alone: bool) -> None:
             for job in jobs:
                 print(f"job/{job.name}")
         case Format.TABLE:
-            print_table(("NAME", "STATUS", "REASON", "GENERATION", "UPDATED"), [row(job) for job in jobs])
+            header: tuple[str, ...] = ("NAME", "STATUS", "REASON", "GENERATION", "UPDATED", "SOURCE")
+            print_table(header, [[*row(job), job.source] for job in jobs])
         case Format.WIDE:
             header = ("NAME", "STATUS", "REASON", "GENERATION", "UPDATED", "OBSERVED", "RUN", "SOURCE", "LABELS")
             print_table(header, [[*row(job), *wide(job)] for job in jobs])

@@ -61,7 +61,7 @@ def status_lines(job: job_pb2.Job, run: job_pb2.Run | None) -> Iterator[str]:
 
 def is_remarkable(condition: job_pb2.Condition) -> bool:
     """Whether a condition tells of something that is not as it should be."""
-    good = "False" if condition.type == "Conflict" else "True"
+    good = "False" if condition.type in ("Conflict", "Drifted") else "True"
     return condition.status != good and condition.type != "Progressing"
 
 

@@ -11,16 +11,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ApplyRequest(_message.Message):
-    __slots__ = ("manifest", "filename", "dry_run", "files")
+    __slots__ = ("manifest", "filename", "dry_run", "files", "take_over")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     FILENAME_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
+    TAKE_OVER_FIELD_NUMBER: _ClassVar[int]
     manifest: bytes
     filename: str
     dry_run: bool
     files: _containers.RepeatedCompositeFieldContainer[LocalFile]
-    def __init__(self, manifest: _Optional[bytes] = ..., filename: _Optional[str] = ..., dry_run: _Optional[bool] = ..., files: _Optional[_Iterable[_Union[LocalFile, _Mapping]]] = ...) -> None: ...
+    take_over: bool
+    def __init__(self, manifest: _Optional[bytes] = ..., filename: _Optional[str] = ..., dry_run: _Optional[bool] = ..., files: _Optional[_Iterable[_Union[LocalFile, _Mapping]]] = ..., take_over: _Optional[bool] = ...) -> None: ...
 
 class LocalFile(_message.Message):
     __slots__ = ("sha256", "size", "mode")

@@ -94,3 +94,27 @@ class Resource(_message.Message):
     status: _containers.ScalarMap[str, str]
     used_by: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, kind: _Optional[str] = ..., name: _Optional[str] = ..., uid: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., annotations: _Optional[_Mapping[str, str]] = ..., generation: _Optional[int] = ..., source: _Optional[str] = ..., deleting: _Optional[bool] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., manifest: _Optional[str] = ..., conditions: _Optional[_Iterable[_Union[_job_pb2.Condition, _Mapping]]] = ..., status: _Optional[_Mapping[str, str]] = ..., used_by: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SyncSourceRequest(_message.Message):
+    __slots__ = ("name", "allow_delete", "take_over")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_DELETE_FIELD_NUMBER: _ClassVar[int]
+    TAKE_OVER_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    allow_delete: bool
+    take_over: bool
+    def __init__(self, name: _Optional[str] = ..., allow_delete: _Optional[bool] = ..., take_over: _Optional[bool] = ...) -> None: ...
+
+class SyncSourceResponse(_message.Message):
+    __slots__ = ("in_line", "reason", "message", "revision", "manifests")
+    IN_LINE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    MANIFESTS_FIELD_NUMBER: _ClassVar[int]
+    in_line: bool
+    reason: str
+    message: str
+    revision: str
+    manifests: int
+    def __init__(self, in_line: _Optional[bool] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., revision: _Optional[str] = ..., manifests: _Optional[int] = ...) -> None: ...

@@ -49,6 +49,11 @@ class ResourceServiceStub:
                 request_serializer=joblet_dot_v1_dot_resource__pb2.DeleteResourceRequest.SerializeToString,
                 response_deserializer=joblet_dot_v1_dot_resource__pb2.DeleteResourceResponse.FromString,
                 _registered_method=True)
+        self.SyncSource = channel.unary_unary(
+                '/joblet.v1.ResourceService/SyncSource',
+                request_serializer=joblet_dot_v1_dot_resource__pb2.SyncSourceRequest.SerializeToString,
+                response_deserializer=joblet_dot_v1_dot_resource__pb2.SyncSourceResponse.FromString,
+                _registered_method=True)
 
 
 class ResourceServiceServicer:
@@ -74,6 +79,13 @@ class ResourceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SyncSource(self, request, context):
+        """Looks at a GitSource's repository now, and answers when that is over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ResourceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -91,6 +103,11 @@ def add_ResourceServiceServicer_to_server(servicer, server):
                     servicer.DeleteResource,
                     request_deserializer=joblet_dot_v1_dot_resource__pb2.DeleteResourceRequest.FromString,
                     response_serializer=joblet_dot_v1_dot_resource__pb2.DeleteResourceResponse.SerializeToString,
+            ),
+            'SyncSource': grpc.unary_unary_rpc_method_handler(
+                    servicer.SyncSource,
+                    request_deserializer=joblet_dot_v1_dot_resource__pb2.SyncSourceRequest.FromString,
+                    response_serializer=joblet_dot_v1_dot_resource__pb2.SyncSourceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -174,6 +191,33 @@ class ResourceService:
             '/joblet.v1.ResourceService/DeleteResource',
             joblet_dot_v1_dot_resource__pb2.DeleteResourceRequest.SerializeToString,
             joblet_dot_v1_dot_resource__pb2.DeleteResourceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SyncSource(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joblet.v1.ResourceService/SyncSource',
+            joblet_dot_v1_dot_resource__pb2.SyncSourceRequest.SerializeToString,
+            joblet_dot_v1_dot_resource__pb2.SyncSourceResponse.FromString,
             options,
             channel_credentials,
             insecure,

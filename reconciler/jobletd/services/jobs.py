@@ -35,7 +35,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         async with answered(context):
             manifests = await manifests_of(request)
             source = Source("grpc", caller.get().name)
-            results = await self._desired.apply(manifests, source, dry_run=request.dry_run)
+            results = await self._desired.apply(manifests, source, dry_run=request.dry_run, take_over=request.take_over)
             for result in [] if request.dry_run else results:
                 note("apply", job=result.name, action=result.action.value, generation=result.generation)
             return job_pb2.ApplyResponse(

@@ -15,6 +15,9 @@ from jobletd.services.access import caller
 from jobletd.services.jobs import note
 from jobletd.services.requests import InvalidRequest
 from jobletd.services.status_codes import answered
+from jobletd.sources.git.controller import GitSources
+from jobletd.sources.git.repository import SHORT
+from jobletd.sources.git.source import Wishes
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -22,8 +25,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ResourceService(resource_pb2_grpc.ResourceServiceServicer):
     """See schemas/joblet/v1/resource.proto for what each method promises."""
 
-    def __init__(self, desired: DesiredState) -> None:
+    def __init__(self, desired: DesiredState, sources: GitSources) -> None:
         self._desired = desired
+        self._sources = sources
 
     async def GetResource(self, request: resource_pb2.GetResourceRequest, context: Context) -> resource_pb2.Resource:
         async with answered(context):
@@ -47,6 +51,24 @@ class ResourceService(resource_pb2_grpc.ResourceServiceServicer):
             await self._desired.delete(name, source=Source("grpc", caller.get().name))
             note("delete", resource=name)
             return resource_pb2.DeleteResourceResponse()
+        raise AssertionError("unreachable")
+
+    async def SyncSource(
+        self, request: resource_pb2.SyncSourceRequest, context: Context
+    ) -> resource_pb2.SyncSourceResponse:
+        async with answered(context):
+            wishes = Wishes(allow_delete=request.allow_delete, take_over=request.take_over)
+            name = key("GitSource", request.name)
+            note("sync", resource=name, allow_delete=wishes.allow_delete, take_over=wishes.take_over)
+            source = await self._sources.sync(request.name, wishes)
+            fault, applied = source.fault, source.applied
+            return resource_pb2.SyncSourceResponse(
+                in_line=fault is None,
+                reason=fault.reason if fault else "",
+                message=str(fault) if fault else "",
+                revision=f"{applied.label}@{applied.revision[:SHORT]}" if applied else "",
+                manifests=applied.manifests if applied else 0,
+            )
         raise AssertionError("unreachable")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from joblet.manifest import Manifest
-from jobletd.model import ApplyResult, JobName, Source
+from jobletd.model import ApplyResult, JobName, RunId, Source
 
 
 class DesiredJobs(Protocol):
@@ -15,8 +15,18 @@ class DesiredJobs(Protocol):
     async def owners(self) -> Mapping[JobName, Source]:
         """The source of every job that is not being deleted: the inventory that survives a restart."""
 
-    async def apply(self, manifests: Sequence[Manifest], source: Source, *, dry_run: bool = False) -> list[ApplyResult]:
-        """Make these manifests the desired state, all or none; durable when it returns."""
+    async def apply(
+        self,
+        manifests: Sequence[Manifest],
+        source: Source | Mapping[JobName, Source],
+        *,
+        dry_run: bool = False,
+        take_over: bool = False,
+    ) -> list[ApplyResult]:
+        """Make these manifests the desired state, all or none; durable when it returns.
+
+        source: of all, or of each by its key. take_over: what belongs to another source becomes this one's.
+        """
 
     async def transfer(self, name: JobName, old: Source, new: Source) -> None:
         """Hand a job from one source to another; nothing restarts."""
@@ -29,3 +39,18 @@ class DesiredJobs(Protocol):
 
     async def set_condition(self, name: JobName, condition_type: str, status: str, reason: str, message: str) -> None:
         """Set a lasting fact about a job."""
+
+    async def claim(self, claimant: str, claims: Mapping[JobName, Source]) -> None:
+        """What a source would own if nobody else did; replaces what it has claimed before."""
+
+    async def heir(self, name: JobName, owner: Source) -> Source | None:
+        """Who claims a job that its owner no longer wants."""
+
+    async def stopped_by_hand(self) -> frozenset[JobName]:
+        """Jobs that ought to run and do not, because a person stopped them."""
+
+    async def holding(self, condition_type: str, status: str) -> Mapping[JobName, str]:
+        """Whatever has that condition with that status, and the message in it."""
+
+    async def trigger(self, name: JobName, *, trigger: str, why: str) -> RunId:
+        """One more run of a job. trigger, why: what the run and the event say."""

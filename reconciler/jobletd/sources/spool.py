@@ -14,21 +14,23 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 from watchfiles import awatch
 from watchfiles._rust_notify import WatchfilesRustInternalError  # its only home
 
 from joblet.clock import Clock
+from joblet.crash_points import reached
 from joblet.errors import JobletError
 from joblet.manifest import Manifest, SecretManifest, key_of
 from joblet.manifest.errors import ManifestError
-from jobletd.model import Action, JobName, Source
+from jobletd.model import JobName, JobView, Source
 from jobletd.sources.desired_jobs import DesiredJobs
 from jobletd.sources.error_files import ErrorFiles
+from jobletd.sources.following import Follower
+from jobletd.sources.ownership import Claim, Conflict, Plan, make_plan
 from jobletd.sources.spool_files import Absent, Content, Loaded, Refused, SpoolDirectory, SpoolUnavailable, Stamp
-from jobletd.sources.spool_plan import KIND, Claim, Conflict, Plan, make_plan, spool_source
 
 # watchfiles looks every step and waits at most debounce for a burst to end. Measured, from a file's creation to us:
 # step 5 ms: 6 ms at 0.9 % of a core when idle; 10: 11 ms, 0.7 %; 20: 31 ms, 0.4 %.
@@ -42,7 +44,7 @@ _LEAVE_SECONDS = 0.25  # how long a file must be gone before its jobs are
 _REOPEN_SECONDS = 1.0  # how soon a missing directory is looked for again
 _APPLIES_AT_ONCE = 64  # so that one commit can carry many
 
-_audit = structlog.get_logger("audit")
+KIND = "spool"
 _log = structlog.get_logger(__name__)
 
 
@@ -72,13 +74,22 @@ class _File:
     busy_count: int = 0
 
 
-@dataclass(slots=True)
-class _Shown:
-    """What the outside has been told, so that it is told once."""
+class SpoolScope:
+    """See ``ownership.Scope``."""
 
-    conflicts: frozenset[Conflict] = frozenset()
-    invalid_jobs: dict[JobName, str] = field(default_factory=dict)
-    unavailable: str = ""
+    def file_of(self, owner: Source) -> str | None:
+        return owner.name if owner.kind == KIND else None
+
+    def source_of(self, file: str) -> Source:
+        return spool_source(file)
+
+
+SCOPE = SpoolScope()
+
+
+def spool_source(file: str) -> Source:
+    """The source of a file's jobs: ``spool:<file>``."""
+    return Source(KIND, file)
 
 
 class Spool:
@@ -90,16 +101,23 @@ class Spool:
         self._clock = clock
         self._errors = ErrorFiles(settings.status_directory, clock=clock)
         self._files: dict[str, _File] = {}
-        self._shown = _Shown()
+        self._follower = Follower(desired, SCOPE, client="root", place="the spool")
+        self._unavailable = ""
         self._nudge = asyncio.Event()
         self._due: float | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._watched: tuple[int, int] | None = None
         self._synced_before = False
+        self._undeleted = False  # a job whose deletion failed: tried again
 
     def nudge(self) -> None:
         """Look again soon: something outside may have changed."""
         self._nudge.set()
+
+    def job_changed(self, name: JobName, view: JobView | None) -> None:
+        """A name is free, or was handed to us."""
+        if view is None or (view.source.kind == KIND and self._follower.waits_for(name)):
+            self.nudge()
 
     async def run(self) -> None:
         """Follow the directory until cancelled."""
@@ -121,7 +139,8 @@ class Spool:
             self._again_in(_REOPEN_SECONDS)
             await self._tell_unavailable(error)
             raise
-        self._shown.unavailable = ""
+        self._unavailable = ""
+        reached("daemon.spool-looked-at")
         if not seen and self._synced_before:
             return
         self._synced_before = False
@@ -143,7 +162,7 @@ class Spool:
                     self._read(directory, name, file)
                     changed = True
                 changed |= isinstance(file.content, Refused) or file.fault is not None
-        return changed or bool(self._shown.conflicts)
+        return changed or bool(self._follower.conflicts) or self._undeleted
 
     def _note_missing(self, present: Mapping[str, Stamp]) -> bool:
         changed = False
@@ -179,21 +198,24 @@ class Spool:
         for owner in owners.values():
             if owner.kind == KIND and owner.name not in self._files:
                 self._files[owner.name] = _File(gone_since=now)
+        leaving = frozenset(name for name, file in self._files.items() if self._is_leaving(file))
+        gone = {name for name, file in self._files.items() if file.gone_since is not None} - leaving
         plan = make_plan(
+            SCOPE,
             [_claim(name, file) for name, file in self._files.items() if file.gone_since is None and _is_good(file)],
             owners,
             unknown=frozenset(n for n, file in self._files.items() if file.gone_since is None and not _is_good(file)),
-            leaving=frozenset(name for name, file in self._files.items() if self._is_leaving(file)),
+            leaving=leaving,
         )
-        for job, old, new in plan.transfers:
-            await self._desired.transfer(job, old, new)
-            note("transfer", new.name, job, before=str(old))
-            await self._desired.record_event(job, "", "Normal", "OwnerChanged", f"moved from {old} to {new}")
+        await self._follower.hand_over(plan.transfers)
         await self._apply_all(plan)
-        for job, source in plan.deletes:
-            await self._delete(job, source)
-        self._forget_gone()
-        await self._tell_conflicts(plan.conflicts)
+        self._undeleted = not await self._follower.delete(plan.deletes)
+        if self._undeleted:
+            self._again_in(_REOPEN_SECONDS)
+        else:
+            for name in gone:  # by now others may have been gone for long enough, and their jobs are still there
+                del self._files[name]
+        await self._follower.tell_conflicts(plan.conflicts)
         await self._tell_errors(owners, plan.conflicts)
 
     def _is_leaving(self, file: _File) -> bool:
@@ -204,20 +226,6 @@ class Spool:
         if left > 0:
             self._again_in(left + 0.001)
         return left > 0
-
-    async def _delete(self, job: JobName, source: Source) -> None:
-        try:
-            await self._desired.delete(job, source=source)
-            note("delete", source.name, job)
-        except JobletError as error:
-            _log.error("job not deleted", job=job, source=str(source), error=str(error))
-            self._again_in(_REOPEN_SECONDS)
-
-    def _forget_gone(self) -> None:
-        gone = [name for name, file in self._files.items() if file.gone_since is not None]
-        for name in gone:
-            if not self._is_leaving(self._files[name]):
-                del self._files[name]
 
     async def _apply_all(self, plan: Plan) -> None:
         todo = []
@@ -232,13 +240,11 @@ class Spool:
     async def _apply(self, name: str, file: _File, wanted: frozenset[JobName]) -> None:
         manifests = [manifest for manifest in file.good or () if key_of(manifest) in wanted]
         try:
-            if manifests:
-                for result in await self._desired.apply(manifests, spool_source(name)):
-                    if result.action is not Action.UNCHANGED:
-                        note("apply", name, result.name, action=result.action.value, generation=result.generation)
+            await self._follower.apply(manifests, spool_source(name))
         except JobletError as error:
             file.fault = Refused("NotApplied", (ManifestError(name, 1, 1, 0, "", str(error)),))
         else:
+            reached("daemon.spool-file-applied")
             file.applied, file.fault = wanted, None
             await self._warn_of_readers(name, file, manifests)
 
@@ -300,35 +306,11 @@ class Spool:
             fault = faults.get(owner.name) if owner.kind == KIND else None
             if fault is not None and fault.reason != "NameConflict":
                 invalid[job] = str(fault.errors[0])
-        for job, message in invalid.items():
-            if self._shown.invalid_jobs.get(job) != message:
-                await self._condition(job, "Valid", "False", "InvalidManifest", message)
-        for job in self._shown.invalid_jobs.keys() - invalid.keys():
-            await self._condition(job, "Valid", "True", "Accepted", "")
-        self._shown.invalid_jobs = invalid
-
-    async def _tell_conflicts(self, conflicts: Iterable[Conflict]) -> None:
-        now = frozenset(conflicts)
-        before = self._shown.conflicts
-        for job in sorted({conflict.job for conflict in now ^ before}):
-            files = sorted(conflict.file for conflict in now if conflict.job == job)
-            if files:
-                message = f"{', '.join(files)} in the spool declares it too and is not acted upon"
-                await self._condition(job, "Conflict", "True", "DeclaredTwice", message)
-                await self._desired.record_event(job, "", "Warning", "NameConflict", message)
-            else:
-                await self._condition(job, "Conflict", "False", "DeclaredOnce", "")
-        self._shown.conflicts = now
-
-    async def _condition(self, job: JobName, condition: str, status: str, reason: str, message: str) -> None:
-        try:
-            await self._desired.set_condition(job, condition, status, reason, message)
-        except JobletError as error:
-            _log.info("condition not set", job=job, condition=condition, error=str(error))  # the job is gone meanwhile
+        await self._follower.tell_validity(invalid)
 
     async def _tell_unavailable(self, error: SpoolUnavailable) -> None:
-        if self._shown.unavailable != str(error):
-            self._shown.unavailable = str(error)
+        if self._unavailable != str(error):
+            self._unavailable = str(error)
             await self._desired.record_event("", "", "Warning", "SpoolUnavailable", str(error))
 
     # -- waiting --
@@ -386,11 +368,6 @@ class Spool:
             _log.warning("spool not watched, only rescanned", error="; ".join(map(str, errors.exceptions)))
         except* WatchfilesRustInternalError:
             self._nudge.set()  # an event with a name that is not UTF-8 ends the watch: ``run`` looks, and begins another
-
-
-def note(change: str, file: str, job: JobName, **what: object) -> None:
-    """One audit line for each change: who, what, which generation."""
-    _audit.info(change, client="root", source=str(spool_source(file)), job=job, **what)
 
 
 def _is_good(file: _File) -> bool:

@@ -14,7 +14,8 @@ from typing import Any
 
 import structlog
 
-from joblet.atomicfile import write_atomic
+from joblet.atomicfile import remove_unfinished, write_atomic
+from joblet.crash_points import reached
 from joblet.manifest.yaml_writer import yaml_text
 from jobletd.model import Attempt, Exited, JobName, JobView, Killed, NotStarted, Outcome, Run, Unknown, Usage
 from jobletd.sources.error_files import SUFFIX as ERROR_SUFFIX
@@ -55,7 +56,10 @@ class StatusFiles:
 
     def keep_only(self, names: Collection[JobName]) -> None:
         """Remove the status files of all other jobs, which an earlier daemon left. Raises OSError."""
-        for entry in os.listdir(self._directory) if os.path.isdir(self._directory) else ():
+        if not os.path.isdir(self._directory):
+            return
+        remove_unfinished(self._directory)
+        for entry in os.listdir(self._directory):
             job = entry.removesuffix(".yml")
             if entry.endswith(".yml") and not entry.endswith(ERROR_SUFFIX) and job not in names:
                 os.unlink(os.path.join(self._directory, entry))
@@ -72,6 +76,7 @@ class StatusFiles:
             return
         os.makedirs(self._directory, mode=0o755, exist_ok=True)
         write_atomic(path, text.encode(), 0o644, durable=False)
+        reached("daemon.status-file-written")
         self._written[name] = text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
+from joblet.crash_points import reached
 from joblet.errors import JobletError
 
 MIGRATIONS: tuple[str, ...] = (
@@ -117,3 +118,4 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
         )
     for number in range(version, len(MIGRATIONS)):
         connection.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
+        reached("daemon.migration-step-taken")

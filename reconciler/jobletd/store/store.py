@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
+from joblet.crash_points import reached
 from jobletd.store.migrations import StoreError, migrate
 
 T = TypeVar("T")
@@ -104,7 +105,9 @@ class Store:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             answers.extend((operation, *self._run_one(operation)) for operation in batch)
+            reached("daemon.committing")
             self._connection.execute("COMMIT")
+            reached("daemon.committed")
             self.commits += self._connection.total_changes != changes
         except sqlite3.Error as error:  # the commit itself: nothing of the batch is durable
             if self._connection.in_transaction:

@@ -29,7 +29,7 @@ def spec(**fields: Any) -> dict[str, Any]:
 # A document, its fault, and whether a JSON Schema can say so too.
 REFUSED: list[tuple[dict[str, Any], str, bool]] = [
     ({**raw(), "apiVersion": "joblet/v2"}, 'apiVersion: "joblet/v2" is not allowed here (use joblet/v1)', True),
-    ({**raw(), "kind": "job"}, 'kind: "job" is not a kind; did you mean Job? (use Job, ', True),
+    ({**raw(), "kind": "job"}, 'kind: "job" is not a kind; did you mean Job? (use GitSource, Job, ', True),
     ({**raw(), "specs": {}}, 'specs: unknown key "specs"; did you mean spec?', True),
     ({**raw(), "spec": None}, "spec: null is not a mapping", True),
     ({**raw(), "metadata": []}, "metadata: a list is not a mapping", True),

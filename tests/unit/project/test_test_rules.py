@@ -8,15 +8,21 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
-def run_suite(directory: Path, source: str, **environment: str) -> tuple[int, str]:
+def run_suite(
+    directory: Path, source: str, *options: str, name: str = "test_suite.py", **environment: str
+) -> tuple[int, str]:
     """Run these tests under our hooks. Returns pytest's status and what it printed."""
     (directory / "conftest.py").write_text((REPOSITORY / "tests/conftest.py").read_text())
-    (directory / "test_suite.py").write_text("import pytest\n\n" + dedent(source))
+    (directory / name).parent.mkdir(exist_ok=True)
+    (directory / name).write_text("import pytest\n\n" + dedent(source))
+    config = ["-p", "no:cacheprovider", "-c", str(REPOSITORY / "pyproject.toml")]
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", REPOSITORY / "pyproject.toml", directory],
+        [sys.executable, "-m", "pytest", *config, *options, directory],
         cwd=REPOSITORY,
         env={**os.environ, "JOBLET_TEST_GUEST": "0", "JOBLET_TEST_PATIENCE": "1", **environment},
         capture_output=True,
@@ -91,3 +97,23 @@ def test_a_patient_run_stretches_the_timeouts_of_single_tests(tmp_path: Path) ->
     assert (status, "Timeout" in output) == (1, True), output
     status, output = run_suite(tmp_path, source, JOBLET_TEST_PATIENCE="50")
     assert status == 0, output
+
+
+@pytest.mark.parametrize("options", [[], ["-n", "2"]], ids=["in one process", "in two workers"])
+def test_what_a_test_leaves_behind_fails_the_run_and_is_named(tmp_path: Path, options: list[str]) -> None:
+    source = """
+        import tempfile
+
+        def test_that_cleans_up():
+            tempfile.TemporaryDirectory(prefix="joblet-kept-").cleanup()
+
+        def test_that_does_not():
+            tempfile.mkdtemp(prefix="joblet-left-")
+    """
+    (temporary := tmp_path / "tmp").mkdir()
+    name = "integration/test_suite.py"
+    status, output = run_suite(
+        tmp_path, source, *options, name=name, TMPDIR=str(temporary), JOBLET_TEST_PATIENCE="0.01"
+    )
+    (left,) = temporary.glob("joblet-left-*")
+    assert (status, output.count(f"file {left}\n"), "2 passed" in output) == (1, 1, True), output

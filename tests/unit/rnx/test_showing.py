@@ -128,10 +128,35 @@ def test_get_gives_the_manifest_with_a_status_beside_it(rnx: Rnx, answers: Answe
 def test_get_shows_tables(rnx: Rnx, answers: Answers) -> None:
     answers.jobs["hello"] = make_job("hello", make_run(), labels={"team": "data"})
     assert rnx("get").out.splitlines() == [
-        "NAME   STATUS     REASON     GENERATION  UPDATED",
-        "hello  COMPLETED  Completed  1           2026-01-02T03:03:04Z",
+        "NAME   STATUS     REASON     GENERATION  UPDATED               SOURCE",
+        "hello  COMPLETED  Completed  1           2026-01-02T03:03:04Z  grpc:admin",
     ]
     assert rnx("get", "-o", "wide").out.splitlines()[1].split()[-3:] == ["k3x9q2ab", "grpc:admin", "team=data"]
+
+
+def test_tree_shows_source_file_job_run_and_attempt(rnx: Rnx, answers: Answers) -> None:
+    run = make_run()
+    run.attempts.add(number=1, phase="FAILED", reason="ExitCode", exit_code=3)
+    run.attempts.add(number=2, phase="COMPLETED", reason="Completed", exit_code=0)
+    for name, source in (("a", "git:fleet@1a2b3c4d5e6f:jobs/a.yml"), ("b", "spool:b.yml"), ("c", "grpc:admin")):
+        answers.jobs[name] = make_job(name, *([run] if name == "a" else []))
+        answers.jobs[name].source = source
+    assert rnx("tree").out.splitlines() == [
+        "git:fleet",
+        "└─ jobs/a.yml @ 1a2b3c4d5e6f",
+        "   └─ job/a generation 1",
+        "      └─ run k3x9q2ab COMPLETED Completed",
+        "         ├─ attempt 1 FAILED ExitCode exit 3",
+        "         └─ attempt 2 COMPLETED Completed exit 0",
+        "grpc",
+        "└─ admin",
+        "   └─ job/c generation 1",
+        "spool",
+        "└─ b.yml",
+        "   └─ job/b generation 1",
+    ]
+    assert rnx("tree", "spool").out.splitlines()[0] == "spool"
+    assert rnx("tree", "fleet").out.splitlines() == rnx("tree", "git:fleet").out.splitlines()
 
 
 def test_describe_tells_all_of_a_job(rnx: Rnx, answers: Answers) -> None:

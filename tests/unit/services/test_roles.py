@@ -39,6 +39,7 @@ def test_a_viewer_may_read_and_nothing_else() -> None:
         "FindMissing",
         "Reload",
         "Stop",
+        "SyncSource",
         "Upload",
     }
 

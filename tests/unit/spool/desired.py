@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from joblet.errors import JobletError
 from joblet.manifest import ChangeKind, JobManifest, Manifest, compare, jobs_of
-from jobletd.model import Action, ApplyResult, JobName, Source
+from jobletd.model import Action, ApplyResult, JobName, RunId, Source
 
 
 @dataclass
@@ -19,22 +20,38 @@ class MemoryDesired:
     conditions: dict[tuple[JobName, str], tuple[str, str]] = field(default_factory=dict)
     applies: list[tuple[str, ...]] = field(default_factory=list)
     refuse: str = ""
+    delete_seconds: float = 0.0
+    refuse_delete: str = ""
+    claims: dict[str, Mapping[JobName, Source]] = field(default_factory=dict)
 
     async def owners(self) -> Mapping[JobName, Source]:
         return {name: source for name, (_, source, _) in self.jobs.items()}
 
-    async def apply(self, manifests: Sequence[Manifest], source: Source, *, dry_run: bool = False) -> list[ApplyResult]:
+    async def apply(
+        self,
+        manifests: Sequence[Manifest],
+        source: Source | Mapping[JobName, Source],
+        *,
+        dry_run: bool = False,
+        take_over: bool = False,
+    ) -> list[ApplyResult]:
         if self.refuse:
             raise JobletError(self.refuse)
-        self.applies.append(tuple(manifest.metadata.name for manifest in manifests))
+        if not dry_run:
+            self.applies.append(tuple(manifest.metadata.name for manifest in manifests))
         results = []
         for manifest in jobs_of(manifests):
             name = JobName(manifest.metadata.name)
             current = self.jobs.get(name)
-            assert current is None or current[1] == source, "the source has to see to ownership first"
+            given = source if isinstance(source, Source) else source[name]
+            owned = current is None or current[1].owner == given.owner or take_over
+            assert owned, "the source has to see to ownership first"
             kind = compare(current[0] if current else None, manifest).kind
             generation = (current[2] if current else 0) + (kind is not ChangeKind.NONE)
-            self.jobs[name] = (manifest, source, generation)
+            if current is not None and kind is ChangeKind.NONE and current[1].file == given.file:
+                given = current[1]
+            if not dry_run:
+                self.jobs[name] = (manifest, given, generation)
             results.append(ApplyResult(name, Action.CREATED, generation, "", None, None, manifest))
         return results
 
@@ -45,6 +62,9 @@ class MemoryDesired:
 
     async def delete(self, name: JobName, *, source: Source | None) -> None:
         assert self.jobs[name][1] == source
+        await asyncio.sleep(self.delete_seconds)
+        if self.refuse_delete:
+            raise JobletError(self.refuse_delete)
         del self.jobs[name]
 
     async def record_event(self, job: str, run_id: str, type: str, reason: str, message: str) -> None:
@@ -54,6 +74,23 @@ class MemoryDesired:
         if name not in self.jobs:
             raise JobletError("no such job", where=name)
         self.conditions[name, condition_type] = (status, message)
+
+    async def claim(self, claimant: str, claims: Mapping[JobName, Source]) -> None:
+        self.claims[claimant] = claims
+
+    async def heir(self, name: JobName, owner: Source) -> Source | None:
+        found = (claims[name] for claims in self.claims.values() if name in claims)
+        return next((source for source in found if source.owner != owner.owner), None)
+
+    async def stopped_by_hand(self) -> frozenset[JobName]:
+        return frozenset()
+
+    async def holding(self, condition_type: str, status: str) -> Mapping[JobName, str]:
+        wanted = (condition_type, status)
+        return {job: message for (job, kind), (now, message) in self.conditions.items() if (kind, now) == wanted}
+
+    async def trigger(self, name: JobName, *, trigger: str, why: str) -> RunId:
+        raise AssertionError("the spool does not start jobs")
 
     def owner(self, name: str) -> str:
         """``spool:a.yml``, or empty if there is no such job."""

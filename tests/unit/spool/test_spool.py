@@ -176,6 +176,39 @@ def test_a_deleted_file_takes_its_jobs_along_and_a_dropped_document_its_own(plac
     asyncio.run(check())
 
 
+def test_files_deleted_while_other_jobs_are_being_deleted_take_their_jobs_along(place: Place) -> None:
+    async def check() -> None:
+        paths = [place.write(f"{number}.yml", f"job-{number}") for number in range(20)]
+        place.desired.delete_seconds = 0.05  # all of them take longer than a file is waited for
+        async with running(place):
+            await place.until(lambda: len(place.desired.jobs) == len(paths))
+            for path in paths[:10]:
+                path.unlink()
+            await asyncio.sleep(0.15)
+            for path in paths[10:]:
+                path.unlink()
+            await place.until(lambda: not place.desired.jobs)
+
+    asyncio.run(check())
+
+
+def test_a_job_that_cannot_be_deleted_is_deleted_once_it_can(place: Place) -> None:
+    async def check() -> None:
+        gone = place.write("a.yml", "a")
+        place.write("b.yml", "b", "c")
+        async with running(place):
+            await place.until(lambda: place.desired.owner("a") and place.desired.owner("c"))
+            place.desired.refuse_delete = "in use"
+            gone.unlink()
+            place.write("b.yml", "b")
+            await asyncio.sleep(0.5)
+            assert place.desired.owner("a") and place.desired.owner("c")
+            place.desired.refuse_delete = ""
+            await place.until(lambda: not place.desired.owner("a") and not place.desired.owner("c"))
+
+    asyncio.run(check())
+
+
 def test_an_invalid_file_that_is_deleted_takes_its_jobs_along_too(place: Place) -> None:
     async def check() -> None:
         path = place.write("a.yml", "a")

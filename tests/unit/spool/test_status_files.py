@@ -86,7 +86,7 @@ def test_a_burst_of_changes_becomes_one_write_and_the_file_goes_with_the_job(tmp
 
 
 def test_files_that_an_earlier_daemon_left_are_removed_but_errors_are_not(tmp_path: Path) -> None:
-    for name in ("a.yml", "b.yml", "c.yml.error.yml"):
+    for name in ("a.yml", "b.yml", "c.yml.error.yml", ".a.yml.17.tmp"):
         (tmp_path / name).write_text("x")
     StatusFiles(str(tmp_path)).keep_only({JobName("a")})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.yml", "c.yml.error.yml"]

@@ -22,6 +22,7 @@ from joblet.atomicfile import write_atomic
 from joblet.cgroup import CgroupError, CgroupLimits, Hierarchy, device_of, open_hierarchy
 from joblet.cgroup.hierarchy import readable_size
 from joblet.clock import Clock
+from joblet.crash_points import reached
 from joblet.errors import JobletError
 from joblet.manifest import Enforcement, JobManifest
 from joblet.sandbox import exit_record
@@ -142,6 +143,7 @@ class LocalExecutor:
         directory = self._settings.attempt_directory(request.attempt_id)
         await self._free_leftovers(request.attempt_id)
         os.mkdir(directory, 0o700)
+        reached("daemon.attempt-directory-made")
         try:
             await self._launch(request, directory)
         except (JobletError, OSError) as error:
@@ -165,8 +167,10 @@ class LocalExecutor:
         notes = AttemptNotes(id_base, limits, left_out, words, disk, bound.in_memory, image)
         attempt_files.write_notes(directory, notes)
         self._notes[request.attempt_id] = notes
+        reached("daemon.attempt-noted")
         owner = id_base + request.manifest.spec.isolation.user
         workspace = await make_workspace(self._settings.work_directory(request.attempt_id), bound, owner)
+        reached("daemon.workspace-made")
         log_path = self._settings.log_path(request.attempt_id)
         os.makedirs(os.path.dirname(log_path), 0o750, exist_ok=True)
         spec = launch_spec(
@@ -186,7 +190,9 @@ class LocalExecutor:
         try:
             for provider in self._providers:
                 spec |= await provider.attach(request, id_base, descriptors)
+            reached("daemon.resources-attached")
             await self._hand_over(request.attempt_id, spec, descriptors)
+            reached("daemon.launched")
         finally:
             for fd in descriptors:
                 os.close(fd)
@@ -423,6 +429,7 @@ class LocalExecutor:
     async def forget(self, attempt: AttemptId) -> None:
         for provider in self._providers:
             await provider.detach(attempt)
+        reached("daemon.resources-detached")
         await asyncio.to_thread(self._free_files, attempt)
         if watched := self._watched.pop(attempt, None):
             leaving = asyncio.create_task(watched.see_off(self._settings.cleanup_seconds))
@@ -435,7 +442,9 @@ class LocalExecutor:
     def _free_files(self, attempt: AttemptId) -> None:
         """The attempt's directory goes last: as long as it is there, the rest is found again."""
         self._hierarchy.remove(attempt)
+        reached("daemon.cgroup-removed")
         remove_workspace(self._settings.work_directory(attempt))
+        reached("daemon.workspace-removed")
         remove_workspace(self._settings.attempt_directory(attempt))
 
     async def prune(self, live: Iterable[AttemptId]) -> None:

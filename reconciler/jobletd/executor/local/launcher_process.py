@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 import joblet
+from joblet import crash_points
 from joblet.errors import JobletError
 
 PROTOCOL_VERSION = 1
@@ -29,8 +30,8 @@ class LauncherDied(JobletError):
     """The launcher ended while a request was under way: whether the attempt was launched, its directory tells."""
 
 
-class LauncherFailed(JobletError):
-    """The launcher cannot start on this host."""
+class LauncherFailed(LauncherDied):
+    """The launcher did not get ready: it died over its start, or cannot start on this host. No attempt is to blame for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class LauncherProcess:
                     [sys.executable, "-I", "-S", "-c", code, str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
-                    env={},
+                    env=crash_points.environment(),
                     cwd="/",
                     start_new_session=True,
                 )

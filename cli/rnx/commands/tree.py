@@ -1,0 +1,100 @@
+"""``rnx tree``: what comes from where, down to single attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rnx.options import SelectorOption
+from rnx.target import Target, connected
+
+if TYPE_CHECKING:
+    from joblet.api.v1 import job_pb2
+
+
+@dataclass
+class Branch:
+    """One line, and what hangs on it in the order in which it came."""
+
+    text: str
+    below: dict[str, Branch] = field(default_factory=dict)
+
+    def grow(self, text: str) -> Branch:
+        return self.below.setdefault(text, Branch(text))
+
+
+@connected
+def tree(
+    target: Target,
+    source: Annotated[
+        str | None, typer.Argument(metavar="[SOURCE]", help="Only that one: grpc, spool, or a GitSource's name.")
+    ] = None,
+    selector: SelectorOption = "",
+    history: Annotated[bool, typer.Option("--history", help="All runs that are kept, not the latest alone.")] = False,
+) -> None:
+    """Show what comes from where: each source with its files, their jobs, runs and attempts.
+
+    \b
+    Example:
+      rnx tree
+      rnx tree fleet --history
+    """
+    from rnx.output.terminal import printable
+
+    daemon = target.daemon()
+    jobs = (job for job in daemon.list_jobs(selector=selector) if source in (None, *names_of(job.source)))
+    whole = (daemon.get(job.name, history=True) for job in jobs) if history else jobs
+    for branch in grown(whole).below.values():
+        print(printable(branch.text))
+        for line in drawn(branch):
+            print(printable(line))
+
+
+def names_of(source: str) -> tuple[str, str]:
+    """What people call a source: ``git:fleet`` and ``fleet``; ``spool`` and ``spool``."""
+    place, _ = split_source(source)
+    return place, place.partition(":")[2] or place
+
+
+def split_source(source: str) -> tuple[str, str]:
+    """Where a job came from, and what names it there: ``git:fleet`` and ``jobs/a.yml @ 1a2b3c``."""
+    kind, _, name = source.partition(":")
+    if kind != "git":
+        return kind, name
+    followed, _, rest = name.partition("@")
+    commit, _, file = rest.partition(":")
+    return f"git:{followed}", f"{file} @ {commit}"
+
+
+def grown(jobs: Iterable[job_pb2.Job]) -> Branch:
+    root = Branch("")
+    for job in sorted(jobs, key=lambda one: (split_source(one.source), one.name)):
+        place, file = split_source(job.source)
+        branch = root.grow(place).grow(file).grow(_job(job))
+        for run in job.runs:
+            below = branch.grow(" ".join(filter(None, (f"run {run.id}", run.phase, run.reason))))
+            for attempt in run.attempts:
+                below.grow(_attempt(attempt))
+    return root
+
+
+def drawn(branch: Branch, before: str = "") -> Iterator[str]:
+    """The lines below a branch."""
+    children = list(branch.below.values())
+    for child in children:
+        last = child is children[-1]
+        yield f"{before}{'└─ ' if last else '├─ '}{child.text}"
+        yield from drawn(child, before + ("   " if last else "│  "))
+
+
+def _job(job: job_pb2.Job) -> str:
+    state = "deleting" if job.deleting else "suspended" if job.suspend else ""
+    return " ".join(filter(None, (f"job/{job.name}", f"generation {job.generation}", state)))
+
+
+def _attempt(attempt: job_pb2.Attempt) -> str:
+    exit_code = f"exit {attempt.exit_code}" if attempt.HasField("exit_code") else ""
+    return " ".join(filter(None, (f"attempt {attempt.number}", attempt.phase, attempt.reason, exit_code)))

@@ -1,0 +1,1 @@
+"""Git repositories as sources: fetched without ever being checked out, so that nothing in them is run."""

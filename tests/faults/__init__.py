@@ -1,0 +1,1 @@
+"""Faults of every sort, injected: what is promised holds all the same, seen from outside."""

@@ -1,0 +1,263 @@
+"""How each crash point is walked: what has to happen for a process to come by, and what may be lost by its death there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+
+from joblet.api.v1 import job_pb2
+from tests.faults.asking import Caller
+from tests.faults.ledger import Asked, Audit, Journal, runs_on_record
+from tests.faults.workload import Kind, SoakJob, Way
+from tests.integration.host import FINAL, Host, cgroup_directories, eventually
+
+WITHIN_SECONDS = 60.0
+
+
+class Keeper(threading.Thread):
+    """Starts the daemon again whenever it has died, as an init system does."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(name="keeper")
+        self.host = host
+        self.ending = threading.Event()
+        self.deaths = 0
+
+    def run(self) -> None:
+        while not self.ending.wait(0.02):
+            daemon = self.host.daemon
+            if daemon is None or daemon.poll() is not None:
+                self.deaths += 1
+                with suppress(AssertionError):  # it died over its start
+                    self.host.start(within=WITHIN_SECONDS)
+
+    def end(self) -> None:
+        self.ending.set()
+        self.join()
+
+
+@dataclass
+class Ground:
+    """A host whose processes can be armed, with somebody who keeps its daemon alive."""
+
+    host: Host
+    points: Path
+    keeper: Keeper
+    caller: Caller
+    number: int = 0
+    journal: Journal = field(default_factory=Journal)
+
+    def arm(self, point: str) -> None:
+        (self.points / point).touch()
+
+    def is_armed(self, point: str) -> bool:
+        return (self.points / point).exists()
+
+    def died_at(self, point: str) -> None:
+        """Wait until somebody has come by, and the daemon answers again."""
+        eventually(lambda: not self.is_armed(point), within=WITHIN_SECONDS, what=f"death at {point}")
+        self.caller.all_jobs()
+
+    def job(self, way: Way = Way.GRPC, kind: Kind = Kind.SHORT, **more: object) -> SoakJob:
+        self.number += 1
+        return SoakJob(f"walk-{self.number}", way, kind, lines=20, extra=dict(more))
+
+    def phase(self, name: str) -> str:
+        with suppress(grpc.RpcError):
+            job = self.caller.call(self.caller.jobs.Get, job_pb2.GetRequest(ref=name))
+            return job.runs[0].phase if job.runs else ""
+        return ""
+
+    def reaches(self, name: str, *phases: str) -> None:
+        eventually(lambda: self.phase(name) in phases, within=WITHIN_SECONDS, what=f"{name} to be one of {phases}")
+
+
+@dataclass(frozen=True)
+class Walk:
+    """act: brings a process to the point; returns what was asked for. loses: the attempt's end is not known then."""
+
+    act: Callable[[Ground, str], list[Asked]]
+    loses: bool = False
+
+
+def run_armed(ground: Ground, point: str, **more: object) -> list[Asked]:
+    job = ground.job(**more)  # type: ignore[arg-type]
+    ground.arm(point)
+    ground.caller.apply(job.manifest())
+    ground.died_at(point)
+    ground.reaches(job.name, *FINAL)
+    return [Asked(job, 1)]
+
+
+def run_on_disk(ground: Ground, point: str) -> list[Asked]:
+    """With a workspace in an image on a loop device."""
+    return run_armed(ground, point, limits={"memory": "64Mi", "disk": "8Mi", "io": {"write": "50Mi"}})
+
+
+def two_runs(ground: Ground, point: str) -> list[Asked]:
+    """The launcher makes its next spare after the first."""
+    asked = run_armed(ground, point)
+    job = ground.job()
+    ground.caller.apply(job.manifest())
+    ground.reaches(job.name, *FINAL)
+    return [*asked, Asked(job, 1)]
+
+
+def stop(ground: Ground, point: str) -> list[Asked]:
+    job = ground.job(kind=Kind.STOPPED)
+    ground.caller.apply(job.manifest())
+    ground.reaches(job.name, "RUNNING")
+    ground.arm(point)
+    stopped = ground.caller.stop(job.name)
+    ground.died_at(point)
+    ground.reaches(job.name, "STOPPED")
+    return [Asked(job, 1, stopped=stopped)]
+
+
+def delete(ground: Ground, point: str) -> list[Asked]:
+    job = ground.job(kind=Kind.DELETED)
+    ground.caller.apply(job.manifest())
+    ground.reaches(job.name, "RUNNING")
+    ground.arm(point)
+    ground.caller.delete(job.name)
+    ground.died_at(point)
+    eventually(lambda: not ground.caller.all_jobs(), within=WITHIN_SECONDS, what="the job to be gone")
+    return [Asked(job, 1, deleted=True)]
+
+
+def drop(ground: Ground, point: str) -> list[Asked]:
+    job = ground.job(Way.SPOOL)
+    ground.arm(point)
+    (ground.host.spool / f"{job.name}.yml").write_text(job.manifest())
+    ground.died_at(point)
+    ground.reaches(job.name, *FINAL)
+    return [Asked(job, 1)]
+
+
+def take_file_away(ground: Ground, point: str) -> list[Asked]:
+    job = ground.job(Way.SPOOL, Kind.DELETED)
+    file = ground.host.spool / f"{job.name}.yml"
+    file.write_text(job.manifest())
+    ground.reaches(job.name, "RUNNING")
+    ground.arm(point)
+    file.unlink()
+    ground.died_at(point)
+    eventually(lambda: not ground.caller.all_jobs(), within=WITHIN_SECONDS, what="the job to be gone")
+    return [Asked(job, 1, deleted=True)]
+
+
+def start(ground: Ground, point: str) -> list[Asked]:
+    """While a job runs on."""
+    job = ground.job(kind=Kind.STOPPED)
+    ground.caller.apply(job.manifest())
+    ground.reaches(job.name, "RUNNING")
+    ground.arm(point)
+    assert ground.host.daemon is not None
+    ground.host.daemon.kill()
+    ground.died_at(point)
+    assert ground.phase(job.name) == "RUNNING"
+    stopped = ground.caller.stop(job.name)
+    ground.reaches(job.name, "STOPPED")
+    return [Asked(job, 1, stopped=stopped)]
+
+
+def save_status(ground: Ground, point: str) -> list[Asked]:
+    """Of a job that does nothing: its status file alone is written."""
+    job = ground.job(suspend=True)
+    ground.arm(point)
+    ground.caller.apply(job.manifest())
+    ground.died_at(point)
+    status = ground.host.spool / "status" / f"{job.name}.yml"
+    eventually(status.exists, within=WITHIN_SECONDS, what="its status file")
+    ground.caller.delete(job.name)
+    eventually(lambda: not status.exists(), within=WITHIN_SECONDS, what="its status file to be gone")
+    assert list(status.parent.iterdir()) == []
+    return []
+
+
+WALKS: dict[str, Walk] = {
+    "daemon.apply-accepted": Walk(run_armed),
+    "daemon.committing": Walk(run_armed),
+    "daemon.committed": Walk(run_armed),
+    "daemon.apply-stored": Walk(run_armed),
+    "daemon.intent-stored": Walk(run_armed),
+    "daemon.attempt-directory-made": Walk(run_armed),
+    "daemon.attempt-noted": Walk(run_on_disk),
+    "daemon.workspace-made": Walk(run_on_disk),
+    "daemon.resources-attached": Walk(run_armed),
+    "daemon.launched": Walk(run_armed),
+    "daemon.start-stored": Walk(run_armed),
+    "daemon.end-seen": Walk(run_armed),
+    "daemon.outcome-stored": Walk(run_armed),
+    "daemon.resources-detached": Walk(run_on_disk),
+    "daemon.cgroup-removed": Walk(run_on_disk),
+    "daemon.workspace-removed": Walk(run_on_disk),
+    "daemon.cleaned-up": Walk(run_armed),
+    "daemon.leftovers-freed": Walk(start),
+    "daemon.stop-stored": Walk(stop),
+    "daemon.delete-stored": Walk(delete),
+    "daemon.spool-looked-at": Walk(drop),
+    "daemon.spool-file-applied": Walk(drop),
+    "daemon.source-job-deleted": Walk(take_file_away),
+    "daemon.status-file-written": Walk(save_status),
+    "file.written": Walk(save_status),
+    "launcher.attempt-locked": Walk(run_armed),
+    "launcher.work-given": Walk(run_armed),
+    "launcher.cgroups-made": Walk(run_armed),
+    "launcher.init-let-go": Walk(run_armed),
+    "launcher.init-cloned": Walk(two_runs),
+    "init.prepared": Walk(two_runs),
+    "init.work-taken": Walk(run_armed),
+    "init.command-cloned": Walk(run_armed),
+    "init.root-stands": Walk(run_on_disk),
+    "init.exec-announced": Walk(run_armed, loses=True),
+    "init.command-released": Walk(run_armed, loses=True),
+    "init.exec-noted": Walk(run_armed, loses=True),
+    "init.command-ended": Walk(run_on_disk, loses=True),
+    "init.exit-recorded": Walk(run_on_disk),
+    "init.end-told": Walk(run_armed),
+}
+
+
+def check(ground: Ground, asked: list[Asked], *, loses: bool) -> None:
+    """What DESIGN section 3 promises, from outside; then take all away, and look for what is left."""
+    prefix = "walk-"
+    runs = {
+        name: rows for name, rows in runs_on_record(ground.host, prefix).items() if name in {a.job.name for a in asked}
+    }
+    attempts = [attempt for rows in runs.values() for run in rows for attempt in run.attempts]
+    victims = {attempt.id for attempt in attempts} if loses else set()
+    audit = Audit(ground.host, Journal.take(ground.host), victims)
+    for one in asked:
+        audit.wrong += audit.job(one, runs)
+    for (run, number), count in audit.journal.begins.items():
+        if count > 1:
+            audit.wrong.append(f"run {run} attempt {number} was launched {count} times")
+    assert not audit.wrong, "\n".join([*audit.wrong, ground.host.log_tail()])
+    assert [attempt.number for attempt in attempts] == [1] * len(asked), attempts
+    if loses:
+        assert [attempt.lost for attempt in attempts] == [True], attempts
+    clear(ground)
+
+
+def clear(ground: Ground) -> None:
+    for file in ground.host.spool.glob("*.yml"):
+        file.unlink()
+    for job in ground.caller.all_jobs():
+        if job.source.startswith("grpc:"):
+            ground.caller.delete(job.name)
+
+    def left() -> list[str]:
+        found = [job.name for job in ground.caller.all_jobs()]
+        places = [ground.host.root / "state" / name for name in ("attempts", "work")] + [ground.host.spool / "status"]
+        found += [str(path) for place in places for path in place.iterdir()]
+        found += [str(path) for base in cgroup_directories(ground.host.cgroup_base) for path in base.glob("job-*")]
+        found += [str(path) for path in ground.points.iterdir()]
+        return found
+
+    eventually(lambda: not left(), within=WITHIN_SECONDS, what=f"nothing left: {left()}")
