@@ -9,6 +9,7 @@ from typing import cast
 import grpc
 
 from joblet.config import NodeConfig
+from rnx.diagnosis_words import ISSUE
 from rnx.failures import ClientError, Conflict, InvalidRequest, NotAllowed, NotFound, TryAgain, Unreachable
 
 DETAILS_KEY = "grpc-status-details-bin"
@@ -34,7 +35,8 @@ def explain_failure(error: grpc.RpcError, node: NodeConfig) -> ClientError:
             return NotAllowed(what, todo=todo or "rnx doctor shows the certificate in use")
         case grpc.StatusCode.PERMISSION_DENIED:
             return NotAllowed(
-                f"not allowed: {what}", todo=todo or "use a configuration whose certificate has the role admin"
+                f"not allowed: {what}",
+                todo=todo or f"use one whose certificate has the role admin; on the daemon's host: {ISSUE}",
             )
         case grpc.StatusCode.NOT_FOUND:
             return NotFound(what, todo=todo or "rnx list shows all jobs")

@@ -10,10 +10,16 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from joblet.config import NodeConfig
+from rnx.diagnosis_words import ALERTS, ISSUE, about_the_daemons
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 PROBE_SECONDS = 3.0
+_NEW = f"have a new one issued on the daemon's host: {ISSUE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +43,6 @@ _CLOSED = NoAnswer(
     "the daemon closes the connection",
     "it does not accept the certificate, is stopping, or has too many connections: its log tells which",
 )
-
-# TLS alerts as OpenSSL names them in SSLError.reason: what the daemon says about our certificate.
-_ALERTS = {
-    "CERTIFICATE_EXPIRED": ("the daemon says that this client's certificate has expired", "have a new one issued"),
-    "CERTIFICATE_REVOKED": ("the daemon says that this client's certificate was revoked", "have a new one issued"),
-    "UNKNOWN_CA": (
-        "the daemon does not accept the certificate: another authority issued it",
-        "use one that was issued on that host",
-    ),
-    "CERTIFICATE_REQUIRED": ("the daemon wants a client certificate", "put cert and key into the configuration"),
-    "BAD_CERTIFICATE": ("the daemon does not accept the certificate", "get one of this host's authority"),
-    "CERTIFICATE_UNKNOWN": ("the daemon does not accept the certificate", "get one of this host's authority"),
-    "ACCESS_DENIED": ("the daemon does not accept the certificate", "have one issued with the role admin or viewer"),
-    "DECRYPT_ERROR": (
-        "the daemon does not accept the certificate: its signature is wrong",
-        "use one that was issued on that host",
-    ),
-}
 
 
 def probe(node: NodeConfig) -> Finding:
@@ -81,20 +69,42 @@ def probe(node: NodeConfig) -> Finding:
 
 
 def certificate_problem(node: NodeConfig) -> Refused | None:
-    """What is wrong with our own certificate by itself: unreadable, or not valid now."""
+    """What is wrong with our own certificate by itself: unreadable, without its key, not for clients, or not valid now."""
     from cryptography import x509
+    from cryptography.x509.oid import ExtendedKeyUsageOID
 
     try:
         certificate = x509.load_pem_x509_certificate(node.cert.encode())
     except ValueError:
-        return Refused("the certificate in the configuration cannot be read", "have a new one issued")
+        return Refused("the certificate in the configuration cannot be read", _NEW)
     now = datetime.now(UTC)
     if certificate.not_valid_after_utc <= now:
         when = certificate.not_valid_after_utc.strftime("%Y-%m-%d %H:%M:%S UTC")
-        return Refused(f"this client's certificate expired on {when}", "have a new one issued on the daemon's host")
+        return Refused(f"this client's certificate expired on {when}", _NEW)
     if certificate.not_valid_before_utc > now:
         when = certificate.not_valid_before_utc.strftime("%Y-%m-%d %H:%M:%S UTC")
         return Refused(f"this client's certificate is valid from {when} on", "is this machine's clock right?")
+    with contextlib.suppress(x509.ExtensionNotFound):
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        if ExtendedKeyUsageOID.CLIENT_AUTH not in usage:
+            return Refused("the certificate in the configuration is not for clients", _NEW)
+    return _key_problem(node, certificate)
+
+
+def _key_problem(node: NodeConfig, certificate: x509.Certificate) -> Refused | None:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        public = load_pem_private_key(node.key.encode(), password=None).public_key()
+    except (ValueError, TypeError):
+        return Refused("the key in the configuration cannot be read", _NEW)
+    if public != certificate.public_key():
+        return Refused("the key is not that of the certificate in the configuration", "take both from the same file")
+    try:
+        x509.load_pem_x509_certificates(node.ca.encode())
+    except ValueError:
+        return Refused("the ca in the configuration cannot be read", "it is the text of ca.crt on the daemon's host")
     return None
 
 
@@ -115,15 +125,10 @@ def _probe_tls(plain: socket.socket, node: NodeConfig, host: str) -> Finding:
             if not tls.recv(1):
                 return _CLOSED
     except ssl.SSLCertVerificationError as error:
-        if error.verify_code == 10:  # X509_V_ERR_CERT_HAS_EXPIRED
-            return Refused("the daemon's certificate has expired", "have a new one issued on its host")
-        return Refused(
-            f"the daemon's certificate is not trusted: {error.verify_message}",
-            "is this the right host, and the configuration the one that joblet init made there?",
-        )
+        return Refused(*about_the_daemons(error.verify_code, error.verify_message, host))
     except ssl.SSLError as error:
         reason = str(error.reason or "")
-        for name, (what, todo) in _ALERTS.items():
+        for name, (what, todo) in ALERTS.items():
             if reason.endswith(name):
                 return Refused(what, todo)
         return NoAnswer(f"TLS fails: {reason or error}", "does a Joblet daemon listen there?")

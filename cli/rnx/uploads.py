@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rnx.daemon import Daemon
     from rnx.manifest_files import ManifestFile
 
-CHUNK_BYTES = 512 << 10
+CHUNK_BYTES = 128 << 10  # below the least that grpc.maxRecvMsgSize is set to in practice
 MOST_FILES = 1000  # that a job may have
 STDIN_NAME = "stdin"
 

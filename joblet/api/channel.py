@@ -8,10 +8,9 @@ import grpc
 
 from joblet.config.client import NodeConfig
 
-MESSAGE_BYTES = 16 << 20
 _OPTIONS = (
-    ("grpc.max_receive_message_length", MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", -1),  # the daemon's configuration bounds both
+    ("grpc.max_send_message_length", -1),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.initial_reconnect_backoff_ms", 200),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from joblet.cgroup.errors import CgroupError
-from joblet.cgroup.hierarchy import ROOT, Hierarchy
+from joblet.cgroup.hierarchy import CONTROLLERS, ROOT, Hierarchy
 from joblet.cgroup.v1 import V1Hierarchy
 from joblet.cgroup.v2 import V2Hierarchy
 
@@ -13,13 +13,16 @@ DEFAULT_BASE = f"{ROOT}/joblet.slice/joblet.service"
 _V1_CONTROLLERS = frozenset({"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids"})
 
 
-def open_hierarchy(base: str = DEFAULT_BASE) -> Hierarchy:
-    """The host's cgroups below ``base``. Nothing is made yet: see ``prepare``. Raises CgroupError where there are none."""
+def open_hierarchy(base: str = DEFAULT_BASE, enabled: frozenset[str] = CONTROLLERS) -> Hierarchy:
+    """The host's cgroups below ``base``, with these controllers. Nothing is made yet: see ``prepare``.
+
+    Raises CgroupError where there are none.
+    """
     v1, v2 = mounted()
     if v2 == ROOT:
-        return V2Hierarchy(base)
+        return V2Hierarchy(base, enabled=enabled)
     if v1:
-        return V1Hierarchy(base, v1, v2)
+        return V1Hierarchy(base, v1, v2, enabled)
     raise CgroupError(
         "no cgroup hierarchy is mounted", where=ROOT, todo=f"mount -t cgroup2 cgroup2 {ROOT}, or boot with systemd"
     )

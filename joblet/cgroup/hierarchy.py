@@ -22,9 +22,10 @@ from joblet.cgroup.model import CgroupLimits, CgroupPlan, CgroupUsage, LimitRead
 from joblet.cgroup.readings import parse_cpus
 from joblet.cgroup.readings import readable_percent as readable_percent
 from joblet.cgroup.readings import readable_size as readable_size
-from joblet.cgroup.removal import remove_if_empty, remove_tree
+from joblet.cgroup.removal import EMPTY_WITHIN_SECONDS, remove_if_empty, remove_tree
 
 ROOT = "/sys/fs/cgroup"
+CONTROLLERS = frozenset({"cpu", "cpuset", "memory", "pids", "io"})
 JOB_PREFIX = "job-"
 INITS = "inits"
 DAEMON = "daemon"
@@ -37,14 +38,16 @@ class Hierarchy(ABC):
     """cgroups of attempts below one base."""
 
     mode: Mode
+    empty_within_seconds = EMPTY_WITHIN_SECONDS
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, enabled: frozenset[str] = CONTROLLERS) -> None:
         """base: as the unified path, ``/sys/fs/cgroup/joblet.slice/joblet.service``; v1 uses the same path below each
-        controller. Raises CgroupError if it does not lie below /sys/fs/cgroup."""
+        controller. enabled: the controllers that may be used. Raises CgroupError if base does not lie below /sys/fs/cgroup."""
         relative = os.path.relpath(os.path.normpath(base), ROOT)
         if relative.startswith("..") or relative == ".":
             raise CgroupError("not a cgroup", where=base, todo=f"cgroup.baseDir is a path below {ROOT}")
         self.relative = relative
+        self.enabled = enabled
         self._lock_fd: int | None = None
         self.made: list[str] = []
         """What ``prepare`` made above the base, and may be removed with it; an owner that comes back adds what it knows."""
@@ -140,7 +143,7 @@ class Hierarchy(ABC):
             "io": ("io", limits.io),
         }
         found = [
-            (name, self.missing_controller(controller))
+            (name, self._why_missing(controller))
             for name, (controller, value) in asked.items()
             if value is not None and controller not in self.controllers
         ]
@@ -152,6 +155,11 @@ class Hierarchy(ABC):
         if limits.memory_bytes is not None and "memory" not in missing and (why := self._unlimited_swap(limits)):
             found.append(("swap", why))
         return tuple(found)
+
+    def _why_missing(self, controller: str) -> str:
+        if controller not in self.enabled:
+            return f"cgroup.enableControllers in the daemon's configuration does not name {controller}"
+        return self.missing_controller(controller)
 
     def _absent_cpus(self, cpus: str) -> str:
         usable = self.usable_cpus()
@@ -253,7 +261,7 @@ class Hierarchy(ABC):
     def remove(self, attempt_id: str) -> None:
         """Remove the attempt's cgroup everywhere, once it is empty; waits for that, bounded. Raises CgroupError."""
         for directory in self.directories(attempt_id):
-            remove_tree(directory)
+            remove_tree(directory, self.empty_within_seconds)
 
     def remove_base(self) -> None:
         """Remove the base where it is empty, and those above it that ``prepare`` made. Raises CgroupError."""

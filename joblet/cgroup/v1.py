@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from joblet.cgroup import files
 from joblet.cgroup.errors import CgroupError
-from joblet.cgroup.hierarchy import INITS, Hierarchy, job_directory
+from joblet.cgroup.hierarchy import CONTROLLERS, INITS, Hierarchy, job_directory
 from joblet.cgroup.model import CgroupLimits, CgroupPlan, CgroupUsage, LimitReading, Mode
 from joblet.cgroup.quota import PERIOD_US, cpu_bandwidth, cpu_percent
 from joblet.cgroup.readings import (
@@ -45,8 +45,12 @@ _USAGE = {
 class V1Hierarchy(Hierarchy):
     """Limits in the v1 trees. mounts: controller to mount point. unified: the v2 tree's mount point in hybrid mode."""
 
-    def __init__(self, base: str, mounts: Mapping[str, str], unified: str | None) -> None:
-        super().__init__(base)
+    def __init__(
+        self, base: str, mounts: Mapping[str, str], unified: str | None, enabled: frozenset[str] = CONTROLLERS
+    ) -> None:
+        super().__init__(base, enabled)
+        left_out = {V1_NAMES[name] for name in CONTROLLERS - enabled}
+        mounts = {name: mount for name, mount in mounts.items() if name not in left_out}
         self.mode = Mode.V1 if unified is None else Mode.HYBRID
         self._trees = {name: f"{mount}/{self.relative}" for name, mount in mounts.items()}
         self._has_memsw = os.path.exists(f"{mounts.get('memory', '')}/memory.memsw.limit_in_bytes")

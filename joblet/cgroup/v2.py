@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from joblet.cgroup import files
 from joblet.cgroup.errors import CgroupError
-from joblet.cgroup.hierarchy import DAEMON, INITS, ROOT, Hierarchy, job_directory
+from joblet.cgroup.hierarchy import CONTROLLERS, DAEMON, INITS, ROOT, Hierarchy, job_directory
 from joblet.cgroup.model import CgroupLimits, CgroupPlan, CgroupUsage, LimitReading, Mode
 from joblet.cgroup.quota import PERIOD_US, cpu_bandwidth, cpu_percent
 from joblet.cgroup.readings import (
@@ -33,11 +33,11 @@ class V2Hierarchy(Hierarchy):
 
     mode = Mode.V2
 
-    def __init__(self, base: str, root: str = ROOT) -> None:
-        super().__init__(base)
+    def __init__(self, base: str, root: str = ROOT, enabled: frozenset[str] = CONTROLLERS) -> None:
+        super().__init__(base, enabled)
         self._root = root
         self._base = f"{root}/{self.relative}"
-        self._controllers = frozenset((files.read(f"{root}/cgroup.controllers") or "").split()) & frozenset(WANTED)
+        self._controllers = frozenset((files.read(f"{root}/cgroup.controllers") or "").split()) & enabled
         self._refused: dict[str, str] = {}
         self._usage: tuple[str, ...] = USAGE
         self._limits_swap = True
@@ -73,7 +73,7 @@ class V2Hierarchy(Hierarchy):
             self._enable(path)
             path = f"{path}/{part}"
         enabled = (files.read(f"{self._base}/cgroup.subtree_control") or "").split()
-        self._controllers = frozenset(enabled) & frozenset(WANTED)
+        self._controllers = frozenset(enabled) & self.enabled
         self._usage = tuple(name for name in USAGE if os.path.exists(f"{leaf}/{name}"))
         self._limits_swap = os.path.exists(f"{leaf}/memory.swap.max")
 
@@ -89,7 +89,7 @@ class V2Hierarchy(Hierarchy):
         present = (files.read(f"{path}/cgroup.controllers") or "").split()
         enabled = (files.read(f"{path}/cgroup.subtree_control") or "").split()
         for name in WANTED:
-            if name in present and name not in enabled:
+            if name in self.enabled and name in present and name not in enabled:
                 try:
                     files.write(f"{path}/cgroup.subtree_control", f"+{name}")
                 except CgroupError as error:

@@ -13,11 +13,10 @@ from joblet.config.yaml_places import ConfigText, advice
 M = TypeVar("M", bound=BaseModel)
 
 
-def parse(text: str, model: type[M], *, path: str) -> M:
-    """The file as a model. Raises ConfigError with file:line:column and the nearest key for each problem, all at once."""
-    source = ConfigText(text, path=path)
+def validate(source: ConfigText, data: object, model: type[M]) -> M:
+    """The data of a file as a model. Raises ConfigError with place and nearest key for each problem, all at once."""
     try:
-        return model.model_validate(source.data)
+        return model.model_validate(data)
     except ValidationError as error:
         first, *others = [problem(source, model, dict(item)) for item in error.errors(include_url=False)]
         more = "".join(f"\n{other}" for other in others)

@@ -1,9 +1,10 @@
-"""Reads a configuration file that holds keys: nobody but its owner may be able to."""
+"""Reads files that hold keys, which nobody but their owner may be able to, and certificates, which everybody may."""
 
 from __future__ import annotations
 
 import os
 import stat
+from shlex import quote
 
 from joblet.config.errors import ConfigError
 
@@ -12,16 +13,38 @@ MAX_BYTES = 1 << 20
 
 def read_private(path: str) -> str:
     """The file's text. Raises ConfigError with the mending command where others can read it, or it is somebody else's."""
+    data, status = _read(path)
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        raise ConfigError("holds keys and can be read by others", where=path, todo=f"chmod 600 {quote(path)}")
+    if status.st_uid not in (0, os.geteuid()):
+        todo = f"chown {os.geteuid()} {quote(path)}"
+        raise ConfigError("holds keys and belongs to somebody else", where=path, todo=todo)
+    return _text(path, data)
+
+
+def check_private(path: str) -> None:
+    """As ``read_private``, of a file that need not be there. Raises ConfigError with the mending command."""
+    if os.path.lexists(path):
+        read_private(path)
+
+
+def read_public(path: str) -> str:
+    """The text of a file that holds no keys. Raises ConfigError with the mending command where others can change it."""
+    data, status = _read(path)
+    if stat.S_IMODE(status.st_mode) & 0o022:
+        raise ConfigError("can be changed by others", where=path, todo=f"chmod go-w {quote(path)}")
+    return _text(path, data)
+
+
+def _read(path: str) -> tuple[bytes, os.stat_result]:
     try:
         with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            data = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1), os.fstat(file.fileno())
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=path) from error
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        raise ConfigError("holds keys and can be read by others", where=path, todo=f"chmod 600 {path}")
-    if status.st_uid not in (0, os.geteuid()):
-        raise ConfigError("holds keys and belongs to somebody else", where=path, todo=f"chown {os.geteuid()} {path}")
+
+
+def _text(path: str, data: bytes) -> str:
     if len(data) > MAX_BYTES:
         raise ConfigError(f"is larger than {MAX_BYTES} bytes", where=path)
     try:

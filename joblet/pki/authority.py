@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+import secrets
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -11,8 +12,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from joblet.errors import JobletError
 from joblet.pki.names import general_name
 from joblet.pki.roles import Role
+from joblet.pki.verification import CertificateError
 
 CA_DAYS = 3650
 LEAF_DAYS = 365
@@ -29,27 +32,78 @@ class KeyPair:
     key: str
 
 
+class CannotVouch(JobletError):
+    """An authority whose certificate does not let it vouch for another one."""
+
+
 class Authority:
     """Issues certificates."""
 
     def __init__(self, pair: KeyPair) -> None:
+        """Raises CertificateError."""
         self.pair = pair
         self._certificate = x509.load_pem_x509_certificate(pair.certificate.encode())
         key = serialization.load_pem_private_key(pair.key.encode(), password=None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            todo = "make a new one by joblet certs init, or have certificates issued where this one is"
+            raise CertificateError("has no ECDSA key, so nothing is issued by it here", where=self.subject, todo=todo)
         self._key = key
 
     @classmethod
     def create(cls, now: datetime.datetime, *, days: float = CA_DAYS) -> Authority:
         """A new CA with a key of its own."""
         key = ec.generate_private_key(ec.SECP256R1())
-        name = _name("joblet CA", None)
+        # A name of its own: for as long as two of them count, people and programs tell them apart by it.
+        name = _name(f"joblet CA {secrets.token_hex(4)}", None)
         builder = _builder(name, name, key.public_key(), now, days)
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        # No bound on the path: it may vouch for the authority that follows it, and so on.
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         builder = builder.add_extension(_key_usage(signs_certificates=True), critical=True)
         identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
         builder = builder.add_extension(identifier, critical=False)
         return cls(KeyPair(_pem(builder.sign(key, hashes.SHA256())), _key_pem(key)))
+
+    @property
+    def ends(self) -> datetime.datetime:
+        """When its own certificate does."""
+        return self._certificate.not_valid_after_utc
+
+    @property
+    def begins(self) -> datetime.datetime:
+        return self._certificate.not_valid_before_utc
+
+    @property
+    def subject(self) -> str:
+        """As certificates of it name their issuer."""
+        return self._certificate.subject.rfc4514_string()
+
+    def vouch_for(self, successor: Authority, now: datetime.datetime) -> str:
+        """A certificate for another authority's key: who trusts this one then trusts that one, for as long as this one lasts.
+
+        Raises CannotVouch.
+        """
+        constraints = self._certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        if constraints.path_length is not None:
+            raise CannotVouch("may not vouch for another authority", where=self._certificate.subject.rfc4514_string())
+        other = successor._certificate
+        builder = _builder(other.subject, self._certificate.subject, successor._key.public_key(), now, None, self.ends)
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        builder = builder.add_extension(_key_usage(signs_certificates=True), critical=True)
+        subject = x509.SubjectKeyIdentifier.from_public_key(successor._key.public_key())
+        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        builder = builder.add_extension(subject, critical=False).add_extension(authority, critical=False)
+        return _pem(builder.sign(self._key, hashes.SHA256()))
+
+    def revoke(self, serials: Iterable[int], now: datetime.datetime) -> str:
+        """A list that revokes these certificates; it counts as long as the authority does."""
+        builder = x509.CertificateRevocationListBuilder().issuer_name(self._certificate.subject)
+        builder = builder.last_update(now - SKEW).next_update(self.ends)
+        for serial in sorted(set(serials)):
+            one = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - SKEW).build()
+            builder = builder.add_revoked_certificate(one)
+        identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        builder = builder.add_extension(identifier, critical=False)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
     def issue_server(self, names: Sequence[str], now: datetime.datetime, *, days: float = LEAF_DAYS) -> KeyPair:
         """A server certificate for these names and addresses, and those that every Joblet server answers to.
@@ -73,7 +127,7 @@ class Authority:
         alternatives: x509.SubjectAlternativeName | None,
     ) -> KeyPair:
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(subject, self._certificate.subject, key.public_key(), now, days)
+        builder = _builder(subject, self._certificate.subject, key.public_key(), now, days, self.ends)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -90,8 +144,15 @@ def expires(certificate_pem: str) -> datetime.datetime:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime.datetime, days: float
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    now: datetime.datetime,
+    days: float | None,
+    latest: datetime.datetime | None = None,
 ) -> x509.CertificateBuilder:
+    """latest: none lives longer than the authority that signs it; without days it lives as long."""
+    ends = [] if days is None else [now + datetime.timedelta(days=days)]
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -99,7 +160,7 @@ def _builder(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - SKEW)
-        .not_valid_after(now + datetime.timedelta(days=days))
+        .not_valid_after(min(ends if latest is None else [*ends, latest]))
     )
 
 

@@ -40,6 +40,16 @@ def is_address(name: str) -> bool:
         return False
 
 
+def names_in(certificate: x509.Certificate) -> tuple[str, ...]:
+    """The names and addresses that a server certificate has."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    addresses = (str(one) for one in names.get_values_for_type(x509.IPAddress))
+    return (*names.get_values_for_type(x509.DNSName), *addresses)
+
+
 def general_name(name: str) -> x509.GeneralName:
     """Raises InvalidName."""
     name = check_name(name)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import joblet
+from jobletd import cli_certs, cli_config
 
 app = typer.Typer(
     name="joblet",
@@ -18,6 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(cli_config.app, name="config")
+app.add_typer(cli_certs.app, name="certs")
 
 
 def _version(wanted: bool) -> None:
@@ -80,6 +83,23 @@ def serve(
     from jobletd.serve import serve as run
 
     raise typer.Exit(run(config, os.environ))
+
+
+@app.command(epilog="Example: joblet reload")
+def reload(
+    config: Annotated[str | None, typer.Option(help="The configuration file of the daemon that is meant.")] = None,
+) -> None:
+    """Have the running daemon read configuration and certificates anew. Exit status: 1 if it refuses; nothing changes then."""
+    from joblet.config.server import load_server_config
+    from jobletd.local_call import CallFailed, is_running, reload_daemon
+
+    socket_path = load_server_config(config, os.environ).socket_path
+    if not is_running(socket_path):
+        raise CallFailed("is not running", where="the daemon", todo="start it: it reads the configuration then")
+    answer = reload_daemon(socket_path)
+    typer.echo(f"in force: {', '.join(answer.at_once) or 'nothing that is new'}")
+    if answer.restart:
+        typer.echo(f"after a restart: {', '.join(answer.restart)}")
 
 
 @app.command(epilog="Example: joblet doctor --json")

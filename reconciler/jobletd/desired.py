@@ -69,6 +69,10 @@ class DesiredState:
         self._changes: set[asyncio.Task[Any]] = set()
         self._claims: dict[str, Mapping[JobName, Source]] = {}  # by claimant: what belongs to somebody else
 
+    def reconfigure(self, policy: Policy) -> None:
+        """Another policy, for manifests to come."""
+        self._policy = policy
+
     def on_change(self, callback: Callable[[JobName, JobView | None], None]) -> None:
         self._registry.on_change(callback)
 
@@ -135,7 +139,7 @@ class DesiredState:
             twice = next(name for name in names if names.count(name) > 1)
             raise DuplicateName(f"two manifests have the name {twice!r}", todo="names are unique on a host")
         for manifest in manifests:
-            self._policy.check(manifest)
+            self._policy.check_new(manifest)
         async with self._registry.lock_all(names):
             now_ns = self._registry.clock.wall_ns()
             results: list[ApplyResult] = []

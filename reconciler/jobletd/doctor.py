@@ -6,9 +6,10 @@ job needs is missing, or the configuration that was named cannot be used.
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from rich.console import Console
@@ -17,6 +18,8 @@ from rich.text import Text
 
 from joblet.config import ConfigError
 from joblet.config.server import DEFAULT_PATH, load_server_config
+from joblet.pki import CertificateError, check_certificate
+from jobletd.certificate_watch import MEND, expiring
 from jobletd.host_features import Feature, HostFeatures, Place
 
 OK, REQUIRED_IS_MISSING = 0, 1
@@ -27,7 +30,7 @@ def run_doctor(*, json_output: bool, config_path: str | None) -> int:
     packaged place is looked at, and none at all is fine."""
     place, configuration = look_at_configuration(config_path)
     host = HostFeatures.probe(place)
-    features = (*host.features, configuration)
+    features = (*host.features, configuration, *certificates(config_path))
     status = OK if all(feature.available for feature in features if feature.required) else REQUIRED_IS_MISSING
     if json_output:
         print(json.dumps(as_json(host, features, status), indent=2))
@@ -54,9 +57,27 @@ def look_at_configuration(path: str | None) -> tuple[Place, Feature]:
         directory=config.state.directory,
         address=config.server.address,
         port=config.server.port,
-        socket=os.path.join(config.run.directory, "joblet.sock"),
+        socket=config.socket_path,
     )
     return place, Feature("configuration", True, found, True, cost)
+
+
+def certificates(path: str | None) -> Iterator[Feature]:
+    """How long the server's certificate counts; nothing where there is no usable configuration, which is told already."""
+    cost = "clients refuse the daemon"
+    try:
+        security = load_server_config(path, os.environ).security
+    except (ConfigError, OSError):
+        return
+    now = datetime.datetime.now(datetime.UTC)
+    try:
+        certificate = check_certificate(security.server_cert, security.ca_cert, now, where="security.serverCert")
+        soon = [f"{what} expires on {end:%Y-%m-%d}" for what, end in expiring(security, now)]
+    except CertificateError as error:
+        yield Feature("certificates", False, str(error), True, cost, MEND)
+        return
+    detail = f"the server's counts until {certificate.not_valid_after_utc:%Y-%m-%d}"
+    yield Feature("certificates", not soon, "; ".join(soon) or detail, False, f"from then on {cost}", MEND)
 
 
 def as_json(host: HostFeatures, features: Sequence[Feature], status: int) -> dict[str, object]:

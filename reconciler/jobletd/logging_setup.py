@@ -1,4 +1,4 @@
-"""The daemon's log: structlog, as text for people or JSON for programs, one line an event, on standard error.
+"""The daemon's log: structlog, as text for people or JSON for programs, one line an event, on standard error or in a file.
 
 Tracebacks are Python's plain ones: the richer kind prints local variables, and with them keys and jobs' environments.
 """
@@ -6,18 +6,74 @@ Tracebacks are Python's plain ones: the richer kind prints local variables, and 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
+import threading
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor
 
+from joblet.errors import JobletError
+
+FILE_MODE = 0o640
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _OURS_ALONE = ("exception", "stack")  # tracebacks have lines of their own
 
 
-def set_up_logging(*, level: str, json_lines: bool) -> None:
-    """Configure once, at the start. level: a name of the standard module, such as INFO."""
+class LogFile:
+    """A log that is a file. A line that it does not take (a full disk) goes to standard error: a log never ends a daemon."""
+
+    def __init__(self, path: str) -> None:
+        """Raises JobletError."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self._fd: int | None = os.open(path, flags, FILE_MODE)
+        except OSError as error:
+            todo = "make its directory, or set logging.output to stderr"
+            raise JobletError(
+                f"cannot be opened: {error.strerror}", where=f"logging.output: {path}", todo=todo
+            ) from error
+        self._lock = threading.Lock()
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            try:
+                written = self._fd is not None and os.write(self._fd, text.encode(errors="backslashreplace"))
+            except OSError:
+                written = False
+        if not written:
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Each line was written when it was."""
+
+    def isatty(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Who still holds it writes to standard error."""
+        with self._lock:
+            if self._fd is not None:
+                os.close(self._fd)
+            self._fd = None
+
+
+Stream = TextIO | LogFile
+_streams: list[Stream] = []  # the one in use
+
+
+def open_log(output: str) -> Stream:
+    """What ``logging.output`` names. Raises JobletError."""
+    return {"stdout": sys.stdout, "stderr": sys.stderr}.get(output) or LogFile(output)
+
+
+def set_up_logging(*, level: str, json_lines: bool, stream: Stream | None = None) -> None:
+    """At the start, and again when the configuration changes. level: a name of the standard module, such as INFO.
+    stream: from ``open_log``; ours from now on."""
+    stream = stream or sys.stderr
     number = logging.getLevelNamesMapping()[level]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -30,7 +86,7 @@ def set_up_logging(*, level: str, json_lines: bool) -> None:
         structlog.processors.JSONRenderer()
         if json_lines
         else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(),
+            colors=stream.isatty(),
             pad_event_to=0,
             sort_keys=False,
             exception_formatter=structlog.dev.plain_traceback,
@@ -39,11 +95,11 @@ def set_up_logging(*, level: str, json_lines: bool) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, stream)),  # it writes and flushes, that's enough
         cache_logger_on_first_use=False,
     )
     # Libraries log through the standard module: their warnings belong here too, in the same form.
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -51,6 +107,17 @@ def set_up_logging(*, level: str, json_lines: bool) -> None:
         )
     )
     logging.basicConfig(level=max(logging.WARNING, number), handlers=[handler], force=True)
+    _forget_all_but(stream)
+
+
+def _forget_all_but(stream: Stream) -> None:
+    """Close a file that is no longer the log."""
+    for old in [old for old in _streams if old is not stream]:
+        _streams.remove(old)
+        if isinstance(old, LogFile):
+            old.close()
+    if stream not in _streams:
+        _streams.append(stream)
 
 
 def one_line(_: object, __: str, event: EventDict) -> EventDict:

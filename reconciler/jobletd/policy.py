@@ -7,6 +7,7 @@ because the configuration may have become stricter since. Nothing is allowed tha
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -44,16 +45,24 @@ class Policy:
     unconfined: bool = False
     seccomp_profiles: str = ""
     rootfs_images: str = ""
+    validate_commands: bool = False
 
     @classmethod
-    def of(cls, config: IsolationSection) -> Policy:
+    def of(cls, config: IsolationSection, *, validate_commands: bool = False) -> Policy:
         return cls(
             capabilities=frozenset(config.allowed_capabilities),
             host_network=config.allow_host_network,
             unconfined=config.allow_unconfined,
             seccomp_profiles=config.seccomp_profiles or "",
             rootfs_images=config.rootfs_images or "",
+            validate_commands=validate_commands,
         )
+
+    def check_new(self, manifest: Manifest) -> None:
+        """As ``check``, for a manifest that is applied: its command has to be there too, if that is asked for."""
+        self.check(manifest)
+        if self.validate_commands and isinstance(manifest, JobManifest) and (problem := command_problem(manifest)):
+            raise NotAllowed(manifest.metadata.name, (problem,))
 
     def check(self, manifest: Manifest) -> None:
         """Raises NotAllowed, with all that is not. Only jobs run; of the other kinds nothing is bounded."""
@@ -80,6 +89,30 @@ class Policy:
 
 
 NOTHING_SPECIAL = Policy()
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SYSTEM_DIRECTORIES = ("/usr/", "/bin/", "/sbin/", "/lib")
+
+
+def command_problem(manifest: JobManifest) -> Problem | None:
+    """Why the command cannot be run, as far as can be told before: a job brings files, volumes and roots of its own."""
+    spec = manifest.spec
+    if not spec.command or spec.isolation.rootfs != "host":
+        return None
+    command = spec.command[0]
+    if "/" not in command:
+        path = spec.env.get("PATH", PATH)
+        if shutil.which(command, path=path) or not all(
+            f"{one}/".startswith(SYSTEM_DIRECTORIES) for one in path.split(":")
+        ):
+            return None
+        what = f"there is no command {command} on this host"
+    elif command.startswith(SYSTEM_DIRECTORIES) and not os.access(command, os.X_OK):
+        what = f"{command} is not on this host, or cannot be run"
+    else:
+        return None
+    return Problem(
+        "spec.command", what, "install it, or correct the name (joblet.validateCommands asks for this check)"
+    )
 
 
 def _path_problems(field: str, path: str, directory: str, key: str) -> Iterator[Problem]:

@@ -20,6 +20,8 @@ from jobletd.backup.journal import LaunchJournal
 from jobletd.conditions import with_condition, with_limits_condition
 from jobletd.decisions import SECOND_NS, Finish, Retry, after_attempt, left_ns, phase_of, wait_ns
 from jobletd.executor import AttemptRequest, Ended, Executor, NeverSubmitted, Observation, Pending, Running
+from jobletd.job_bounds import NO_BOUNDS as NO_JOB_BOUNDS
+from jobletd.job_bounds import JobBounds
 from jobletd.model import Attempt, AttemptId, End, JobName, JobView, LimitStatus, Phase, Reason, Run, Unknown
 from jobletd.places import Bounds, Places
 from jobletd.planning import open_runs, with_runs
@@ -47,11 +49,13 @@ class Reconciler:
         resources: Resources,
         *,
         bounds: Bounds = NO_BOUNDS,
+        job_bounds: JobBounds = NO_JOB_BOUNDS,
         journal: LaunchJournal | None = None,
         room: Callable[[], str] = lambda: "",
     ) -> None:
         """journal: of launches, for when the database is lost. room: why nothing can be started just now, or nothing."""
         self._registry = registry
+        self._job_bounds = job_bounds
         self._resources = resources
         resources.subscribe(self.nudge)
         self._executor = executor
@@ -79,6 +83,14 @@ class Reconciler:
     def is_at_rest(self) -> bool:
         """Whether nothing runs, and nothing that ran is left on the host."""
         return not self._places and not self._cleaning
+
+    def reconfigure(self, *, bounds: Bounds, job_bounds: JobBounds) -> None:
+        """What may change while it runs: it counts for attempts to come, a shorter time for those that run too."""
+        self._job_bounds = job_bounds
+        self._places.resize(bounds)
+        for view in self._registry.views.values():
+            if open_runs(view):
+                self.nudge(view.name)
 
     def nudge(self, name: JobName) -> None:
         """Look at a job soon."""
@@ -217,7 +229,7 @@ class Reconciler:
         if run.stop is not None:
             return await self._finish(view, run, Finish(Phase.STOPPED, run.stop, run.message))
         now = self._moment()
-        left = left_ns(run, now)
+        left = left_ns(self._job_bounds.bounded(run), now)
         if left is not None and left <= 0:
             return await self._finish(
                 view, run, Finish(Phase.FAILED, Reason.TIMED_OUT, "its time was up between attempts")
@@ -277,7 +289,8 @@ class Reconciler:
         reached("daemon.intent-stored")
         return await self._submit(view, started, attempt)
 
-    async def _submit(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
+    async def _submit(self, view: JobView, written: Run, attempt: Attempt) -> float | None:
+        run = self._job_bounds.bounded(written)
         left = left_ns(run, self._moment())
         request = AttemptRequest(
             attempt.id,
@@ -289,10 +302,10 @@ class Reconciler:
             self._resources.secrets_for(run.manifest),
         )
         if self._journal is not None:
-            self._journal.launching(view, run, attempt, self._now())
+            self._journal.launching(view, written, attempt, self._now())
         async with self._launching:
             await self._executor.submit(request)
-        return await self._tend(view, run, attempt)
+        return await self._tend(view, written, attempt)
 
     async def _tend(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
         """An attempt that has not ended as far as we know: what is true?"""
@@ -344,7 +357,7 @@ class Reconciler:
     async def _change_limits(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
         """A new generation that goes on with the same process."""
         try:
-            limits = await self._executor.update_limits(attempt.id, run.manifest)
+            limits = await self._executor.update_limits(attempt.id, self._job_bounds.bounded(run).manifest)
         except JobletError as error:  # the old ones are in force: tried again, later each time
             event = EventDraft(run.job, run.id, "Warning", "LimitsNotChanged", str(error))
             told = with_condition(view, "LimitsEnforced", "False", event.reason, event.message, self._now())
@@ -401,7 +414,7 @@ class Reconciler:
         )
         run = replace(_with_attempt(run, attempt), outcome=end.outcome, started_ns=run.started_ns or end.started_ns)
         now = self._moment()
-        following = after_attempt(run, end, now)
+        following = after_attempt(self._job_bounds.bounded(run), end, now)
         if isinstance(following, Finish):
             await self._finish(view, run, following, attempt, events)
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import fcntl
 import os
 import signal
@@ -15,9 +14,10 @@ import structlog
 
 from joblet.atomicfile import remove_unfinished, write_atomic
 from joblet.clock import SystemClock
-from joblet.config.server import ServerConfig, config_path, load_server_config
+from joblet.config.private_file import check_private
+from joblet.config.server import LoadedConfig, ServerConfig, read_server_config
+from joblet.config.server import config_path as path_in_use
 from joblet.errors import JobletError
-from joblet.pki import CertificateError, check_certificate, load_certificate
 from jobletd import retention
 from jobletd.backup.journal import LaunchJournal, read_journal
 from jobletd.backup.keeper import BackupKeeper
@@ -25,22 +25,24 @@ from jobletd.backup.recovery import open_store, remove_leftovers
 from jobletd.backup.restoring import refuse_cut_off
 from jobletd.backup.settling import PutBack, marked, settle, take_up_journal, unmark
 from jobletd.blobs.collector import BlobCollector
-from jobletd.blobs.store import BlobLimits, BlobStore
+from jobletd.blobs.store import BlobStore
+from jobletd.certificate_watch import CertificateWatch
+from jobletd.certs.directory import CA_KEYS, CertificateDirectory
 from jobletd.desired import DesiredState
-from jobletd.executor.local import LocalExecutor, LocalSettings
+from jobletd.executor.local import LocalExecutor
 from jobletd.executor.local.networking.controller import NetworkController
 from jobletd.executor.local.networking.host_networks import HostNetworks, NetworkSettings
 from jobletd.executor.local.networking.provider import NetworkProvider
 from jobletd.executor.local.volumes import Volumes
 from jobletd.headroom import Headroom, MemoryBound, Monitor, may_accept
 from jobletd.host_features import HostFeatures, Place
-from jobletd.logging_setup import set_up_logging
+from jobletd.job_bounds import JobBounds
+from jobletd.logging_setup import open_log, set_up_logging
 from jobletd.maintenance import Maintenance
 from jobletd.notify import sd_notify
-from jobletd.places import Bounds
-from jobletd.policy import Policy
 from jobletd.reconciler import Reconciler
 from jobletd.registry import EventDraft, Registry
+from jobletd.reloading import Adjustable, Reloader, blob_limits_of, local_settings_of, places_of, policy_of
 from jobletd.resources import Controller, Resources
 from jobletd.retention import Retention
 from jobletd.secrets.controller import SecretController
@@ -57,10 +59,10 @@ from jobletd.sources.spool import Spool, SpoolSettings
 from jobletd.sources.status_files import StatusFiles
 from jobletd.state_facts import StateFacts, told_of
 from jobletd.store import Store, StoreError
-from jobletd.tls_front import PEER_NAME_LENGTH, Credentials, TlsFront
+from jobletd.tls_context import credentials_of
+from jobletd.tls_front import PEER_NAME_LENGTH, TlsFront
 
 SOCKET_PATH_LENGTH = 107  # sockaddr_un.sun_path, less its final NUL
-WARN_BEFORE = datetime.timedelta(days=30)
 log = structlog.get_logger("serve")
 
 
@@ -71,12 +73,15 @@ class ServeError(JobletError):
 def serve(config_path: str | None, env: Mapping[str, str]) -> int:
     """Run the daemon in the foreground. Returns its exit status, 0 if it was told to end and 1 if a part of it broke;
     raises JobletError if it cannot start."""
-    config = load_server_config(config_path, env)
-    set_up_logging(level=config.logging.level, json_lines=config.logging.format == "json")
+    loaded = read_server_config(config_path, env)
+    logging = loaded.config.logging
+    set_up_logging(level=logging.level, json_lines=logging.format == "json", stream=open_log(logging.output))
+    for warning in loaded.warnings:
+        log.warning("in the configuration", warning=warning)
     if os.geteuid() != 0:
         raise ServeError("makes namespaces and cgroups", where="joblet serve", todo="run it as root")
     try:
-        return asyncio.run(Daemon(config, config_path, env).run())
+        return asyncio.run(Daemon(loaded.config, config_path, env).run())
     except OSError as error:
         log.debug("cannot start", exc_info=error)
         raise ServeError(error.strerror or str(error), where=error.filename or "joblet serve") from error
@@ -93,7 +98,9 @@ class Daemon:
         self._ended = asyncio.Event()
         self._broken = False
         self._hurry: asyncio.Task[None] | None = None
-        self._policy = Policy.of(config.isolation)
+        self._policy = policy_of(config)
+        self._config_file = path_in_use(config_path, env)
+        self._certificates = CertificateWatch(self._clock, CertificateDirectory(self._config_file))
 
     async def run(self) -> int:
         """Start everything, wait for the signal, end everything in the opposite order."""
@@ -129,6 +136,9 @@ class Daemon:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         config = self._config
+        key_file = config.state.key_file or f"{config.state.directory}/secret.key"
+        for path in (key_file, CertificateDirectory(self._config_file).file(CA_KEYS)):
+            check_private(path)  # of the configuration itself that was seen when it was read
         self._lock(stack)
         self._make_directories()
         front = self._make_front()
@@ -144,15 +154,12 @@ class Daemon:
         volumes = Volumes(config.state.directory, config.run.directory)
         controllers: dict[str, Controller] = {"Network": NetworkController(networks), "Volume": volumes}
         executor = LocalExecutor.on_this_host(
-            self._local_settings(),
+            local_settings_of(config, self._policy),
             cgroup_base=config.cgroup.base_dir,
             clock=self._clock,
             providers=(volumes, NetworkProvider(networks)),
         )
-        uploads = config.uploads
-        blobs = BlobStore(
-            f"{config.state.directory}/blobs", BlobLimits(uploads.max_file_bytes, uploads.max_total_bytes)
-        )
+        blobs = BlobStore(f"{config.state.directory}/blobs", blob_limits_of(config.uploads))
         blobs.open()
         registry = Registry(store, self._clock)
         await registry.load()
@@ -160,7 +167,6 @@ class Daemon:
         self._headroom = Headroom(directories, config.state.min_free_bytes, self._clock, memory=memory_bound)
         volumes.start(registry.resources)
         stack.callback(volumes.close)
-        key_file = config.state.key_file or f"{config.state.directory}/secret.key"
         host_key = HostKey(key_file, self._env, anything_sealed=registry.anything_sealed)
         vault = Vault(host_key)
         controllers["Secret"] = SecretController(vault)
@@ -171,7 +177,8 @@ class Daemon:
             registry,
             executor,
             resources,
-            bounds=Bounds(config.joblet.max_concurrent_jobs, config.joblet.max_concurrent_per_source),
+            bounds=places_of(config.joblet),
+            job_bounds=JobBounds.of(config.joblet),
             journal=journal,
             room=self._headroom.why,
         )
@@ -196,8 +203,8 @@ class Daemon:
         self._background(stack, "resources", resources.run())
         self._background(stack, "retention", Retention(store, executor, self._clock, self._kept()).run())
         self._background(stack, "blobs", BlobCollector(blobs, registry, self._clock).run())
-        path = config_path(self._config_path, self._env)
-        self._backups = BackupKeeper(config, path, journal, self._clock)
+        self._background(stack, "certificates", self._certificates.run())
+        self._backups = BackupKeeper(config, self._config_file, journal, self._clock)
         self._background(stack, "backup", self._backups.run())
         self._background(stack, "headroom", Monitor(self._headroom, registry, store).run())
         self._facts_of_state = StateFacts(self._headroom, store, self._backups, put_back, self._clock)
@@ -266,19 +273,6 @@ class Daemon:
         except BlockingIOError:
             raise ServeError("another daemon runs on these directories", where=path, todo="stop it first") from None
 
-    def _local_settings(self) -> LocalSettings:
-        config = self._config
-        return LocalSettings(
-            state_directory=config.state.directory,
-            log_directory=config.logs.directory,
-            run_directory=config.run.directory,
-            id_base=config.isolation.id_base,
-            id_slots=config.isolation.id_slots,
-            policy=self._policy,
-            default_disk_bytes=config.isolation.default_disk_bytes,
-            memory_disk_bytes=config.isolation.memory_disk_bytes,
-        )
-
     def _kept(self) -> retention.Bounds:
         history = self._config.history
         age = history.max_age_seconds
@@ -320,18 +314,14 @@ class Daemon:
         """Raises CertificateError: before anything is made on the host."""
         config = self._config
         front = TlsFront(
-            credentials_of(config),
-            backend=self._socket_path,
+            credentials_of(config.security),
+            backend=config.socket_path,
             peers_directory=f"{config.run.directory}/peers",
             max_connections=config.server.max_connections,
             may_accept=may_accept,
         )
-        self._note_expiry(config)
+        self._certificates.take(config.security)
         return front
-
-    @property
-    def _socket_path(self) -> str:
-        return f"{self._config.run.directory}/joblet.sock"
 
     async def _start_api(
         self,
@@ -351,24 +341,29 @@ class Daemon:
             max_concurrent_jobs=config.joblet.max_concurrent_jobs,
             max_concurrent_per_source=config.joblet.max_concurrent_per_source,
         )
-        access = AccessControl(front.identity)
-        here = Place(config.state.directory, config.server.address, config.server.port, self._socket_path)
+        access = AccessControl(front.identity, call_seconds=config.server.timeout_seconds)
+        parts = Adjustable(front, access, self._reconciler, desired, executor, blobs)
+        reloader = Reloader(config, parts, read=self._read_config, take=self._take_config)
+        here = Place(config.state.directory, config.server.address, config.server.port, config.socket_path)
         node = NodeService(
             facts,
             registry,
             self._reconciler,
             Maintenance(registry, self._reconciler, self._ended.set),
-            certificate_expires_ns=lambda: self._certificate_expires_ns,
+            certificate_expires_ns=lambda: self._certificates.expires_ns,
             probe=lambda: HostFeatures.probe(here),
+            reload=reloader.reload,
             conditions=self._facts_of_state.conditions,
         )
+        jobs = JobService(desired, message_bytes=config.grpc.max_send_bytes)
         server = ApiServer(
             access,
-            JobService(desired),
+            jobs,
             node,
             ResourceService(desired, git),
             FileService(blobs, self._headroom.check),
-            self._socket_path,
+            config.socket_path,
+            config.grpc,
         )
         await server.start()
         stack.push_async_callback(server.stop)
@@ -380,34 +375,16 @@ class Daemon:
             todo = "choose another server.address or server.port, or end what uses it"
             raise ServeError(f"cannot listen: {why}", where=where, todo=todo) from error
         stack.push_async_callback(front.close)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload, front)
-        write_atomic(f"{config.run.directory}/port", f"{port}\n".encode(), durable=False)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.hang_up)
+        write_atomic(config.port_path, f"{port}\n".encode(), durable=False)
         return port
 
-    def _reload(self, front: TlsFront) -> None:
-        """SIGHUP: certificates are taken anew; what is wrong changes nothing."""
-        try:
-            config = load_server_config(self._config_path, self._env)
-            front.reload(credentials_of(config))
-        except JobletError as error:
-            log.error("reload refused, the old certificates stay", error=str(error))
-        else:
-            self._note_expiry(config)
-            log.info("certificates reloaded")
+    def _read_config(self) -> LoadedConfig:
+        return read_server_config(self._config_path, self._env)
 
-    def _note_expiry(self, config: ServerConfig) -> None:
-        """Warn of a server certificate that clients refuse, or soon will. Raises CertificateError for what is none."""
-        security, where = config.security, "security.serverCert"
-        end = load_certificate(security.server_cert, where=where).not_valid_after_utc
-        self._certificate_expires_ns = int(end.timestamp()) * 10**9
-        now = datetime.datetime.fromtimestamp(self._clock.wall_ns() / 1e9, datetime.UTC)
-        try:
-            check_certificate(security.server_cert, security.ca_cert, now, where=where)
-        except CertificateError as error:
-            log.warning("clients refuse the server certificate", error=str(error))
-        else:
-            if end - now < WARN_BEFORE:
-                log.warning("the server certificate expires soon", expires=end.isoformat(" ", "seconds"))
+    def _take_config(self, config: ServerConfig) -> None:
+        self._config = config
+        self._certificates.take(config.security)
 
     def _background(self, stack: AsyncExitStack, name: str, coroutine: object) -> None:
         """A part that runs until the end; if it breaks, the daemon ends with status 1, and systemd starts a new one."""
@@ -431,8 +408,3 @@ class Daemon:
 def memory_bound() -> MemoryBound | None:
     bound = LocalExecutor.own_memory()
     return None if bound is None else MemoryBound(bound.used_bytes, bound.limit_bytes, bound.where)
-
-
-def credentials_of(config: ServerConfig) -> Credentials:
-    security = config.security
-    return Credentials(security.server_cert, security.server_key, security.ca_cert)

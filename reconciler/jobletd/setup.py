@@ -17,6 +17,8 @@ import yaml
 from joblet.atomicfile import write_atomic
 from joblet.errors import JobletError
 from joblet.pki import Authority, InvalidName, KeyPair, Role, check_name, is_address
+from jobletd.certs.issued import NAME as RECORD
+from jobletd.certs.issued import Issued, to_text
 
 CONFIG, ADMIN, VIEWER = "joblet-config.yml", "rnx-config.yml", "rnx-config-viewer.yml"
 # (below the root, mode): only root looks into those with keys, state and sockets. A job's own root lies below state.
@@ -135,13 +137,17 @@ def files(root: str, setup: Setup, addresses: tuple[str, ...]) -> dict[str, byte
     first = addresses[0] if addresses else "127.0.0.1"
     address = f"[{first}]:{setup.port}" if ":" in first else f"{first}:{setup.port}"
     listen = "127.0.0.1" if not addresses else EVERYWHERE[any(":" in one for one in addresses)]
+    issued = [Issued.of(server.certificate)]
     found = {
         "ca.key": authority.pair.key.encode(),
         "ca.crt": ca.encode(),
         CONFIG: dump(server_config(root, setup, listen, server, ca)),
     }
     for role, name in ((Role.ADMIN, ADMIN), (Role.VIEWER, VIEWER)):
-        found[name] = dump(client_config(address, authority.issue_client(str(role), role, now), ca))
+        pair = authority.issue_client(str(role), role, now)
+        issued.append(Issued.of(pair.certificate))
+        found[name] = dump(client_config(address, pair, ca))
+    found[RECORD] = to_text(issued).encode()
     return found
 
 

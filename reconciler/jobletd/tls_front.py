@@ -24,7 +24,7 @@ from cryptography import x509
 
 from joblet.pki import Role, name_of, role_of
 from jobletd.tls_connection import CHUNK_BYTES, TlsConnection
-from jobletd.tls_context import Credentials, reason_of, server_context
+from jobletd.tls_context import Credentials, Revocations, reason_of, server_context
 
 __all__ = ["PEER_NAME_LENGTH", "Credentials", "Identity", "Resolver", "TlsFront"]
 
@@ -69,6 +69,7 @@ class TlsFront:
         Raises CertificateError.
         """
         self._context = server_context(credentials)
+        self._revocations = Revocations.of(credentials.crl)
         self._backend = backend
         self._peers_directory = peers_directory
         self._max_connections = max_connections
@@ -77,6 +78,7 @@ class TlsFront:
         self._identities: dict[str, Identity] = {}
         self._handshakes = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._verified: dict[asyncio.Task[Any], tuple[x509.Certificate, str]] = {}
         self._listeners: list[socket.socket] = []
 
     async def start(self, address: str, port: int) -> int:
@@ -93,7 +95,17 @@ class TlsFront:
 
     def reload(self, credentials: Credentials) -> None:
         """New connections get these; those that stand go on. Raises CertificateError, and changes nothing then."""
-        self._context = server_context(credentials)
+        self.replace(server_context(credentials), Revocations.of(credentials.crl), self._max_connections)
+
+    def replace(self, context: ssl.SSLContext, revocations: Revocations, max_connections: int) -> None:
+        """As ``reload``, with what was made of the credentials; connections whose certificate is revoked are cut."""
+        self._context = context
+        self._revocations = revocations
+        self._max_connections = max_connections
+        for task, (certificate, address) in list(self._verified.items()):
+            if revocations.holds(certificate):
+                refuse(address, "CERTIFICATE_REVOKED: while it was connected")
+                task.cancel()
 
     def identity(self, peer: str) -> Identity | None:
         """Who is behind a peer as gRPC names it (``unix:<path>``); None if it did not come through here."""
@@ -163,9 +175,14 @@ class TlsFront:
             identity = Identity(name_of(certificate), role_of(certificate), address)
         except (ValueError, x509.InvalidVersion):  # OpenSSL bears more than cryptography does
             return refuse(address, "CERTIFICATE_UNREADABLE")
+        if self._revocations.holds(certificate):  # since its handshake began
+            return refuse(address, "CERTIFICATE_REVOKED")
         left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
         path = f"{self._peers_directory}/{secrets.token_hex(PEER_NAME_LENGTH // 2)}"
         self._identities[path] = identity
+        task = asyncio.current_task()
+        assert task is not None
+        self._verified[task] = (certificate, address)
         validity = asyncio.timeout(left.total_seconds())
         try:
             async with validity:
@@ -176,7 +193,7 @@ class TlsFront:
                 raise
             refuse(address, "CERTIFICATE_EXPIRED: while it was connected")
         finally:
-            del self._identities[path]
+            del self._identities[path], self._verified[task]
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 

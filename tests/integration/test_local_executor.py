@@ -19,7 +19,6 @@ from joblet.clock import SystemClock
 from joblet.manifest import JobManifest, jobs_of, read_manifests
 from jobletd.executor import AttemptRequest, Ended, LogQuery, NeverSubmitted, Observation, Running
 from jobletd.executor.local import LocalExecutor, LocalSettings
-from jobletd.executor.local import executor as executor_module
 from jobletd.model import AttemptId, Exited, Killed, NotStarted, Reason, Unknown
 from tests.integration.host import cgroup_directories, remove_cgroups
 from tests.timing import PATIENCE
@@ -209,11 +208,10 @@ def test_a_stop_by_force_kills_at_once() -> None:
     play(scene)
 
 
-def test_an_init_that_does_not_react_is_killed_after_the_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor_module, "KILL_AFTER_GRACE_SECONDS", 0.2 * PATIENCE)
-
+def test_an_init_that_does_not_react_is_killed_cleanup_seconds_after_the_grace() -> None:
     async def scene(place: Place) -> None:
         async with place.executor() as host:
+            host.executor.reconfigure(replace(host.executor._settings, cleanup_seconds=0.2 * PATIENCE))
             attempt_id = await host.submit(SLEEP)
             await host.until(attempt_id, Running)
             os.kill(init_pid(place, attempt_id), signal.SIGSTOP)

@@ -20,10 +20,10 @@ import pytest
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from joblet.pki import Authority, CertificateError, KeyPair, Role
+from joblet.pki import Authority, CertificateError, KeyPair, Role, load_certificate
 from jobletd.services.access import AccessControl, caller
 from jobletd.tls_connection import CHUNK_BYTES
-from jobletd.tls_context import Credentials, server_context
+from jobletd.tls_context import Credentials, Revocations, server_context
 from jobletd.tls_front import TlsFront
 from tests.timing import PATIENCE
 
@@ -330,6 +330,27 @@ def test_a_reload_counts_for_new_connections_and_leaves_standing_ones(tmp_path: 
             assert await alert_for(here.port, client_context(stranger)) not in ("", "closed")
 
     assert len(refusals(run(test()))) == 1
+
+
+def test_a_certificate_that_was_revoked_is_cut_and_one_whose_handshake_began_before_comes_no_further(
+    tmp_path: Path,
+) -> None:
+    async def test() -> None:
+        async with place(tmp_path) as here:
+            anna, bert = here.pair(), here.pair()
+            async with here.channel(anna) as cut, here.channel(bert) as kept:
+                for channel in (cut, kept):
+                    await health_pb2_grpc.HealthStub(channel).Check(CHECK, timeout=WITHIN)
+                standing = health_pb2_grpc.HealthStub(cut).Watch(CHECK, timeout=WITHIN)
+                await standing.read()
+                crl = here.authority.revoke([load_certificate(anna.certificate).serial_number], NOW)
+                # The context of before: as if a handshake had begun with it.
+                here.front.replace(server_context(credentials_of(here.authority)), Revocations.of(crl), 50)
+                assert await standing.code() is grpc.StatusCode.UNAVAILABLE
+                await health_pb2_grpc.HealthStub(kept).Check(CHECK, timeout=WITHIN)
+            assert await alert_for(here.port, client_context(anna)) == "closed"
+
+    assert refusals(run(test()))[:2] == ["CERTIFICATE_REVOKED: while it was connected", "CERTIFICATE_REVOKED"]
 
 
 def test_a_reload_of_what_cannot_be_used_changes_nothing(tmp_path: Path) -> None:

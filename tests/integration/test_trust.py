@@ -215,7 +215,7 @@ def test_a_reload_takes_new_certificates_and_drops_nobody() -> None:
             yaml.dump(content, file)
         assert host.daemon is not None
         os.kill(host.daemon.pid, signal.SIGHUP)
-        eventually(lambda: "certificates reloaded" in host.log_tail(), what="the reload")
+        eventually(lambda: "security.serverCert, security.serverKey" in host.log_tail(), what="the reload")
         pair = authority_of(host).issue_client("admin", "admin", now())
         context = client_context(pair)
         context.load_verify_locations(cadata=(host.root / "config/ca.crt").read_text())

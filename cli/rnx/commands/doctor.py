@@ -76,16 +76,17 @@ def certificate(node: NodeConfig) -> Check:
     from joblet.pki import expires
     from rnx.commands.nodes import role
     from rnx.diagnosis import certificate_problem
+    from rnx.diagnosis_words import ISSUE
 
     if problem := certificate_problem(node):
         return Check("certificate", BAD, problem.what, problem.todo)
     given, end = role(node), expires(node.cert)
     if given is None:
-        return Check("certificate", BAD, "it has no role", "have one issued with the role admin or viewer")
+        return Check("certificate", BAD, "it has no role", f"have one with the role admin or viewer issued: {ISSUE}")
     days = (end - datetime.now(UTC)).days
     detail = f"role {given}, valid until {end:%Y-%m-%d}"
     if days < SOON_DAYS:
-        return Check("certificate", WARNING, f"{detail}, which is in {days} days", "have a new one issued")
+        return Check("certificate", WARNING, f"{detail}, which is in {days} days", f"have a new one issued: {ISSUE}")
     return Check("certificate", GOOD, detail)
 
 

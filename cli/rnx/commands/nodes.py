@@ -15,7 +15,17 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 5.0
 HEADER = ("NAME", "ADDRESS", "STATE", "VERSION", "RUNNING", "QUEUED", "ROLE")
-WIDE = (*HEADER, "HOSTNAME", "KERNEL", "CPUS", "MEMORY", "CGROUPS", "CERTIFICATE")
+WIDE = (
+    *HEADER,
+    "HOSTNAME",
+    "KERNEL",
+    "CPUS",
+    "MEMORY",
+    "CGROUPS",
+    "CERTIFICATE",
+    "CLIENT CERTIFICATE",
+)  # until when: the daemon's, ours
+SOON_DAYS = 30
 
 
 @connected
@@ -49,6 +59,8 @@ def nodes(target: Target, output: FormatOption = Format.TABLE, json: JsonOption 
             print_table(HEADER, [row(one)[: len(HEADER)] for one in found])
         case Format.WIDE:
             print_table(WIDE, [row(one) for one in found])
+    for one in found:
+        warn(one)
     return exit_codes.OK if all(one["node"] for one in found) else exit_codes.UNREACHABLE
 
 
@@ -62,6 +74,7 @@ def look(config: NodeConfig) -> dict[str, Any]:
         "name": config.name,
         "address": config.address,
         "role": role(config),
+        "certificateExpires": expires(config),
         "node": None,
         "error": None,
     }
@@ -90,16 +103,43 @@ def role(config: NodeConfig) -> str | None:
     return None if found is None else str(found)
 
 
+def expires(config: NodeConfig) -> str | None:
+    """When our certificate for it ends."""
+    from joblet.pki import expires as end_of
+
+    try:
+        return end_of(config.cert).isoformat() if config.cert else None
+    except ValueError:
+        return None
+
+
 def row(one: dict[str, Any]) -> list[str]:
     from rnx.output.words import size
 
     node = one["node"]
     start = [one["name"], one["address"], state(node) if node else str(one["error"])]
     if node is None:
-        return [*start, "", "", "", one["role"] or "", *[""] * 6]
+        return [*start, "", "", "", one["role"] or "", *[""] * 6, (one["certificateExpires"] or "")[:10]]
     counts = [node["version"], str(node["runningJobs"]), str(node["queuedJobs"]), one["role"] or ""]
     host = [node["hostname"], node["kernel"], str(node["cpus"]), size(node["memoryBytes"]), node["cgroupMode"]]
-    return [*start, *counts, *host, (node["certificateExpires"] or "")[:10]]
+    ends = [(found["certificateExpires"] or "")[:10] for found in (node, one)]
+    return [*start, *counts, *host, *ends]
+
+
+def warn(one: dict[str, Any]) -> None:
+    """On standard error, of certificates that end soon, or have."""
+    import sys
+    from datetime import UTC, datetime
+
+    node = one["node"] or {}
+    for whose, end, todo in (
+        ("this client's certificate", one["certificateExpires"], "joblet certs issue"),
+        ("the daemon's certificate", node.get("certificateExpires"), "joblet certs renew"),
+    ):
+        days = (datetime.fromisoformat(end) - datetime.now(UTC)).days if end else SOON_DAYS
+        if days < SOON_DAYS:
+            when = f"expires in {days} days" if days >= 0 else "has expired"
+            print(f"rnx: {one['name']}: {whose} {when}\n  on its host: {todo}", file=sys.stderr)
 
 
 def state(node: dict[str, Any]) -> str:

@@ -14,6 +14,18 @@ class GetNodeRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class ReloadRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReloadResponse(_message.Message):
+    __slots__ = ("at_once", "restart")
+    AT_ONCE_FIELD_NUMBER: _ClassVar[int]
+    RESTART_FIELD_NUMBER: _ClassVar[int]
+    at_once: _containers.RepeatedScalarFieldContainer[str]
+    restart: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, at_once: _Optional[_Iterable[str]] = ..., restart: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class Node(_message.Message):
     __slots__ = ("hostname", "version", "kernel", "architecture", "boot_id", "started", "cpus", "memory_bytes", "memory_available_bytes", "cgroup_mode", "features", "max_concurrent_jobs", "running_jobs", "queued_jobs", "certificate_expires", "conditions", "cordon", "max_concurrent_per_source")
     HOSTNAME_FIELD_NUMBER: _ClassVar[int]

@@ -54,6 +54,11 @@ class NodeServiceStub:
                 request_serializer=joblet_dot_v1_dot_node__pb2.DrainRequest.SerializeToString,
                 response_deserializer=joblet_dot_v1_dot_node__pb2.DrainProgress.FromString,
                 _registered_method=True)
+        self.Reload = channel.unary_unary(
+                '/joblet.v1.NodeService/Reload',
+                request_serializer=joblet_dot_v1_dot_node__pb2.ReloadRequest.SerializeToString,
+                response_deserializer=joblet_dot_v1_dot_node__pb2.ReloadResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServiceServicer:
@@ -85,6 +90,13 @@ class NodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reload(self, request, context):
+        """As SIGHUP does, with an answer: the configuration as it is now comes into force, or the call fails and nothing changes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -107,6 +119,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.Drain,
                     request_deserializer=joblet_dot_v1_dot_node__pb2.DrainRequest.FromString,
                     response_serializer=joblet_dot_v1_dot_node__pb2.DrainProgress.SerializeToString,
+            ),
+            'Reload': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reload,
+                    request_deserializer=joblet_dot_v1_dot_node__pb2.ReloadRequest.FromString,
+                    response_serializer=joblet_dot_v1_dot_node__pb2.ReloadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -217,6 +234,33 @@ class NodeService:
             '/joblet.v1.NodeService/Drain',
             joblet_dot_v1_dot_node__pb2.DrainRequest.SerializeToString,
             joblet_dot_v1_dot_node__pb2.DrainProgress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joblet.v1.NodeService/Reload',
+            joblet_dot_v1_dot_node__pb2.ReloadRequest.SerializeToString,
+            joblet_dot_v1_dot_node__pb2.ReloadResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,10 @@ class BlobStore:
         self._count = 0
         self._lock = threading.Lock()
 
+    def reconfigure(self, limits: BlobLimits) -> None:
+        """Other limits, for uploads to come."""
+        self._limits = limits
+
     def open(self) -> None:
         """Make the directory if need be; drop what uploads of an earlier daemon left unfinished. Raises OSError."""
         for path in (self._finished, self._incoming):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from typing import Any
@@ -34,6 +35,7 @@ NEEDED: dict[str, Role] = {
     "/joblet.v1.NodeService/Cordon": Role.ADMIN,
     "/joblet.v1.NodeService/Uncordon": Role.ADMIN,
     "/joblet.v1.NodeService/Drain": Role.ADMIN,
+    "/joblet.v1.NodeService/Reload": Role.ADMIN,
     "/grpc.health.v1.Health/Check": Role.VIEWER,
     "/grpc.health.v1.Health/Watch": Role.VIEWER,
     "/grpc.health.v1.Health/List": Role.VIEWER,
@@ -44,6 +46,7 @@ audit = structlog.get_logger("audit")
 # gRPC's Unix socket is 0600 in a directory that only root can enter: who comes there without the TLS front is root on this
 # host. gRPC does not show SO_PEERCRED; what it shows of such a client, whose end has no name, is exactly LOCAL_PEER.
 LOCAL_PEER = "unix:"
+CALL_SECONDS = 60.0
 LOCAL_ROOT = Identity("root", Role.ADMIN, "unix")
 
 Handler = Any
@@ -52,8 +55,10 @@ Handler = Any
 class AccessControl(grpc.aio.ServerInterceptor):
     """Checks the caller's role before any method sees the request."""
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: Resolver, *, call_seconds: float = CALL_SECONDS) -> None:
+        """call_seconds: the longest that a call may take which is no stream; may be set anew at any time."""
         self._resolver = resolver
+        self.call_seconds = call_seconds
 
     async def intercept_service(
         self,
@@ -64,7 +69,7 @@ class AccessControl(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         method = handler_call_details.method
-        return _wrapped(handler, lambda context: self._admit(method, context))
+        return _wrapped(handler, lambda context: self._admit(method, context), self.call_seconds)
 
     async def _admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         identity = self.identify(context.peer())
@@ -138,15 +143,23 @@ async def _checked(handler: Handler, request: Any, context: Any) -> Any:
     return request
 
 
-def _wrapped(handler: Handler, admit: Callable[[Any], Awaitable[None]]) -> Handler:
-    """The same handler behind the checks."""
+def _wrapped(handler: Handler, admit: Callable[[Any], Awaitable[None]], call_seconds: float) -> Handler:
+    """The same handler behind the checks. call_seconds: bounds a call of one request and one answer."""
     deserialize = _reading(handler.request_deserializer)
     if not handler.response_streaming:
         inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
 
         async def unary(request: Any, context: Any) -> Any:
             await admit(context)
-            return await inner(await _checked(handler, request, context), context)
+            bound = asyncio.timeout(None if handler.request_streaming else call_seconds)
+            try:
+                async with bound:
+                    return await inner(await _checked(handler, request, context), context)
+            except TimeoutError:
+                if not bound.expired():
+                    raise
+                text = f"it took longer than server.timeout in the daemon's configuration ({call_seconds:g}s)"
+                await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, text)
 
         make = (
             grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import grpc
 import structlog
 
-from joblet.api.channel import MESSAGE_BYTES
 from joblet.api.v1 import job_pb2, job_pb2_grpc
 from jobletd.desired import DesiredState
-from jobletd.model import JobName, JobView, Source
+from jobletd.model import JobName, JobView, LogEntry, Source
 from jobletd.selectors import LabelSelector
 from jobletd.services import convert
 from jobletd.services.access import caller
 from jobletd.services.requests import log_query_of, manifests_of, nanoseconds_of, page_size_of, phases_of
 from jobletd.services.status_codes import answered
 
-PAGE_BYTES = MESSAGE_BYTES // 2
+PAGE_BYTES = 8 << 20
 ENTRIES_A_MESSAGE = 500
 CONVERTED_KEPT = 16
 audit = structlog.get_logger("audit")
@@ -29,9 +28,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class JobService(job_pb2_grpc.JobServiceServicer):
     """See schemas/joblet/v1/job.proto for what each method promises."""
 
-    def __init__(self, desired: DesiredState) -> None:
+    def __init__(self, desired: DesiredState, *, message_bytes: int = 2 * PAGE_BYTES) -> None:
+        """message_bytes: the most that an answer may have."""
         self._desired = desired
         self._converted = LastConverted()
+        self._page_bytes = message_bytes // 2
 
     async def Apply(self, request: job_pb2.ApplyRequest, context: Context) -> job_pb2.ApplyResponse:
         async with answered(context):
@@ -65,7 +66,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
                 limit=page_size_of(request) + 1,
                 after=request.page_token,
             )
-            jobs = page_of(views, page_size_of(request))
+            jobs = page_of(views, page_size_of(request), self._page_bytes)
             more = len(views) > len(jobs)
             return job_pb2.ListResponse(jobs=jobs, next_page_token=jobs[-1].name if more else "")
         raise AssertionError("unreachable")
@@ -97,8 +98,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         async with answered(context):
             query = log_query_of(request)
             async for batch in self._desired.logs(request.ref, request.attempt, query):
-                for start in range(0, len(batch), ENTRIES_A_MESSAGE):
-                    part = batch[start : start + ENTRIES_A_MESSAGE]
+                for part in parts_of(batch, self._page_bytes):
                     yield job_pb2.LogsResponse(entries=[convert.log_entry(entry) for entry in part])
 
     async def Events(self, request: job_pb2.EventsRequest, context: Context) -> AsyncIterator[job_pb2.Event]:
@@ -123,10 +123,22 @@ class LastConverted:
         return message
 
 
-def page_of(views: Sequence[JobView], size: int) -> list[job_pb2.Job]:
+def parts_of(entries: Sequence[LogEntry], part_bytes: int) -> Iterator[Sequence[LogEntry]]:
+    """What fits into one message each, but at least one entry."""
+    start, size = 0, 0
+    for place, entry in enumerate(entries):
+        if place > start and (size + len(entry.data) > part_bytes or place - start >= ENTRIES_A_MESSAGE):
+            yield entries[start:place]
+            start, size = place, 0
+        size += len(entry.data)
+    if entries:
+        yield entries[start:]
+
+
+def page_of(views: Sequence[JobView], size: int, page_bytes: int = PAGE_BYTES) -> list[job_pb2.Job]:
     """As many as are asked for and fit into one message, but at least one."""
     jobs: list[job_pb2.Job] = []
-    left_bytes = PAGE_BYTES
+    left_bytes = page_bytes
     for view in views[:size]:
         job = convert.job(view)
         left_bytes -= job.ByteSize()

@@ -15,6 +15,7 @@ import psutil
 
 import joblet
 from joblet.api.v1 import node_pb2, node_pb2_grpc
+from joblet.config.changes import Changes
 from jobletd import model
 from jobletd.host_features import Feature, HostFeatures
 from jobletd.maintenance import Maintenance
@@ -25,6 +26,7 @@ from jobletd.services.convert import condition, timestamp
 from jobletd.services.jobs import note
 from jobletd.services.requests import InvalidRequest
 from jobletd.services.status_codes import answered
+from jobletd.tls_front import Identity
 
 Context = grpc.aio.ServicerContext[Any, Any]
 LONGEST_REASON = 200
@@ -53,9 +55,11 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         *,
         certificate_expires_ns: Callable[[], int],
         probe: Callable[[], HostFeatures],
+        reload: Callable[[Identity], Changes],
         conditions: Callable[[], list[model.Condition]] = list,
     ) -> None:
-        """probe: what the host can do; asked in a thread, once, when somebody wants to know. conditions: lasting facts."""
+        """probe: what the host can do; asked in a thread, once, when somebody wants to know. reload: puts the configuration
+        as it is now into force, for whoever asks for it. conditions: lasting facts."""
         self._facts = facts
         self._registry = registry
         self._reconciler = reconciler
@@ -63,6 +67,7 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         self._certificate_expires_ns = certificate_expires_ns
         self._probe = probe
         self._conditions = conditions
+        self._reload = reload
         self._probing = asyncio.Lock()
         self._features: list[node_pb2.Feature] | None = None
 
@@ -118,6 +123,14 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
                     stopping_services=progress.stopping_services,
                     done=progress.done,
                 )
+
+    async def Reload(
+        self, request: node_pb2.ReloadRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> node_pb2.ReloadResponse:
+        async with answered(context):
+            changes = self._reload(caller.get())
+            return node_pb2.ReloadResponse(at_once=changes.at_once, restart=changes.restart)
+        raise AssertionError("unreachable")
 
     async def _host_features(self) -> list[node_pb2.Feature]:
         async with self._probing:

@@ -9,7 +9,6 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from joblet.api.channel import MESSAGE_BYTES
 from joblet.api.v1 import (
     file_pb2,
     file_pb2_grpc,
@@ -20,6 +19,7 @@ from joblet.api.v1 import (
     resource_pb2,
     resource_pb2_grpc,
 )
+from joblet.config.daemon_sections import GrpcSection
 from jobletd.services.access import AccessControl, check_complete
 from jobletd.services.health import Health
 
@@ -31,16 +31,7 @@ DESCRIPTORS = (
     health_pb2.DESCRIPTOR,
 )
 GRACE_SECONDS = 1.0
-OPTIONS = (
-    ("grpc.max_receive_message_length", MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MESSAGE_BYTES),
-    # Clients may ask whether we are there; and a client that has vanished gives its place back.
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.so_reuseport", 0),
-)
+DEFAULT_BOUNDS = GrpcSection()
 
 
 class ApiServer:
@@ -54,10 +45,11 @@ class ApiServer:
         resources: resource_pb2_grpc.ResourceServiceServicer,
         files: file_pb2_grpc.FileServiceServicer,
         socket_path: str,
+        bounds: GrpcSection = DEFAULT_BOUNDS,
     ) -> None:
         """socket_path: in a directory that only root can enter."""
         self._socket_path = socket_path
-        self._server = grpc.aio.server(interceptors=[access], options=OPTIONS)
+        self._server = grpc.aio.server(interceptors=[access], options=options(bounds))
         self._health = Health()
         job_pb2_grpc.add_JobServiceServicer_to_server(jobs, self._server)
         node_pb2_grpc.add_NodeServiceServicer_to_server(node, self._server)
@@ -84,6 +76,26 @@ class ApiServer:
         """Say that we do not serve any more, take no new calls, and give those that stand a moment."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(GRACE_SECONDS)
+
+
+def options(bounds: GrpcSection) -> list[tuple[str, int]]:
+    """Of gRPC's server."""
+    return [
+        ("grpc.max_receive_message_length", bounds.max_recv_bytes),
+        ("grpc.max_send_message_length", bounds.max_send_bytes),
+        ("grpc.max_metadata_size", bounds.max_header_bytes),
+        ("grpc.absolute_max_metadata_size", bounds.max_header_bytes),
+        # Clients may ask whether we are there; and a client that has vanished gives its place back.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_time_ms", int(bounds.keep_alive_seconds * 1000)),
+        ("grpc.keepalive_timeout_ms", int(bounds.keep_alive_timeout_seconds * 1000)),
+        (
+            "grpc.http2.ping_timeout_ms",
+            int(bounds.keep_alive_timeout_seconds * 1000),
+        ),  # a minute otherwise, whatever the former says
+        ("grpc.so_reuseport", 0),
+    ]
 
 
 def methods() -> list[str]:

@@ -41,11 +41,11 @@ def extension(certificate: x509.Certificate, kind: type[x509.ExtensionType]) -> 
     return certificate.extensions.get_extension_for_class(kind)
 
 
-def test_the_authority_may_sign_leaves_and_nothing_else(authority: Authority) -> None:
+def test_the_authority_may_sign_leaves_and_vouch_for_its_successor(authority: Authority) -> None:
     certificate = load_certificate(authority.pair.certificate)
     constraints = extension(certificate, x509.BasicConstraints)
     assert constraints.critical
-    assert constraints.value == x509.BasicConstraints(ca=True, path_length=0)
+    assert constraints.value == x509.BasicConstraints(ca=True, path_length=None)
     assert isinstance(certificate.public_key(), ec.EllipticCurvePublicKey)
     assert certificate.not_valid_after_utc == NOW + CA_DAYS * DAY
 
@@ -107,10 +107,21 @@ def test_an_expired_certificate_is_said_to_be_expired_and_since_when(authority: 
 
 
 def test_a_certificate_of_an_expired_authority_does_not_count() -> None:
-    authority = Authority.create(NOW, days=1)
+    authority = Authority.create(NOW, days=10)
     pair = authority.issue_client("anna", Role.ADMIN, NOW)
+    shorter = Authority.create(NOW, days=1).vouch_for(authority, NOW)  # another certificate of the same authority
     with pytest.raises(CertificateExpired, match="of an authority that expired"):
-        check_certificate(pair.certificate, authority.pair.certificate, NOW + 2 * DAY)
+        check_certificate(pair.certificate, shorter, NOW + 2 * DAY)
+
+
+def test_who_trusts_an_authority_trusts_its_successors() -> None:
+    first, second, third = (Authority.create(NOW) for _ in range(3))
+    pair = third.issue_server([], NOW)
+    chain = pair.certificate + second.vouch_for(third, NOW) + first.vouch_for(second, NOW)
+    for trusted in (first, second, third):
+        check_certificate(chain, trusted.pair.certificate, NOW)
+    with pytest.raises(CertificateError, match="another authority"):
+        check_certificate(pair.certificate, first.pair.certificate, NOW)
 
 
 def test_a_certificate_of_tomorrow_asks_for_a_look_at_the_clock(authority: Authority) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jobletd.job_bounds import NO_BOUNDS, JobBounds
 from jobletd.model import AttemptId, JobName, Phase, Reason
+from jobletd.places import Bounds
 from tests.unit.reconciler.world import World, job, play
 
 
@@ -118,3 +120,40 @@ def test_those_who_moved_up_are_told_in_time(tmp_path: Path) -> None:
         assert heard[-2:] == [("c", 1), ("d", 2)]
 
     play(scenario, World(tmp_path, max_concurrent=1))
+
+
+def test_a_bound_that_is_changed_counts_for_those_who_wait(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        def bound(number: int) -> None:
+            world.reconciler.reconfigure(bounds=Bounds(number), job_bounds=NO_BOUNDS)
+
+        await apply_in_order(world, "a", "b", "c", "d", "e")
+        bound(2)
+        await world.settle()
+        assert (await world.run("b")).phase is Phase.RUNNING
+        assert (await world.run("c")).queue_position == 1
+        bound(1)  # who runs goes on; the next waits until fewer run
+        await world.exit(attempt=attempt_of(world, "a"))
+        assert (await world.run("c")).phase is Phase.PENDING
+        bound(0)
+        await world.settle()
+        assert [(await world.run(name)).phase for name in "cde"] == [Phase.RUNNING] * 3
+        assert len(world.registry.waiting) == 0
+
+    play(scenario, World(tmp_path, max_concurrent=1))
+
+
+def test_limits_and_time_that_the_configuration_gives_are_not_put_on_record(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        bounds = JobBounds(cpu_percent=50, memory_bytes=1 << 20, run_seconds=60)
+        world.reconciler.reconfigure(bounds=Bounds(), job_bounds=bounds)
+        await world.apply(job(name="a"))
+        (launch,) = world.host.launches
+        limits = launch.manifest.spec.limits
+        assert (limits.cpu_percent, limits.memory_bytes, launch.deadline_seconds) == (50, 1 << 20, 60)
+        run = await world.run("a")
+        assert run.manifest.spec.limits.cpu_percent is None and run.manifest.spec.timeout_seconds is None
+        again = await world.apply(job(name="a"))
+        assert again.consequence == "nothing changes"
+
+    play(scenario, World(tmp_path))

@@ -45,7 +45,9 @@ def test_an_expired_certificate_is_told_with_its_date(rnx: Rnx, service: Running
     said = rnx("list", config=service.config("expired.yml", days=-3))
     assert said.code == 5
     assert f"{service.address}: this client's certificate expired on 20" in said.err
-    assert said.err.endswith("\n  have a new one issued on the daemon's host\n")
+    assert said.err.endswith(
+        "\n  have a new one issued on the daemon's host: joblet certs issue --role admin --name NAME\n"
+    )
 
 
 def test_a_connection_that_is_closed_without_a_reason_is_told(rnx: Rnx, service: Running, answers: Answers) -> None:
@@ -112,7 +114,7 @@ def test_a_daemon_that_is_not_trusted_is_told(rnx: Rnx, service: Running, tmp_pa
             Refusal(grpc.StatusCode.PERMISSION_DENIED, "Stop needs the role admin"),
             5,
             "rnx: not allowed: Stop needs the role admin",
-            "  use a configuration whose certificate has the role admin",
+            "  use one whose certificate has the role admin; on the daemon's host: joblet certs issue --role admin --name NAME",
         ),
         (
             refusal(grpc.StatusCode.NOT_FOUND, "no job or run 'hallo'", todo="did you mean hello?"),
@@ -192,9 +194,9 @@ def test_nodes_shows_each_with_its_state(rnx: Rnx, service: Running, answers: An
     assert "nothing listens there" in second
     data = json.loads(rnx("nodes", "--json", config=config).out)
     assert [(one["name"], one["node"] is None) for one in data] == [("default", False), ("away", True)]
-    assert rnx("nodes", "-o", "wide").out.splitlines()[1].split()[7:] == [
-        "box", "6.1", "2", "1.0", "GiB", "v2", "-",
-    ]  # fmt: skip
+    *host, ends = rnx("nodes", "-o", "wide").out.splitlines()[1].split()[7:]
+    assert host == ["box", "6.1", "2", "1.0", "GiB", "v2", "-"]
+    assert ends == data[0]["certificateExpires"][:10]
 
 
 def test_version_tells_both(rnx: Rnx, answers: Answers) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 
-from jobletd.logging_setup import set_up_logging
+from joblet.errors import JobletError
+from jobletd.logging_setup import open_log, set_up_logging
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +63,30 @@ def test_what_is_below_the_level_is_not_written(capfd: pytest.CaptureFixture[str
     set_up_logging(level="ERROR", json_lines=False)
     structlog.get_logger("x").warning("unheard")
     assert capfd.readouterr().err == ""
+
+
+def test_the_log_goes_where_the_configuration_says(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "joblet.log"
+    for output in (str(path), "stdout", str(path), "stderr"):
+        set_up_logging(level="INFO", json_lines=False, stream=open_log(output))
+        structlog.get_logger("x").info("said", to=output)
+        logging.getLogger("library").warning("so did I")
+    lines = path.read_text().splitlines()
+    assert len(lines) == 4 and "to=" in lines[0] and "so did I" in lines[3]
+    assert path.stat().st_mode & 0o777 == 0o640
+    said = capfd.readouterr()
+    assert [text.count("said") for text in said] == [1, 1]
+
+
+def test_a_line_that_the_file_does_not_take_is_not_lost(capfd: pytest.CaptureFixture[str]) -> None:
+    set_up_logging(level="INFO", json_lines=False, stream=open_log("/dev/full"))
+    structlog.get_logger("x").info("said")
+    old = structlog.get_logger("x").bind()
+    set_up_logging(level="INFO", json_lines=False, stream=open_log("stderr"))
+    old.info("said by one who holds the closed file")
+    assert capfd.readouterr().err.count("said") == 2
+
+
+def test_a_log_that_cannot_be_opened_is_told_with_its_key(tmp_path: Path) -> None:
+    with pytest.raises(JobletError, match=r"logging\.output: .*cannot be opened: No such file"):
+        open_log(f"{tmp_path}/no/file")

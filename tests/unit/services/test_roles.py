@@ -40,6 +40,7 @@ def test_a_viewer_may_read_and_nothing_else() -> None:
         "Delete",
         "DeleteResource",
         "FindMissing",
+        "Reload",
         "Stop",
         "SyncSource",
         "Upload",

@@ -33,6 +33,7 @@ def test_everything_is_made_with_the_modes_that_keep_keys_private(tmp_path: Path
         "config": 0o700,
         "config/ca.crt": 0o600,
         "config/ca.key": 0o600,
+        "config/issued.jsonl": 0o600,
         "config/joblet-config.yml": 0o600,
         "config/rnx-config.yml": 0o600,
         "config/rnx-config-viewer.yml": 0o600,
@@ -111,11 +112,26 @@ def test_an_address_that_is_none_is_refused_before_anything_is_made(tmp_path: Pa
     assert tree(tmp_path) == {}
 
 
-@pytest.mark.parametrize("command", [[], ["init"], ["serve"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["init"],
+        ["serve"],
+        ["doctor"],
+        ["reload"],
+        ["config"],
+        ["config", "check"],
+        ["config", "show"],
+        ["config", "schema"],
+        ["certs"],
+        *(["certs", name] for name in ("init", "show", "verify", "renew", "rotate", "issue", "revoke")),
+    ],
+)
 def test_every_command_has_help_and_each_an_example(command: list[str]) -> None:
     shown = CliRunner().invoke(app, [*command, "--help"])
     assert shown.exit_code == 0
-    assert not command or "Example: joblet " in shown.output
+    assert command in ([], ["config"], ["certs"]) or "Example: joblet " in shown.output
 
 
 def test_init_says_what_comes_next(tmp_path: Path) -> None:

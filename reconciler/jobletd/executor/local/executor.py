@@ -43,7 +43,6 @@ from jobletd.log_reader import LogFiles, read_log
 from jobletd.model import AttemptId, End, LimitStatus, LogEntry, Reason, Unknown, Usage
 from jobletd.policy import NotAllowed
 
-KILL_AFTER_GRACE_SECONDS = 5.0
 TRIES_TO_LAUNCH = 3
 ADOPTED_SECONDS = 0.1  # between two looks at an init that cannot tell us what it does
 # What the host has none of just now.
@@ -87,7 +86,13 @@ class LocalExecutor:
         cls, settings: LocalSettings, *, cgroup_base: str, clock: Clock, providers: Sequence[Provider] = ()
     ) -> LocalExecutor:
         """With the cgroups of this host below ``cgroup_base``. Raises CgroupError, SeccompUnavailable."""
-        return cls(settings, open_hierarchy(cgroup_base), clock, providers)
+        hierarchy = open_hierarchy(cgroup_base, frozenset(settings.cgroup_controllers))
+        hierarchy.empty_within_seconds = settings.cgroup_empty_seconds
+        return cls(settings, hierarchy, clock, providers)
+
+    def reconfigure(self, settings: LocalSettings) -> None:
+        """What may change while it runs, for attempts to come: policy, sizes, cleanup_seconds."""
+        self._settings = settings
 
     @property
     def epoch(self) -> str:
@@ -408,7 +413,7 @@ class LocalExecutor:
         if not watched.deadline_set or force:
             watched.deadline_set = True
             loop = asyncio.get_running_loop()
-            loop.call_later(grace + KILL_AFTER_GRACE_SECONDS, self._kill_stuck, attempt)
+            loop.call_later(grace + self._settings.cleanup_seconds, self._kill_stuck, attempt)
 
     def _grace(self, attempt: AttemptId) -> float:
         notes = self._notes_of(attempt)
@@ -420,7 +425,7 @@ class LocalExecutor:
         if watched is None or watched.over or watched.stuck:
             return
         watched.stuck = True
-        asyncio.get_running_loop().call_later(KILL_AFTER_GRACE_SECONDS, watched.signal, signal.SIGKILL)
+        asyncio.get_running_loop().call_later(self._settings.cleanup_seconds, watched.signal, signal.SIGKILL)
         self._hierarchy.kill(attempt)
 
     async def update_limits(self, attempt: AttemptId, manifest: JobManifest) -> tuple[LimitStatus, ...]:
@@ -441,7 +446,7 @@ class LocalExecutor:
         reached("daemon.resources-detached")
         await asyncio.to_thread(self._free_files, attempt)
         if watched := self._watched.pop(attempt, None):
-            leaving = asyncio.create_task(watched.see_off(KILL_AFTER_GRACE_SECONDS))
+            leaving = asyncio.create_task(watched.see_off(self._settings.cleanup_seconds))
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
         self._ids.free(attempt)
@@ -482,7 +487,7 @@ class LocalExecutor:
     async def _wait_for_death(self, attempt_id: AttemptId) -> None:
         """Its command was killed: its init follows at once, once it has written its record."""
         directory = self._settings.attempt_directory(attempt_id)
-        deadline = time.monotonic() + KILL_AFTER_GRACE_SECONDS
+        deadline = time.monotonic() + self._settings.cleanup_seconds
         while attempt_files.lock_is_held(directory) and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
 

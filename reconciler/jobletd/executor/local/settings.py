@@ -12,6 +12,8 @@ class LocalSettings:
     """Directories (absolute paths) and the pool of user ids: id_slots ranges of id_count ids from id_base on.
 
     default_disk_bytes: of a workspace without limits.disk. memory_disk_bytes: up to this size a workspace is in memory.
+    cleanup_seconds: what a job may take beyond its grace before all of it is killed. cgroup_empty_seconds: what the kernel may
+    take then to empty its cgroup.
     """
 
     state_directory: str
@@ -23,6 +25,9 @@ class LocalSettings:
     policy: Policy = NOTHING_SPECIAL
     default_disk_bytes: int = 512 << 20
     memory_disk_bytes: int = 64 << 20
+    cleanup_seconds: float = 5.0
+    cgroup_controllers: tuple[str, ...] = ("cpu", "cpuset", "memory", "pids", "io")
+    cgroup_empty_seconds: float = 10.0
 
     def attempt_directory(self, attempt_id: str) -> str:
         return f"{self.state_directory}/attempts/{attempt_id}"
