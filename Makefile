@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED := 1
 python := .venv/bin/python
 pytest := $(python) -m pytest
 
-.PHONY: help environment run-packages test-packages run test native-test guest-test lint bench stress soak fuzz build clean
+.PHONY: help environment run-packages test-packages run test native-test guest-test lint bench stress load soak fuzz build clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -54,6 +54,9 @@ bench: environment test-packages ## benchmarks (root); B=launch runs that one al
 
 stress: environment test-packages ## stress-ng in a job, and what a launch costs beside it (root); MINUTES=2 of each class
 	@$(python) -m tests.hostile.stress --minutes $(or $(MINUTES),1)
+
+load: environment test-packages ## 10,000 jobs, 1,000 watchers, a storm in the spool (root, some 10 minutes); L=spool for a part
+	@$(python) -m tests.faults.load $(L)
 
 soak: environment test-packages ## jobs from all sources while daemon, launcher and inits are killed at random (root); MINUTES=60 SEED=1
 	@$(python) -m tests.faults.soak --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))

@@ -73,6 +73,9 @@ RUN = (
 )
 HOST = (
     Entry("nodes", "nodes:nodes", "Show the configured nodes and their state"),
+    Entry("cordon", "maintenance:cordon", "Let a node launch nothing"),
+    Entry("uncordon", "maintenance:uncordon", "Let a node launch again"),
+    Entry("drain", "maintenance:drain", "Wait until nothing runs on a node, and end its daemon"),
     Entry("version", "nodes:version", "Show the client's and the daemon's version"),
     Entry("doctor", "doctor:doctor", "Check configuration, certificates and connection"),
 )

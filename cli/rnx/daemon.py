@@ -134,6 +134,17 @@ class Daemon:
         node: node_pb2.Node = self._call(self._nodes.GetNode, node_pb2.GetNodeRequest())
         return node
 
+    def cordon(self, reason: str) -> None:
+        self._call(self._nodes.Cordon, node_pb2.CordonRequest(reason=reason))
+
+    def uncordon(self) -> bool:
+        """Whether the node was cordoned."""
+        answer: node_pb2.UncordonResponse = self._call(self._nodes.Uncordon, node_pb2.UncordonRequest())
+        return answer.changed
+
+    def drain(self, reason: str, *, stay: bool, seconds: float | None) -> Iterator[node_pb2.DrainProgress]:
+        return self._stream(self._nodes.Drain, node_pb2.DrainRequest(reason=reason, stay=stay), seconds)
+
     def _call(self, method: Callable[..., Any], request: object) -> Any:
         try:
             return method(request, timeout=self._seconds)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from joblet.api.v1 import job_pb2
 from rnx.daemon import Daemon
-from rnx.failures import Unreachable
+from rnx.failures import TryAgain, Unreachable
 from rnx.output.words import exact_moment
 from rnx.watching import Patience
 
@@ -90,7 +90,7 @@ def print_log(daemon: Daemon, request: job_pb2.LogsRequest, printer: LogPrinter)
                 patience.reset()
                 printer.write(select(batch.entries))
             return
-        except Unreachable as error:
+        except (Unreachable, TryAgain) as error:  # away for a moment; or we, or who reads us, did not read for too long
             if not request.follow:
                 raise
             patience.wait(error)

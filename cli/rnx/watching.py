@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from joblet.api.v1 import job_pb2
 from rnx import exit_codes
 from rnx.daemon import Daemon
-from rnx.failures import NotFound, Unreachable, WaitTimedOut
+from rnx.failures import ClientError, NotFound, Unreachable, WaitTimedOut
 from rnx.output.words import duration
 
 FINAL = ("COMPLETED", "FAILED", "STOPPED")
@@ -36,7 +36,7 @@ class Patience:
         self._gone_since: float | None = None
         self._pause = FIRST_PAUSE_SECONDS
 
-    def wait(self, error: Unreachable) -> None:
+    def wait(self, error: ClientError) -> None:
         """A pause before the next try; raises the error when there have been enough."""
         now = self._clock()
         if self._gone_since is None:

@@ -14,7 +14,7 @@ from joblet.config.document import parse
 from joblet.config.errors import ConfigError
 from joblet.config.private_file import read_private
 from joblet.manifest.names import check_capability
-from joblet.manifest.quantities import parse_size
+from joblet.manifest.quantities import parse_duration, parse_size
 
 DEFAULT_PATH = "/opt/joblet/config/joblet-config.yml"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
@@ -83,9 +83,10 @@ class ServerSection(Section):
 
 
 class JobletSection(Section):
-    """Bounds on all jobs together. max_concurrent_jobs: 0 is no bound."""
+    """Bounds on all jobs together, and on those of one source (the spool, a repository, a client). 0 is no bound."""
 
     max_concurrent_jobs: int = Field(default=0, ge=0, alias="maxConcurrentJobs")
+    max_concurrent_per_source: int = Field(default=0, ge=0, alias="maxConcurrentPerSource")
 
 
 class SecuritySection(Section):
@@ -173,6 +174,22 @@ class NetworkSection(Section):
     allow_host_ports: tuple[HostPort, ...] = Field(default=(), alias="allowHostPorts")
 
 
+def _age(value: object) -> object:
+    return parse_duration(value)
+
+
+class HistorySection(Section):
+    """What is kept of ended runs on the whole host, beyond what each job's ``spec.history`` says. 0 and no age: no bound.
+
+    max_runs: ended runs. max_age: of an ended run. max_log_bytes: output of ended runs. max_events: events.
+    """
+
+    max_runs: int = Field(default=100_000, ge=0, alias="maxRuns")
+    max_age_seconds: Annotated[float, BeforeValidator(_age)] | None = Field(default=None, alias="maxAge")
+    max_log_bytes: Size = Field(default=10 << 30, alias="maxLogBytes")
+    max_events: int = Field(default=500_000, ge=0, alias="maxEvents")
+
+
 class ServerConfig(Section):
     """The whole file."""
 
@@ -190,6 +207,7 @@ class ServerConfig(Section):
     isolation: IsolationSection = IsolationSection()
     uploads: UploadsSection = UploadsSection()
     network: NetworkSection = NetworkSection()
+    history: HistorySection = HistorySection()
 
 
 def config_path(path: str | None, env: Mapping[str, str]) -> str:

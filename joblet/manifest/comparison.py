@@ -39,6 +39,7 @@ _IN_PLACE = (
     "spec.limits.pids",
     "spec.limits.io",
     "spec.limits.enforcement",
+    "spec.priority",
     "spec.history",
     "spec.suspend",
 )

@@ -202,6 +202,11 @@ class History(ManifestModel):
 
     keep: f.Keep = Field(default=10, description="How many ended runs are kept.")
     for_seconds: f.Retention = Field(default=30 * 86400.0, alias="for", description="How long they are kept.")
+    logs_bytes: f.KeptOutput = Field(
+        default=None,
+        alias="logs",
+        description="The most output that is kept of all ended runs together; the oldest goes first, never that of the latest.",
+    )
 
 
 class JobSpec(ManifestModel):
@@ -237,6 +242,10 @@ class JobSpec(ManifestModel):
     restart: f.RestartChoice = Field(
         default=f.Restart.NEVER,
         description="Never: the command runs once; OnFailure: it is started again when it fails; Always: a service.",
+    )
+    priority: f.Priority = Field(
+        default=50,
+        description="Who goes first when jobs wait for a free place: from 0 to 100, the highest first. What runs is left alone.",
     )
     isolation: Isolation = Field(default=Isolation(), description=str(Isolation.__doc__))
     volumes: Annotated[tuple[VolumeMount, ...], ListInput] = Field(

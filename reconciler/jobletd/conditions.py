@@ -52,7 +52,7 @@ def progressing(view: JobView) -> Condition:
         return Condition("Progressing", "False", run.reason or run.phase, run.message, run.ended_ns or run.created_ns)
     if run.stop is not None:
         return Condition("Progressing", "True", "Stopping", run.stop, _since_ns(run))
-    reason = run.reason if run.phase is Phase.PENDING and run.reason else _WAITS_FOR[run.phase]
+    reason = run.reason if run.phase in (Phase.PENDING, Phase.SCHEDULED) and run.reason else _WAITS_FOR[run.phase]
     return Condition("Progressing", "True", reason, run.message, _since_ns(run))
 
 

@@ -24,9 +24,10 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Another attempt, not before so many nanoseconds from now."""
+    """Another attempt, not before so many nanoseconds from now. reason: why not now."""
 
     wait_ns: int
+    reason: Reason = Reason.BACK_OFF
 
 
 def after_attempt(run: Run, end: End, now: Moment) -> Finish | Retry:
@@ -37,6 +38,8 @@ def after_attempt(run: Run, end: End, now: Moment) -> Finish | Retry:
         # Also if its stop had been asked for: it was done before that reached it, and is not to run again.
         return Finish(Phase.COMPLETED, Reason.COMPLETED, end.message)
     if run.stop is not None:
+        if run.stop is Reason.SHUTDOWN and goes_on_after_shutdown(run):
+            return Retry(0, Reason.SHUTDOWN)
         return Finish(Phase.STOPPED, run.stop, end.message)
     failure = Finish(Phase.FAILED, end.reason, end.message)
     if not succeeded and not may_retry(spec, end, retries=run.attempts[-1].number - 1):
@@ -47,6 +50,15 @@ def after_attempt(run: Run, end: End, now: Moment) -> Finish | Retry:
     pause = pause_ns(run)
     # Since its end, which its init has from the wall clock: at most all of the pause is over, at least nothing.
     return Retry(pause - min(max(now.wall_ns - end.ended_ns, 0), pause))
+
+
+def goes_on_after_shutdown(run: Run) -> bool:
+    """Whether a run whose attempt the daemon's own shutdown stopped gets another one from the next daemon.
+
+    As after the loss of the host: its exit code says how it took the stop, not how it would have ended.
+    """
+    cut_short = End(Unknown(""), Reason.SHUTDOWN, 0)
+    return may_retry(run.manifest.spec, cut_short, retries=run.attempts[-1].number - 1)
 
 
 def may_retry(spec: JobSpec, end: End, *, retries: int) -> bool:

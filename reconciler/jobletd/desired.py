@@ -15,6 +15,7 @@ from jobletd.blobs.store import BlobStore
 from jobletd.conditions import with_condition
 from jobletd.errors import DuplicateName, OwnershipConflict, WatcherTooSlow, WrongState
 from jobletd.executor import Executor, LogQuery, Running
+from jobletd.kept_output import is_removed
 from jobletd.lookup import Lookup
 from jobletd.model import (
     ApplyResult,
@@ -139,12 +140,13 @@ class DesiredState:
             now_ns = self._registry.clock.wall_ns()
             results: list[ApplyResult] = []
             saves: list[Save | SaveResource] = []
-            for name, manifest in zip(names, manifests, strict=True):
+            for place, (name, manifest) in enumerate(zip(names, manifests, strict=True)):
                 if isinstance(manifest, JobManifest):
                     check_contents(manifest, self._blobs, present=not dry_run)
                 given = source if isinstance(source, Source) else source[name]
+                # A nanosecond apart: of two jobs of one request the first is the older one.
                 result, save = self._plan(
-                    name, manifest, manifests, self._source(name, manifest, given, take_over), now_ns
+                    name, manifest, manifests, self._source(name, manifest, given, take_over), now_ns + place
                 )
                 results.append(result)
                 if save is not None:
@@ -381,6 +383,7 @@ class DesiredState:
         """
         name = (await self._lookup.resolve(ref))[0] if ref else None
         shown: set[JobName] = set()
+        may_leave = name is None and selector != LabelSelector()
 
         def matches(view: JobView) -> bool:
             return view.name == name if name else selector.matches(view.manifest.metadata.labels)
@@ -389,24 +392,25 @@ class DesiredState:
             if not isinstance(item, JobChange) or item.job is None:
                 return False
             if matches(item.job):
-                shown.add(item.job.name)
+                if may_leave:
+                    shown.add(item.job.name)
                 return True
             known = item.job.name in shown
             shown.discard(item.job.name)
             return known
 
-        subscription = self._registry.subscribe(wanted)
+        subscription = self._registry.subscribe(wanted, job=name or "")
         try:
             present = [view for view in self._registry.views.values() if matches(view)]
-            shown.update(view.name for view in present)
+            if may_leave:
+                shown.update(view.name for view in present)
             for view in present:
                 yield JobChange("ADDED", self._registry.shown(view))
             yield JobChange("SYNCED", None)
             while True:
                 change = await next_of(subscription)
                 assert isinstance(change, JobChange) and change.job is not None
-                kind = change.type if matches(change.job) else "DELETED"
-                yield JobChange(kind, self._registry.shown(change.job))
+                yield change if matches(change.job) else JobChange("DELETED", change.job)
         finally:
             self._registry.unsubscribe(subscription)
 
@@ -418,7 +422,7 @@ class DesiredState:
         def wanted(item: Item) -> bool:
             return isinstance(item, Event) and job in ("", item.job) and run_id in ("", item.run_id)
 
-        subscription = self._registry.subscribe(wanted) if follow else None
+        subscription = self._registry.subscribe(wanted, job=job) if follow else None
         try:
             last = 0
             while page := await self._registry.store.read(_events_after(last, job, run_id, since_ns)):
@@ -444,10 +448,11 @@ class DesiredState:
         if attempt and (run.phase.is_final or not query.follow) and attempt not in (one.number for one in run.attempts):
             kept = ", ".join(str(one.number) for one in run.attempts) or "none"
             raise WrongState(f"run {run.id} has no attempt {attempt}", todo=f"its attempts: {kept}")
+        if run.phase.is_final and await self._registry.store.read(lambda connection: is_removed(connection, run.id)):
+            todo = "history.maxLogBytes in the daemon's configuration and spec.history.logs say how much is kept"
+            raise WrongState(f"the output of run {run.id} was removed to make room", todo=todo)
         job = run.job
-        changed = self._registry.subscribe(
-            lambda item: isinstance(item, JobChange) and item.job is not None and item.job.name == job, conflating=True
-        )
+        changed = self._registry.subscribe(lambda item: isinstance(item, JobChange), job=job, conflating=True)
         done = 0
         try:
             while True:
@@ -508,6 +513,7 @@ def _events_after(last: int, job: str, run_id: str, since_ns: int) -> Callable[[
 
 async def next_of(subscription: Subscription) -> Item:
     """The next item. Raises WatcherTooSlow once items had to be dropped."""
-    if subscription.overflowed and subscription.queue.empty():
+    item = await subscription.queue.get()
+    if subscription.overflowed:
         raise WatcherTooSlow("too many changes were not read in time", todo="watch again")
-    return await subscription.queue.get()
+    return item

@@ -19,7 +19,7 @@ from jobletd.executor import LogQuery
 from jobletd.inotify import ChangeWatch
 from jobletd.model import LogEntry
 
-BLOCK_BYTES = 1 << 18
+BLOCK_BYTES = 1 << 16  # what a reader that stalls holds, parsed, in memory: some ten times as much
 LONGEST_LINE_BYTES = 1 << 20  # many times what an init writes: a file without ends of lines is none of ours
 LATEST_NS = 2**63 - 1
 _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{9})Z (stdout|stderr) ([FP]) (.*)", re.DOTALL)
@@ -74,6 +74,11 @@ class LogFiles:
 
     def segment(self, number: int) -> str:
         return f"{self.path}.{number:08d}"
+
+    def size_bytes(self) -> int:
+        """What all of them take."""
+        paths = [self.path, *(self.segment(number) for number in self.rotated())]
+        return sum(os.path.getsize(path) for path in paths if os.path.exists(path))
 
     def remove(self) -> None:
         """Delete all of them. The directory may be another attempt's too, whose log begins with its first output."""

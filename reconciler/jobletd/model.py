@@ -52,6 +52,7 @@ class Reason(StrEnum):
     LOST = "Lost"
     BACK_OFF = "BackOff"  # waits before the next attempt
     QUEUED = "Queued"  # waits for a free place
+    CORDONED = "Cordoned"  # waits until the host may launch again
     WAITING = "Waiting"  # for something that it uses and that is not there
 
 
@@ -75,6 +76,17 @@ class Source:
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}"
+
+    @property
+    def share(self) -> str:
+        """What counts as one when places are shared out: the whole spool, one repository, one client."""
+        match self.kind:
+            case "spool":
+                return self.kind
+            case "git":
+                return f"{self.kind}:{self.name.partition('@')[0]}"
+            case _:
+                return str(self)
 
     @property
     def owner(self) -> str:
@@ -297,6 +309,19 @@ class Event:
     count: int
     first_ns: int
     last_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cordon:
+    """Since when, at whose wish and why this host launches nothing."""
+
+    since_ns: int
+    by: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        why = f": {self.reason}" if self.reason else ""
+        return f"{self.by} cordoned this host{why}; rnx uncordon lets it launch again"
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,12 +68,23 @@ def plan_apply(current: JobView | None, manifest: JobManifest, source: Source, n
 
 
 def plan_stop(view: JobView, reason: Reason, *, force: bool, only: RunId | None = None) -> tuple[Run, ...]:
-    """The open runs, or that one alone, marked to end. An earlier reason stays; force may come later."""
+    """The open runs, or that one alone, marked to end. An earlier reason stays, unless it was a shutdown, after which a run may
+    go on; force may come later."""
     return tuple(
-        replace(run, stop=run.stop or reason, force=run.force or force, next_attempt_ns=None, next_attempt_boot=None)
+        replace(
+            run,
+            stop=_lasting(run.stop) or reason,
+            force=run.force or force,
+            next_attempt_ns=None,
+            next_attempt_boot=None,
+        )
         for run in open_runs(view)
         if only in (None, run.id)
     )
+
+
+def _lasting(stop: Reason | None) -> Reason | None:
+    return None if stop is Reason.SHUTDOWN else stop
 
 
 def with_runs(view: JobView, changed: tuple[Run, ...], added: Run | None = None) -> JobView:

@@ -16,28 +16,29 @@ import structlog
 from joblet.clock import Moment
 from joblet.crash_points import reached
 from joblet.errors import JobletError
-from joblet.manifest import Restart
 from jobletd.backup.journal import LaunchJournal
 from jobletd.conditions import with_condition, with_limits_condition
-from jobletd.decisions import SECOND_NS, Finish, after_attempt, left_ns, phase_of, wait_ns
+from jobletd.decisions import SECOND_NS, Finish, Retry, after_attempt, left_ns, phase_of, wait_ns
 from jobletd.executor import AttemptRequest, Ended, Executor, NeverSubmitted, Observation, Pending, Running
-from jobletd.model import Attempt, AttemptId, End, JobName, JobView, LimitStatus, Phase, Reason, Run, RunId, Unknown
-from jobletd.places import Places
-from jobletd.planning import new_run, open_runs, with_runs
+from jobletd.model import Attempt, AttemptId, End, JobName, JobView, LimitStatus, Phase, Reason, Run, Unknown
+from jobletd.places import Bounds, Places
+from jobletd.planning import open_runs, with_runs
 from jobletd.registry import EventDraft, Registry, Save
 from jobletd.resources import Resources
 from jobletd.store import StoreError
 from jobletd.work_queue import WorkQueue
 
 WORKERS = 32
+LAUNCHES = 2  # handed over at a time: there is one launcher, and the event loop has others to serve
 ATTEMPTS_KEPT = 20
+NO_BOUNDS = Bounds()
 LONGEST_WAIT_SECONDS = 60.0  # then the clocks are read again: the host may have slept, and the loop counts no sleep
 ROOM_SECONDS = 2.0  # between two looks whether there is room again
 log = structlog.get_logger("reconciler")
 
 
 class Reconciler:
-    """One for the host. max_concurrent: runs with a live attempt at the same time; 0: no bound."""
+    """One for the host. bounds: of runs with a live attempt at the same time."""
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class Reconciler:
         executor: Executor,
         resources: Resources,
         *,
-        max_concurrent: int = 0,
+        bounds: Bounds = NO_BOUNDS,
         journal: LaunchJournal | None = None,
         room: Callable[[], str] = lambda: "",
     ) -> None:
@@ -57,9 +58,11 @@ class Reconciler:
         self._journal = journal
         self._room = room
         self._queue: WorkQueue[JobName] = WorkQueue()
-        self._places = Places(registry, max_concurrent, self.nudge)
+        self._places = Places(registry, bounds, self.nudge)
         self._all_ended = asyncio.Event()
+        self._launching = asyncio.Semaphore(LAUNCHES)
         self._accepting = True
+        self._in_a_hurry = False
         self._cleaning: set[AttemptId] = set()  # ended, and not yet off the host
         self._leftovers: dict[JobName, set[AttemptId]] = {}  # those that could not be cleaned up at the first try
 
@@ -67,6 +70,15 @@ class Reconciler:
     def running(self) -> int:
         """Runs that hold a place."""
         return len(self._places)
+
+    @property
+    def places(self) -> Places:
+        return self._places
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing runs, and nothing that ran is left on the host."""
+        return not self._places and not self._cleaning
 
     def nudge(self, name: JobName) -> None:
         """Look at a job soon."""
@@ -80,36 +92,22 @@ class Reconciler:
         """Take up what an earlier daemon left: adopt, settle, and free what belongs to nothing. Before any launch."""
         self._executor.subscribe(lambda attempt_id: self.nudge(job_of(attempt_id)))
         live = [
-            run.attempts[-1].id
+            run
             for view in self._registry.views.values()
             for run in open_runs(view)
             if run.attempts and run.attempts[-1].end is None
         ]
-        for attempt_id in live:
-            self._places.adopt(RunId(attempt_id.rsplit("-", 2)[1]))
-        await self._executor.prune(live)
+        for one in live:
+            self._places.adopt(one)
+        await self._executor.prune([run.attempts[-1].id for run in live])
         reached("daemon.leftovers-freed")
         for view in list(self._registry.views.values()):
             run = next(reversed(open_runs(view)), None)
             if run is not None and run.stop is None and not wait_ns(run, self._moment()):
                 self._places.stand_in_line(run)
         for view in list(self._registry.views.values()):
-            await self._revive(view)
             if open_runs(view) or view.deleting or view.observed_generation < view.generation:
                 self.nudge(view.name)
-
-    async def _revive(self, view: JobView) -> None:
-        """A service that the daemon's own shutdown had stopped runs again."""
-        latest = view.runs[0] if view.runs else None
-        if latest is None or latest.reason is not Reason.SHUTDOWN or view.deleting or view.manifest.spec.suspend:
-            return
-        if view.manifest.spec.restart is Restart.NEVER:
-            return
-        run = new_run(view, "start", self._now())
-        event = EventDraft(view.name, run.id, "Normal", "Created", "the daemon is back")
-        async with self._registry.lock(view.name):
-            await self._registry.save(Save(with_runs(view, (), run), runs=[run], events=[event]))
-        self.nudge(view.name)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -120,27 +118,44 @@ class Reconciler:
     async def stop_all(self) -> None:
         """The daemon's shutdown: end all runs with their grace, and wait until that is on record."""
         self._accepting = False
-        for view in list(self._registry.views.values()):
-            async with self._registry.lock(view.name):
-                current = self._registry.views.get(view.name)
-                if current is None or not open_runs(current):
-                    continue
-                stopped = tuple(
-                    replace(run, stop=run.stop or Reason.SHUTDOWN, next_attempt_ns=None, next_attempt_boot=None)
-                    for run in open_runs(current)
-                    if run.attempts and run.attempts[-1].end is None
-                )
-                if stopped:
-                    await self._registry.save(Save(with_runs(current, stopped), runs=stopped))
-            self.nudge(view.name)
-        while self._places or self._cleaning:
+        await self.stop_runs(lambda _: True)
+        while not self.is_at_rest:
             self._all_ended.clear()
             await self._all_ended.wait()
+
+    async def hurry(self) -> None:
+        """What still has its grace in a shutdown loses it."""
+        self._in_a_hurry = True
+        if not self._accepting:
+            await self.stop_runs(lambda _: True)
+
+    async def stop_runs(self, wanted: Callable[[Run], bool]) -> None:
+        """End the live attempts of these runs, as a shutdown does: what may go on does so later. Raises StoreError."""
+        jobs = {self._registry.by_run[run_id] for run_id in self._places.holders() if run_id in self._registry.by_run}
+        await asyncio.gather(*(self._stop_run_of(name, wanted) for name in sorted(jobs)))
+
+    async def _stop_run_of(self, name: JobName, wanted: Callable[[Run], bool]) -> None:
+        async with self._registry.lock(name):
+            view = self._registry.views.get(name)
+            stopped = tuple(
+                replace(
+                    run,
+                    stop=run.stop or Reason.SHUTDOWN,
+                    force=run.force or self._in_a_hurry,
+                    next_attempt_ns=None,
+                    next_attempt_boot=None,
+                )
+                for run in (open_runs(view) if view is not None else ())
+                if run.attempts and run.attempts[-1].end is None and wanted(run)
+            )
+            if view is not None and stopped:
+                await self._registry.save(Save(with_runs(view, stopped), runs=stopped))
+        self.nudge(name)
 
     def close(self) -> None:
         """No more timers; what runs goes on."""
         self._queue.close()
-        self._places.close()
+        self._places.end()
 
     async def _work(self) -> None:
         while True:
@@ -208,6 +223,7 @@ class Reconciler:
                 view, run, Finish(Phase.FAILED, Reason.TIMED_OUT, "its time was up between attempts")
             )
         if wait := wait_ns(run, now):
+            self._places.give(run.id)
             wait = wait if left is None else min(wait, left)
             return min(max(wait / SECOND_NS, 0.001), LONGEST_WAIT_SECONDS)
         if not self._accepting:
@@ -274,7 +290,8 @@ class Reconciler:
         )
         if self._journal is not None:
             self._journal.launching(view, run, attempt, self._now())
-        await self._executor.submit(request)
+        async with self._launching:
+            await self._executor.submit(request)
         return await self._tend(view, run, attempt)
 
     async def _tend(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
@@ -359,7 +376,7 @@ class Reconciler:
         return None
 
     def _note_end(self) -> None:
-        if not self._places and not self._cleaning:
+        if self.is_at_rest:
             self._all_ended.set()
 
     async def _clean_up(self, name: JobName) -> None:
@@ -391,13 +408,14 @@ class Reconciler:
             run = replace(
                 run,
                 phase=Phase.SCHEDULED,
-                reason=Reason.BACK_OFF,
+                reason=following.reason,
                 message=end.message,
                 next_attempt_ns=now.wall_ns + following.wait_ns,
                 next_attempt_boot=now.boot.plus(following.wait_ns),
+                stop=None,
+                force=False,
             )
-            text = f"attempt {attempt.number}: {end.reason}: {end.message}"
-            event = EventDraft(run.job, run.id, "Warning", "Retrying", text)
+            event = _event_of_retry(run, attempt.number, end, following)
             changed = with_limits_condition(with_runs(view, (run,)), attempt.limits, self._now())
             await self._registry.save(
                 Save(
@@ -451,6 +469,14 @@ class Reconciler:
 
     def _moment(self) -> Moment:
         return self._registry.clock.now()
+
+
+def _event_of_retry(run: Run, number: int, end: End, retry: Retry) -> EventDraft:
+    if retry.reason is Reason.SHUTDOWN:
+        return EventDraft(
+            run.job, run.id, "Normal", "Interrupted", f"attempt {number}: by a shutdown; it goes on later"
+        )
+    return EventDraft(run.job, run.id, "Warning", "Retrying", f"attempt {number}: {end.reason}: {end.message}")
 
 
 def job_of(attempt_id: AttemptId) -> JobName:

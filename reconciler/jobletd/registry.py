@@ -14,8 +14,8 @@ from weakref import WeakValueDictionary
 
 from joblet.clock import Clock
 from jobletd.conditions import progressing
-from jobletd.model import Attempt, Event, JobChange, JobName, JobView, ResourceView, Run, RunId
-from jobletd.store import Store, resource_rows, rows
+from jobletd.model import Attempt, Cordon, Event, JobChange, JobName, JobView, Phase, Reason, ResourceView, Run, RunId
+from jobletd.store import Store, host_rows, resource_rows, rows
 from jobletd.waiting_line import WaitingLine
 
 WATCH_QUEUE = 4096
@@ -59,12 +59,13 @@ Item = JobChange | Event
 
 
 class Subscription:
-    """One listener's queue of what it wants. overflowed: it was too slow, and gets nothing more.
+    """One listener's queue of what it wants. overflowed: it was too slow, and gets nothing more, nor what it has not read.
 
     conflating: it only wants to know that something changed, so one item that it has not read yet is as good as many.
     """
 
-    def __init__(self, wanted: Callable[[Item], bool], *, conflating: bool = False) -> None:
+    def __init__(self, wanted: Callable[[Item], bool], *, job: str = "", conflating: bool = False) -> None:
+        self.job = job
         self.queue: asyncio.Queue[Item] = asyncio.Queue(1 if conflating else WATCH_QUEUE)
         self.overflowed = False
         self._wanted = wanted
@@ -76,7 +77,10 @@ class Subscription:
         try:
             self.queue.put_nowait(item)
         except asyncio.QueueFull:
-            self.overflowed = not self._conflating
+            if not self._conflating:
+                self.overflowed = True
+                while self.queue.qsize() > 1:  # one stays, for whoever waits for it
+                    self.queue.get_nowait()
 
 
 class Registry:
@@ -89,8 +93,9 @@ class Registry:
         self.resources: dict[JobName, ResourceView] = {}
         self.by_run: dict[RunId, JobName] = {}
         self.waiting = WaitingLine()  # for a free place; kept by the reconciler
+        self.cordon: Cordon | None = None
         self._locks: WeakValueDictionary[JobName, asyncio.Lock] = WeakValueDictionary()  # as long as somebody uses them
-        self._listeners: set[Subscription] = set()
+        self._listeners: dict[str, set[Subscription]] = {}  # by the job that they are about; empty: all
         self._callbacks: list[Callable[[JobName, JobView | None], None]] = []
 
     async def load(self) -> None:
@@ -98,6 +103,7 @@ class Registry:
         for view in await self.store.read(rows.load_jobs):
             self._put(view)
         self.resources = {view.name: view for view in await self.store.read(resource_rows.load_resources)}
+        self.cordon = await self.store.read(host_rows.load_cordon)
 
     def on_change(self, callback: Callable[[JobName, JobView | None], None]) -> None:
         """Call back in the event loop after each change; None: the job is gone."""
@@ -132,6 +138,17 @@ class Registry:
             self._show(save)
         self.tell_events(events)
 
+    async def set_cordon(self, cordon: Cordon | None, event: EventDraft) -> None:
+        """Make it durable whether this host launches, then visible."""
+        now_ns = self.clock.wall_ns()
+
+        def write(connection: sqlite3.Connection) -> Event:
+            host_rows.put_cordon(connection, cordon)
+            return _write_event(connection, event, now_ns)
+
+        self.tell_events([await self.store.write(write)])
+        self.cordon = cordon
+
     async def record(self, draft: EventDraft) -> None:
         """Make an event durable, then visible."""
         now_ns = self.clock.wall_ns()
@@ -139,7 +156,7 @@ class Registry:
 
     def tell_events(self, events: Iterable[Event]) -> None:
         for event in events:
-            self._tell(event)
+            self._tell(event, event.job)
 
     def tell_again(self, names: Iterable[JobName]) -> None:
         """These jobs look different though nothing of them was written."""
@@ -147,25 +164,35 @@ class Registry:
             if (view := self.views.get(name)) is not None:
                 self._tell_change("MODIFIED", view)
 
-    def subscribe(self, wanted: Callable[[Item], bool], *, conflating: bool = False) -> Subscription:
-        """Hear of the changes and events that are wanted, from now on, until ``unsubscribe``."""
-        subscription = Subscription(wanted, conflating=conflating)
-        self._listeners.add(subscription)
+    def subscribe(self, wanted: Callable[[Item], bool], *, job: str = "", conflating: bool = False) -> Subscription:
+        """Hear of the changes and events that are wanted, of that job alone (empty: of all), until ``unsubscribe``."""
+        subscription = Subscription(wanted, job=job, conflating=conflating)
+        self._listeners.setdefault(job, set()).add(subscription)
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        self._listeners.discard(subscription)
+        listeners = self._listeners.get(subscription.job, set())
+        listeners.discard(subscription)
+        if not listeners:
+            self._listeners.pop(subscription.job, None)
 
     def shown(self, view: JobView) -> JobView:
-        """The view with what follows from elsewhere: each waiting run's place in the queue, and whether the job progresses."""
-        runs = view.runs
-        if self.waiting and any(run.id in self.waiting for run in runs):
-            runs = tuple(replace(run, queue_position=self.waiting.position(run.id)) for run in runs)
-        return replace(view, runs=runs, conditions=(*view.conditions, progressing(view)))
+        """The view with what follows from elsewhere: each waiting run's place in the queue, what a cordon means for it, and
+        whether the job progresses."""
+        if self.waiting and any(run.id in self.waiting for run in view.runs):
+            view = replace(view, runs=tuple(map(self._shown_waiting, view.runs)))
+        return replace(view, conditions=(*view.conditions, progressing(view)))
 
-    def _tell(self, item: Item) -> None:
-        for listener in self._listeners:
-            listener.put(item)
+    def _shown_waiting(self, run: Run) -> Run:
+        position = self.waiting.position(run.id)
+        if position and self.cordon is not None and run.phase is Phase.PENDING:
+            return replace(run, queue_position=position, reason=Reason.CORDONED, message=str(self.cordon))
+        return replace(run, queue_position=position)
+
+    def _tell(self, item: Item, job: str) -> None:
+        for about in {job, ""}:
+            for listener in self._listeners.get(about, ()):
+                listener.put(item)
 
     def _put(self, view: JobView) -> None:
         old = self.views.get(view.name)
@@ -194,10 +221,10 @@ class Registry:
         self._tell_change(kind, view)
 
     def _tell_change(self, kind: str, view: JobView) -> None:
-        self._tell(JobChange(kind, view))
-        shown = None if kind == "DELETED" else self.shown(view)
+        shown = self.shown(view)  # once for all: there may be a thousand watchers
+        self._tell(JobChange(kind, shown), view.name)
         for callback in self._callbacks:
-            callback(view.name, shown)
+            callback(view.name, None if kind == "DELETED" else shown)
 
 
 def _write(connection: sqlite3.Connection, save: Save | SaveResource, now_ns: int) -> list[Event]:

@@ -1,4 +1,5 @@
 """Old runs go, by count and age, with their output and events: in the background, never what is open or a living job's latest.
+Of output there is a bound in bytes too, beyond which that of the oldest runs goes, whichever they are: see ``kept_output``.
 
 A sweep looks only at what can have become old since the one before: jobs that changed or had a run end, and runs whose time
 came in between. So it costs what changed, whatever is kept.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -16,6 +18,13 @@ from joblet.clock import Clock
 from joblet.errors import JobletError
 from joblet.manifest.models import History
 from jobletd.executor import Executor
+from jobletd.kept_output import (
+    REMOVED,
+    beyond_the_hosts_bound,
+    beyond_their_jobs_bounds,
+    put_sizes,
+    unmeasured,
+)
 from jobletd.model import AttemptId
 from jobletd.store import Store
 
@@ -36,6 +45,14 @@ _EXPIRED = f"""
     WHERE expires_ns > :since_ns AND expires_ns <= :now_ns AND rowid IS NOT ({_LATEST})
     LIMIT {BATCH}
 """  # noqa: S608  constants
+_TOO_OLD = f"""
+    SELECT id, job FROM runs
+    WHERE is_final = 1 AND ended_ns > :oldest_before_ns AND ended_ns <= :oldest_ns AND rowid IS NOT ({_LATEST})
+    LIMIT {BATCH}
+"""  # noqa: S608  constants
+_TOO_MANY = f"""
+    SELECT id, job FROM runs WHERE is_final = 1 AND rowid IS NOT ({_LATEST}) ORDER BY ended_ns LIMIT min(:excess, {BATCH})
+"""  # noqa: S608  constants
 _OF_CHANGED_JOBS = f"""
     WITH changed AS MATERIALIZED (
         SELECT uid, coalesce(json_extract(manifest, '$.spec.history.keep'), :keep) AS keep FROM jobs
@@ -43,12 +60,22 @@ _OF_CHANGED_JOBS = f"""
            OR uid IN (SELECT job_uid FROM runs WHERE is_final = 1 AND ended_ns >= :since_ns - {SLACK_NS})
     )
     SELECT id, job FROM (
-        SELECT runs.id, runs.job, runs.expires_ns, changed.keep,
+        SELECT runs.id, runs.job, runs.expires_ns, runs.ended_ns, changed.keep,
                row_number() OVER (PARTITION BY runs.job_uid ORDER BY runs.rowid DESC) AS place
         FROM changed CROSS JOIN runs ON runs.job_uid = changed.uid WHERE runs.is_final = 1)
-    WHERE place > 1 AND (place > keep OR expires_ns <= :now_ns)
+    WHERE place > 1 AND (place > keep OR expires_ns <= :now_ns OR ended_ns <= :oldest_ns)
     LIMIT {BATCH}
 """  # noqa: S608  constants
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of ended runs on the whole host, whatever their jobs say. None: no bound."""
+
+    runs: int | None = None
+    age_ns: int | None = None
+    log_bytes: int | None = None
+    events: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +86,14 @@ class OldRun:
     attempts: tuple[AttemptId, ...]
 
 
+NO_BOUNDS = Bounds()
+
+
 class Retention:
     """``spec.history`` says how many ended runs of a job are kept, and how long; of a deleted job it counts from then on."""
 
-    def __init__(self, store: Store, executor: Executor, clock: Clock) -> None:
+    def __init__(self, store: Store, executor: Executor, clock: Clock, bounds: Bounds = NO_BOUNDS) -> None:
+        self._bounds = bounds
         self._store = store
         self._executor = executor
         self._clock = clock
@@ -82,28 +113,80 @@ class Retention:
         """Remove what is due; returns how many runs went. Raises StoreError, OSError; then the next sweep goes on."""
         now_ns = self._clock.wall_ns()
         count = 0
-        while old := await self._store.read(lambda connection: find_old(connection, self._swept_ns, now_ns)):
+        while old := await self._store.read(
+            lambda connection: find_old(connection, self._swept_ns, now_ns, self._bounds)
+        ):
             for run in old:
-                for attempt_id in run.attempts:
-                    await self._executor.remove_logs(attempt_id)
+                await self._remove_output(run)
             ids = [run.id for run in old]
             await self._store.write(lambda connection, ids=ids: delete(connection, ids))  # type: ignore[misc]
             count += len(old)
-        self._last_event = await self._store.write(
-            lambda connection: trim_events(connection, self._last_event, now_ns - EVENTS_KEPT_NS)
-        )
+        freed = await self._bound_output()
+        await self._trim_events(now_ns)
         self._swept_ns = now_ns
-        if count:
-            log.info("old runs removed", count=count)
+        if count or freed:
+            log.info("old runs removed", count=count, outputs=freed)
         return count
 
+    async def _remove_output(self, run: OldRun) -> None:
+        for attempt_id in run.attempts:
+            await self._executor.remove_logs(attempt_id)
 
-def find_old(connection: sqlite3.Connection, since_ns: int, now_ns: int) -> list[OldRun]:
+    async def _bound_output(self) -> int:
+        """Measure what is new, then remove what is too much. Returns of how many runs the output went."""
+        while new := await self._store.read(lambda connection: with_attempts(connection, unmeasured(connection))):
+            sizes = [(run.id, sum([await self._executor.log_bytes(one) for one in run.attempts])) for run in new]
+            await self._store.write(lambda connection, sizes=sizes: put_sizes(connection, sizes))  # type: ignore[misc]
+        count = 0
+        while much := await self._store.read(self._too_much_output):
+            for run in much:
+                await self._remove_output(run)
+            gone = [(run.id, REMOVED) for run in much]
+            await self._store.write(lambda connection, gone=gone: put_sizes(connection, gone))  # type: ignore[misc]
+            count += len(much)
+        return count
+
+    def _too_much_output(self, connection: sqlite3.Connection) -> list[OldRun]:
+        found = dict(beyond_their_jobs_bounds(connection, self._swept_ns - SLACK_NS))
+        if self._bounds.log_bytes is not None:
+            found.update(beyond_the_hosts_bound(connection, self._bounds.log_bytes))
+        return with_attempts(connection, found.items())
+
+    async def _trim_events(self, now_ns: int) -> None:
+        """In steps, so that nobody who wants the database waits for long."""
+        newest = await self._store.read(newest_event)
+        since = self._last_event
+        jobs = await self._store.read(lambda connection: jobs_with_events(connection, since))
+        for start in range(0, len(jobs), BATCH):
+            part = jobs[start : start + BATCH]
+            await self._store.write(lambda connection, part=part: trim_jobs(connection, part))  # type: ignore[misc]
+        await self._store.write(lambda connection: trim_old_events(connection, now_ns - EVENTS_KEPT_NS))
+        if (most := self._bounds.events) is not None:
+            while await self._store.write(lambda connection: trim_to(connection, most)):
+                continue
+        self._last_event = newest
+
+
+def find_old(connection: sqlite3.Connection, since_ns: int, now_ns: int, bounds: Bounds = NO_BOUNDS) -> list[OldRun]:
     """Runs that are due, as far as that can have changed since ``since_ns``; a batch of them, empty: none is left."""
-    arguments = {"since_ns": since_ns, "now_ns": now_ns, "keep": History().keep}
+    oldest_ns = now_ns - bounds.age_ns if bounds.age_ns is not None else 0
+    arguments = {"since_ns": since_ns, "now_ns": now_ns, "keep": History().keep, "oldest_ns": oldest_ns}
     found = dict(connection.execute(_EXPIRED, arguments).fetchall())
     found.update(connection.execute(_OF_CHANGED_JOBS, arguments).fetchall())
-    return [OldRun(run_id, _attempts(connection, job, run_id)) for run_id, job in found.items()]
+    if bounds.age_ns is not None:
+        found.update(
+            connection.execute(_TOO_OLD, {**arguments, "oldest_before_ns": since_ns - bounds.age_ns}).fetchall()
+        )
+    if bounds.runs is not None and not found:  # those that go anyway do not count
+        (count,) = connection.execute("SELECT count(*) FROM runs WHERE is_final = 1").fetchone()
+        if count > bounds.runs:
+            found.update(connection.execute(_TOO_MANY, {"excess": count - bounds.runs}).fetchall())
+    return with_attempts(connection, found.items())
+
+
+def with_attempts(connection: sqlite3.Connection, runs: Iterable[tuple[str, str]]) -> list[OldRun]:
+    """runs: ids and jobs."""
+    return [OldRun(run_id, _attempts(connection, job, run_id)) for run_id, job in runs]
 
 
 def _attempts(connection: sqlite3.Connection, job: str, run_id: str) -> tuple[AttemptId, ...]:
@@ -118,15 +201,41 @@ def delete(connection: sqlite3.Connection, run_ids: list[str]) -> None:
         connection.execute("DELETE FROM runs WHERE id = ?", (run_id,))
 
 
-def trim_events(connection: sqlite3.Connection, last_id: int, before_ns: int) -> int:
-    """Keep each job's newest events, and of those that belong to no run the ones since ``before_ns``. Returns the newest id."""
+def newest_event(connection: sqlite3.Connection) -> int:
     (newest,) = connection.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()
-    for (job,) in connection.execute("SELECT DISTINCT job FROM events WHERE id > ?", (last_id,)).fetchall():
-        too_old = "SELECT id FROM events WHERE job = ? ORDER BY id DESC LIMIT 1 OFFSET ?"
-        query = f"DELETE FROM events WHERE job = ? AND id <= ({too_old})"  # noqa: S608  a constant
+    return int(newest)
+
+
+def jobs_with_events(connection: sqlite3.Connection, after_id: int) -> list[str]:
+    query = "SELECT DISTINCT job FROM events WHERE id > ?"
+    return [job for (job,) in connection.execute(query, (after_id,))]
+
+
+def trim_jobs(connection: sqlite3.Connection, jobs: Iterable[str]) -> None:
+    """Keep the newest events of each of these jobs."""
+    too_old = "SELECT id FROM events WHERE job = ? ORDER BY id DESC LIMIT 1 OFFSET ?"
+    query = f"DELETE FROM events WHERE job = ? AND id <= ({too_old})"  # noqa: S608  a constant
+    for job in jobs:
         connection.execute(query, (job, job, EVENTS_OF_JOB))
+
+
+def trim_old_events(connection: sqlite3.Connection, before_ns: int) -> None:
+    """Of those that belong to no run keep the ones since ``before_ns``."""
     # The oldest have the lowest ids: a look at those is enough, and costs the same however many there are.
     oldest = "SELECT id, run_id, last_ns FROM events ORDER BY id LIMIT ?"
     old = f"SELECT id FROM ({oldest}) WHERE run_id = '' AND last_ns < ?"  # noqa: S608  a constant
     connection.execute(f"DELETE FROM events WHERE id IN ({old})", (4 * BATCH, before_ns))  # noqa: S608  a constant
-    return int(newest)
+
+
+def trim_to(connection: sqlite3.Connection, most: int) -> bool:
+    """Keep so many events, and those of open runs. Returns whether there may be more to remove."""
+    first, last = connection.execute("SELECT coalesce(min(id), 0), coalesce(max(id), 0) FROM events").fetchone()
+    if last - first < most:  # there can't be more: looked at first, as counting takes its time
+        return False
+    (count,) = connection.execute("SELECT count(*) FROM events").fetchone()
+    query = """
+        DELETE FROM events WHERE id IN (
+            SELECT id FROM events WHERE run_id NOT IN (SELECT id FROM runs WHERE is_final = 0) ORDER BY id LIMIT ?)
+    """
+    removed = connection.execute(query, (max(min(count - most, 4 * BATCH), 0),)).rowcount
+    return removed == 4 * BATCH

@@ -18,6 +18,7 @@ from joblet.clock import SystemClock
 from joblet.config.server import ServerConfig, config_path, load_server_config
 from joblet.errors import JobletError
 from joblet.pki import CertificateError, check_certificate, load_certificate
+from jobletd import retention
 from jobletd.backup.journal import LaunchJournal, read_journal
 from jobletd.backup.keeper import BackupKeeper
 from jobletd.backup.recovery import open_store, remove_leftovers
@@ -34,7 +35,9 @@ from jobletd.executor.local.volumes import Volumes
 from jobletd.headroom import Headroom, MemoryBound, Monitor, may_accept
 from jobletd.host_features import HostFeatures, Place
 from jobletd.logging_setup import set_up_logging
+from jobletd.maintenance import Maintenance
 from jobletd.notify import sd_notify
+from jobletd.places import Bounds
 from jobletd.policy import Policy
 from jobletd.reconciler import Reconciler
 from jobletd.registry import EventDraft, Registry
@@ -53,7 +56,7 @@ from jobletd.sources.git.controller import GitSources
 from jobletd.sources.spool import Spool, SpoolSettings
 from jobletd.sources.status_files import StatusFiles
 from jobletd.state_facts import StateFacts, told_of
-from jobletd.store import Store
+from jobletd.store import Store, StoreError
 from jobletd.tls_front import PEER_NAME_LENGTH, Credentials, TlsFront
 
 SOCKET_PATH_LENGTH = 107  # sockaddr_un.sun_path, less its final NUL
@@ -89,13 +92,14 @@ class Daemon:
         self._clock = SystemClock()
         self._ended = asyncio.Event()
         self._broken = False
+        self._hurry: asyncio.Task[None] | None = None
         self._policy = Policy.of(config.isolation)
 
     async def run(self) -> int:
         """Start everything, wait for the signal, end everything in the opposite order."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._ended.set)
+            loop.add_signal_handler(number, self._told_to_end)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)  # it never ends the daemon, not even while that starts
         async with AsyncExitStack() as stack:
             try:
@@ -108,6 +112,14 @@ class Daemon:
             sd_notify("STOPPING=1")
         log.info("stopped")
         return 1 if self._broken else 0
+
+    def _told_to_end(self) -> None:
+        """The first time in an orderly way; told again, jobs that are being stopped lose the rest of their grace."""
+        if not self._ended.is_set():
+            self._ended.set()
+        elif self._shutdown_policy == "stop" and self._hurry is None:
+            log.warning("told to end again: what still runs is killed")
+            self._hurry = asyncio.create_task(self._reconciler.hurry(), name="hurry")
 
     @property
     def _shutdown_policy(self) -> str:
@@ -159,7 +171,7 @@ class Daemon:
             registry,
             executor,
             resources,
-            max_concurrent=config.joblet.max_concurrent_jobs,
+            bounds=Bounds(config.joblet.max_concurrent_jobs, config.joblet.max_concurrent_per_source),
             journal=journal,
             room=self._headroom.why,
         )
@@ -182,15 +194,17 @@ class Daemon:
         stack.callback(self._reconciler.close)
         self._background(stack, "reconciler", self._reconciler.run())
         self._background(stack, "resources", resources.run())
-        self._background(stack, "retention", Retention(store, executor, self._clock).run())
+        self._background(stack, "retention", Retention(store, executor, self._clock, self._kept()).run())
         self._background(stack, "blobs", BlobCollector(blobs, registry, self._clock).run())
         path = config_path(self._config_path, self._env)
         self._backups = BackupKeeper(config, path, journal, self._clock)
         self._background(stack, "backup", self._backups.run())
         self._background(stack, "headroom", Monitor(self._headroom, registry, store).run())
         self._facts_of_state = StateFacts(self._headroom, store, self._backups, put_back, self._clock)
+        status_files = self._status_files(registry, desired)
+        stack.callback(status_files.flush)  # after the last changes, those of the shutdown
         stack.push_async_callback(self._shut_down_jobs)
-        await self._start_spool(stack, registry, desired)
+        self._start_spool(stack, desired)
         desired.on_change(git.job_changed)
         self._background(stack, "git", git.run())
         port = await self._start_api(stack, front, registry, desired, executor, blobs, git)
@@ -214,8 +228,14 @@ class Daemon:
         return put_back
 
     async def _shut_down_jobs(self) -> None:
-        if self._shutdown_policy == "stop":
+        if self._shutdown_policy != "stop":
+            return
+        try:
             await self._reconciler.stop_all()
+            if self._hurry is not None:
+                await self._hurry
+        except StoreError as error:  # what cannot be put on record is not done
+            log.error("jobs not stopped: the next daemon finds them", error=str(error))
 
     def _make_directories(self) -> None:
         config = self._config
@@ -259,6 +279,16 @@ class Daemon:
             memory_disk_bytes=config.isolation.memory_disk_bytes,
         )
 
+    def _kept(self) -> retention.Bounds:
+        history = self._config.history
+        age = history.max_age_seconds
+        return retention.Bounds(
+            runs=history.max_runs or None,
+            age_ns=None if age is None else int(age * 10**9),
+            log_bytes=history.max_log_bytes,
+            events=history.max_events or None,
+        )
+
     def _network_settings(self) -> NetworkSettings:
         config = self._config
         ports = (port.partition("/") for port in config.network.allow_host_ports)
@@ -270,15 +300,18 @@ class Daemon:
             host_ports=tuple(f"{protocol} . {port}" for port, _, protocol in ports),
         )
 
-    async def _start_spool(self, stack: AsyncExitStack, registry: Registry, desired: DesiredState) -> None:
-        settings = SpoolSettings(self._config.spool.directory, rescan_seconds=self._config.spool.rescan_seconds)
+    def _status_files(self, registry: Registry, desired: DesiredState) -> StatusFiles:
+        settings = SpoolSettings(self._config.spool.directory)
         os.makedirs(settings.status_directory, 0o755, exist_ok=True)
         files = StatusFiles(settings.status_directory)
         files.keep_only(registry.views)
         for name, view in registry.views.items():
             files.changed(name, view)
         desired.on_change(files.changed)
-        stack.callback(files.flush)
+        return files
+
+    def _start_spool(self, stack: AsyncExitStack, desired: DesiredState) -> None:
+        settings = SpoolSettings(self._config.spool.directory, rescan_seconds=self._config.spool.rescan_seconds)
         spool = Spool(settings, desired, clock=self._clock)
         desired.on_change(spool.job_changed)
         self._background(stack, "spool", spool.run())
@@ -316,6 +349,7 @@ class Daemon:
             started_ns=self._clock.wall_ns(),
             cgroup_mode=executor.cgroup_mode,
             max_concurrent_jobs=config.joblet.max_concurrent_jobs,
+            max_concurrent_per_source=config.joblet.max_concurrent_per_source,
         )
         access = AccessControl(front.identity)
         here = Place(config.state.directory, config.server.address, config.server.port, self._socket_path)
@@ -323,6 +357,7 @@ class Daemon:
             facts,
             registry,
             self._reconciler,
+            Maintenance(registry, self._reconciler, self._ended.set),
             certificate_expires_ns=lambda: self._certificate_expires_ns,
             probe=lambda: HostFeatures.probe(here),
             conditions=self._facts_of_state.conditions,

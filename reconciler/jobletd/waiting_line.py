@@ -1,44 +1,125 @@
-"""Runs that wait for a free place, in the order in which they were made."""
+"""Runs that wait for a free place: who has more priority goes first, then whose source has fewer places, then who is older.
+
+A lane is what waits of one source with one priority, by age. Who is next is the head of a lane, so that a question costs the
+number of lanes, and a change the logarithm of a lane's length: there may be ten thousand in it.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from jobletd.model import JobName, Run, RunId
+from jobletd.sorted_keys import SortedKeys
 
-_Place = tuple[int, RunId, JobName]
+_Key = tuple[int, RunId, JobName]
+_Lanes = dict[str, SortedKeys[_Key]]  # by share
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One who waits. share: what its source counts as when places are shared out."""
+
+    run_id: RunId
+    job: JobName
+    priority: int
+    share: str
+    created_ns: int
+
+    @classmethod
+    def of(cls, run: Run, share: str) -> Waiting:
+        return cls(run.id, run.job, run.manifest.spec.priority, share, run.created_ns)
+
+    @property
+    def key(self) -> _Key:
+        return (self.created_ns, self.run_id, self.job)
 
 
 class WaitingLine:
-    """Every question costs the logarithm of its length: there may be ten thousand in it."""
+    """Knows how many places each share holds, and when it last got one."""
 
     def __init__(self) -> None:
-        self._line: list[_Place] = []
-        self._by_run: dict[RunId, _Place] = {}
+        self.held: Counter[str] = Counter()
+        self._lanes: dict[int, _Lanes] = {}
+        self._by_run: dict[RunId, Waiting] = {}
+        self._served: dict[str, int] = {}
+        self._turn = 0
 
     def __len__(self) -> int:
-        return len(self._line)
+        return len(self._by_run)
 
     def __contains__(self, run_id: RunId) -> bool:
         return run_id in self._by_run
 
-    def add(self, run: Run) -> None:
-        """Stand in line; who was made earlier stands before."""
-        if run.id not in self._by_run:
-            place = (run.created_ns, run.id, run.job)
-            self._by_run[run.id] = place
-            insort(self._line, place)
+    def __iter__(self) -> Iterator[JobName]:
+        """The jobs, those of a higher priority first, and of one source by age."""
+        for priority in sorted(self._lanes, reverse=True):
+            for lane in self._lanes[priority].values():
+                for _, _, job in lane:
+                    yield job
+
+    def add(self, waiting: Waiting) -> None:
+        """Stand in line; who stands there already moves if its priority or source changed."""
+        known = self._by_run.get(waiting.run_id)
+        if known == waiting:
+            return
+        if known is not None:
+            self.remove(known.run_id)
+        self._by_run[waiting.run_id] = waiting
+        self._lanes.setdefault(waiting.priority, {}).setdefault(waiting.share, SortedKeys()).add(waiting.key)
 
     def remove(self, run_id: RunId) -> None:
-        place = self._by_run.pop(run_id, None)
-        if place is not None:
-            del self._line[bisect_left(self._line, place)]
+        waiting = self._by_run.pop(run_id, None)
+        if waiting is None:
+            return
+        lanes = self._lanes[waiting.priority]
+        lane = lanes[waiting.share]
+        lane.remove(waiting.key)
+        if not lane:
+            del lanes[waiting.share]
+        if not lanes:
+            del self._lanes[waiting.priority]
+
+    def next(self, most_of_one: int) -> Waiting | None:
+        """Who gets the next place, and is out of the line with it. most_of_one: places that one share may hold; 0: any number."""
+        for priority in sorted(self._lanes, reverse=True):
+            open_shares = [
+                share for share in self._lanes[priority] if not most_of_one or self.held[share] < most_of_one
+            ]
+            if open_shares:
+                share = min(open_shares, key=lambda one: self._order(priority, one))
+                waiting = self._by_run[self._lanes[priority][share].first()[1]]
+                self.remove(waiting.run_id)
+                self._turn += 1
+                self._served[share] = self._turn
+                return waiting
+        return None
 
     def position(self, run_id: RunId) -> int:
-        """From 1; 0 for who does not wait."""
-        place = self._by_run.get(run_id)
-        return 0 if place is None else bisect_left(self._line, place) + 1
+        """From 1; 0 for who does not wait. As if those who run now went on, and places came free one after the other."""
+        waiting = self._by_run.get(run_id)
+        if waiting is None:
+            return 0
+        ahead = sum(
+            len(lane) for one, lanes in self._lanes.items() if one > waiting.priority for lane in lanes.values()
+        )
+        lanes = self._lanes[waiting.priority]
+        own = lanes[waiting.share].before(waiting.key)
+        level = self.held[waiting.share] + own  # so many places will its source hold when its turn comes
+        for share, lane in lanes.items():
+            if share != waiting.share:
+                first = self._order_at_a_tie(waiting.priority, share) < self._order_at_a_tie(
+                    waiting.priority, waiting.share
+                )
+                ahead += min(max(level - self.held[share] + first, 0), len(lane))
+        return ahead + own + 1
 
-    def first(self, count: int) -> list[JobName]:
-        """The jobs of the first so many."""
-        return [job for _, _, job in self._line[: max(count, 0)]]
+    def _order(self, priority: int, share: str) -> tuple[int, int, _Key]:
+        """The lowest is served next: who holds the fewest places, was served longest ago, has waited longest."""
+        return self.held[share], self._served.get(share, 0), self._lanes[priority][share].first()
+
+    def _order_at_a_tie(self, priority: int, share: str) -> tuple[int, int, _Key]:
+        """The lowest is served first of those who will hold as many places: who holds more of them now was served before."""
+        held, served, head = self._order(priority, share)
+        return -held, served, head

@@ -94,7 +94,7 @@ def row(one: dict[str, Any]) -> list[str]:
     from rnx.output.words import size
 
     node = one["node"]
-    start = [one["name"], one["address"], state(node["conditions"]) if node else str(one["error"])]
+    start = [one["name"], one["address"], state(node) if node else str(one["error"])]
     if node is None:
         return [*start, "", "", "", one["role"] or "", *[""] * 6]
     counts = [node["version"], str(node["runningJobs"]), str(node["queuedJobs"]), one["role"] or ""]
@@ -102,14 +102,14 @@ def row(one: dict[str, Any]) -> list[str]:
     return [*start, *counts, *host, (node["certificateExpires"] or "")[:10]]
 
 
-def state(conditions: list[dict[str, str]]) -> str:
-    """ready, with what is wrong: a pressure that is there, or a good thing that is not; -o json tells why."""
+def state(node: dict[str, Any]) -> str:
+    """ready or cordoned, with what is wrong: a pressure that is there, or a good thing that is not; -o json tells why."""
     wrong = [
         one["type"] if one["status"] == "True" else f"not {one['type']}"
-        for one in conditions
+        for one in node["conditions"]
         if (one["status"] == "True") == (one["type"].endswith("Pressure") or one["type"] == "PutBack")
     ]
-    return ", ".join(["ready", *wrong])
+    return ", ".join(["cordoned" if node["cordon"] else "ready", *wrong])
 
 
 @connected

@@ -160,7 +160,11 @@ def node_data(node: node_pb2.Node) -> dict[str, Any]:
         "memoryBytes": node.memory_bytes,
         "memoryAvailableBytes": node.memory_available_bytes,
         "cgroupMode": node.cgroup_mode,
+        "cordon": {"since": time_of(node.cordon, "since"), "by": node.cordon.by, "reason": node.cordon.reason}
+        if node.HasField("cordon")
+        else None,
         "maxConcurrentJobs": node.max_concurrent_jobs or None,
+        "maxConcurrentPerSource": node.max_concurrent_per_source or None,
         "runningJobs": node.running_jobs,
         "queuedJobs": node.queued_jobs,
         "certificateExpires": time_of(node, "certificate_expires"),

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from joblet.api.v1 import job_pb2 as joblet_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14joblet/v1/node.proto\x12\tjoblet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13joblet/v1/job.proto\"\x10\n\x0eGetNodeRequest\"\xb7\x03\n\x04Node\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06kernel\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x05 \x01(\t\x12+\n\x07started\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x63pus\x18\x07 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x04\x12\x1e\n\x16memory_available_bytes\x18\t \x01(\x04\x12\x13\n\x0b\x63group_mode\x18\n \x01(\t\x12$\n\x08\x66\x65\x61tures\x18\x0b \x03(\x0b\x32\x12.joblet.v1.Feature\x12\x1b\n\x13max_concurrent_jobs\x18\x0c \x01(\x05\x12\x14\n\x0crunning_jobs\x18\r \x01(\x05\x12\x13\n\x0bqueued_jobs\x18\x0e \x01(\x05\x12\x37\n\x13\x63\x65rtificate_expires\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\nconditions\x18\x14 \x03(\x0b\x32\x14.joblet.v1.Condition\":\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t2D\n\x0bNodeService\x12\x35\n\x07GetNode\x12\x19.joblet.v1.GetNodeRequest\x1a\x0f.joblet.v1.Nodeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14joblet/v1/node.proto\x12\tjoblet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13joblet/v1/job.proto\"\x10\n\x0eGetNodeRequest\"\x82\x04\n\x04Node\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06kernel\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x05 \x01(\t\x12+\n\x07started\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x63pus\x18\x07 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x04\x12\x1e\n\x16memory_available_bytes\x18\t \x01(\x04\x12\x13\n\x0b\x63group_mode\x18\n \x01(\t\x12$\n\x08\x66\x65\x61tures\x18\x0b \x03(\x0b\x32\x12.joblet.v1.Feature\x12\x1b\n\x13max_concurrent_jobs\x18\x0c \x01(\x05\x12\x14\n\x0crunning_jobs\x18\r \x01(\x05\x12\x13\n\x0bqueued_jobs\x18\x0e \x01(\x05\x12\x37\n\x13\x63\x65rtificate_expires\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\nconditions\x18\x14 \x03(\x0b\x32\x14.joblet.v1.Condition\x12&\n\x06\x63ordon\x18\x10 \x01(\x0b\x32\x16.joblet.v1.CordonState\x12!\n\x19max_concurrent_per_source\x18\x11 \x01(\x05\"T\n\x0b\x43ordonState\x12)\n\x05since\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x1f\n\rCordonRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x10\n\x0e\x43ordonResponse\"\x11\n\x0fUncordonRequest\"#\n\x10UncordonResponse\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x08\",\n\x0c\x44rainRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0c\n\x04stay\x18\x02 \x01(\x08\"g\n\rDrainProgress\x12\x0f\n\x07running\x18\x01 \x01(\x05\x12\x0e\n\x06queued\x18\x02 \x01(\x05\x12\x0c\n\x04jobs\x18\x03 \x03(\t\x12\x19\n\x11stopping_services\x18\x04 \x01(\x08\x12\x0c\n\x04\x64one\x18\x05 \x01(\x08\":\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t2\x86\x02\n\x0bNodeService\x12\x35\n\x07GetNode\x12\x19.joblet.v1.GetNodeRequest\x1a\x0f.joblet.v1.Node\x12=\n\x06\x43ordon\x12\x18.joblet.v1.CordonRequest\x1a\x19.joblet.v1.CordonResponse\x12\x43\n\x08Uncordon\x12\x1a.joblet.v1.UncordonRequest\x1a\x1b.joblet.v1.UncordonResponse\x12<\n\x05\x44rain\x12\x17.joblet.v1.DrainRequest\x1a\x18.joblet.v1.DrainProgress0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,9 +36,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETNODEREQUEST']._serialized_start=89
   _globals['_GETNODEREQUEST']._serialized_end=105
   _globals['_NODE']._serialized_start=108
-  _globals['_NODE']._serialized_end=547
-  _globals['_FEATURE']._serialized_start=549
-  _globals['_FEATURE']._serialized_end=607
-  _globals['_NODESERVICE']._serialized_start=609
-  _globals['_NODESERVICE']._serialized_end=677
+  _globals['_NODE']._serialized_end=622
+  _globals['_CORDONSTATE']._serialized_start=624
+  _globals['_CORDONSTATE']._serialized_end=708
+  _globals['_CORDONREQUEST']._serialized_start=710
+  _globals['_CORDONREQUEST']._serialized_end=741
+  _globals['_CORDONRESPONSE']._serialized_start=743
+  _globals['_CORDONRESPONSE']._serialized_end=759
+  _globals['_UNCORDONREQUEST']._serialized_start=761
+  _globals['_UNCORDONREQUEST']._serialized_end=778
+  _globals['_UNCORDONRESPONSE']._serialized_start=780
+  _globals['_UNCORDONRESPONSE']._serialized_end=815
+  _globals['_DRAINREQUEST']._serialized_start=817
+  _globals['_DRAINREQUEST']._serialized_end=861
+  _globals['_DRAINPROGRESS']._serialized_start=863
+  _globals['_DRAINPROGRESS']._serialized_end=966
+  _globals['_FEATURE']._serialized_start=968
+  _globals['_FEATURE']._serialized_end=1026
+  _globals['_NODESERVICE']._serialized_start=1029
+  _globals['_NODESERVICE']._serialized_end=1291
 # @@protoc_insertion_point(module_scope)

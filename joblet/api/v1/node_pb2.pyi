@@ -15,7 +15,7 @@ class GetNodeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("hostname", "version", "kernel", "architecture", "boot_id", "started", "cpus", "memory_bytes", "memory_available_bytes", "cgroup_mode", "features", "max_concurrent_jobs", "running_jobs", "queued_jobs", "certificate_expires", "conditions")
+    __slots__ = ("hostname", "version", "kernel", "architecture", "boot_id", "started", "cpus", "memory_bytes", "memory_available_bytes", "cgroup_mode", "features", "max_concurrent_jobs", "running_jobs", "queued_jobs", "certificate_expires", "conditions", "cordon", "max_concurrent_per_source")
     HOSTNAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     KERNEL_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,8 @@ class Node(_message.Message):
     QUEUED_JOBS_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_EXPIRES_FIELD_NUMBER: _ClassVar[int]
     CONDITIONS_FIELD_NUMBER: _ClassVar[int]
+    CORDON_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONCURRENT_PER_SOURCE_FIELD_NUMBER: _ClassVar[int]
     hostname: str
     version: str
     kernel: str
@@ -48,7 +50,61 @@ class Node(_message.Message):
     queued_jobs: int
     certificate_expires: _timestamp_pb2.Timestamp
     conditions: _containers.RepeatedCompositeFieldContainer[_job_pb2.Condition]
-    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., kernel: _Optional[str] = ..., architecture: _Optional[str] = ..., boot_id: _Optional[str] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cpus: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., cgroup_mode: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., max_concurrent_jobs: _Optional[int] = ..., running_jobs: _Optional[int] = ..., queued_jobs: _Optional[int] = ..., certificate_expires: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., conditions: _Optional[_Iterable[_Union[_job_pb2.Condition, _Mapping]]] = ...) -> None: ...
+    cordon: CordonState
+    max_concurrent_per_source: int
+    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., kernel: _Optional[str] = ..., architecture: _Optional[str] = ..., boot_id: _Optional[str] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cpus: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., cgroup_mode: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., max_concurrent_jobs: _Optional[int] = ..., running_jobs: _Optional[int] = ..., queued_jobs: _Optional[int] = ..., certificate_expires: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., conditions: _Optional[_Iterable[_Union[_job_pb2.Condition, _Mapping]]] = ..., cordon: _Optional[_Union[CordonState, _Mapping]] = ..., max_concurrent_per_source: _Optional[int] = ...) -> None: ...
+
+class CordonState(_message.Message):
+    __slots__ = ("since", "by", "reason")
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    since: _timestamp_pb2.Timestamp
+    by: str
+    reason: str
+    def __init__(self, since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., by: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class CordonRequest(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class CordonResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UncordonRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UncordonResponse(_message.Message):
+    __slots__ = ("changed",)
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    changed: bool
+    def __init__(self, changed: _Optional[bool] = ...) -> None: ...
+
+class DrainRequest(_message.Message):
+    __slots__ = ("reason", "stay")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    STAY_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    stay: bool
+    def __init__(self, reason: _Optional[str] = ..., stay: _Optional[bool] = ...) -> None: ...
+
+class DrainProgress(_message.Message):
+    __slots__ = ("running", "queued", "jobs", "stopping_services", "done")
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    STOPPING_SERVICES_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    running: int
+    queued: int
+    jobs: _containers.RepeatedScalarFieldContainer[str]
+    stopping_services: bool
+    done: bool
+    def __init__(self, running: _Optional[int] = ..., queued: _Optional[int] = ..., jobs: _Optional[_Iterable[str]] = ..., stopping_services: _Optional[bool] = ..., done: _Optional[bool] = ...) -> None: ...
 
 class Feature(_message.Message):
     __slots__ = ("name", "available", "detail")

@@ -39,6 +39,21 @@ class NodeServiceStub:
                 request_serializer=joblet_dot_v1_dot_node__pb2.GetNodeRequest.SerializeToString,
                 response_deserializer=joblet_dot_v1_dot_node__pb2.Node.FromString,
                 _registered_method=True)
+        self.Cordon = channel.unary_unary(
+                '/joblet.v1.NodeService/Cordon',
+                request_serializer=joblet_dot_v1_dot_node__pb2.CordonRequest.SerializeToString,
+                response_deserializer=joblet_dot_v1_dot_node__pb2.CordonResponse.FromString,
+                _registered_method=True)
+        self.Uncordon = channel.unary_unary(
+                '/joblet.v1.NodeService/Uncordon',
+                request_serializer=joblet_dot_v1_dot_node__pb2.UncordonRequest.SerializeToString,
+                response_deserializer=joblet_dot_v1_dot_node__pb2.UncordonResponse.FromString,
+                _registered_method=True)
+        self.Drain = channel.unary_stream(
+                '/joblet.v1.NodeService/Drain',
+                request_serializer=joblet_dot_v1_dot_node__pb2.DrainRequest.SerializeToString,
+                response_deserializer=joblet_dot_v1_dot_node__pb2.DrainProgress.FromString,
+                _registered_method=True)
 
 
 class NodeServiceServicer:
@@ -50,6 +65,26 @@ class NodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Cordon(self, request, context):
+        """Nothing is launched from now on, over restarts too; what runs goes on, and what is applied waits.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Uncordon(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Drain(self, request, context):
+        """Cordons, tells how many still run until nothing does, and ends the daemon. A call that is cancelled ends the wait alone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -57,6 +92,21 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.GetNode,
                     request_deserializer=joblet_dot_v1_dot_node__pb2.GetNodeRequest.FromString,
                     response_serializer=joblet_dot_v1_dot_node__pb2.Node.SerializeToString,
+            ),
+            'Cordon': grpc.unary_unary_rpc_method_handler(
+                    servicer.Cordon,
+                    request_deserializer=joblet_dot_v1_dot_node__pb2.CordonRequest.FromString,
+                    response_serializer=joblet_dot_v1_dot_node__pb2.CordonResponse.SerializeToString,
+            ),
+            'Uncordon': grpc.unary_unary_rpc_method_handler(
+                    servicer.Uncordon,
+                    request_deserializer=joblet_dot_v1_dot_node__pb2.UncordonRequest.FromString,
+                    response_serializer=joblet_dot_v1_dot_node__pb2.UncordonResponse.SerializeToString,
+            ),
+            'Drain': grpc.unary_stream_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=joblet_dot_v1_dot_node__pb2.DrainRequest.FromString,
+                    response_serializer=joblet_dot_v1_dot_node__pb2.DrainProgress.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -86,6 +136,87 @@ class NodeService:
             '/joblet.v1.NodeService/GetNode',
             joblet_dot_v1_dot_node__pb2.GetNodeRequest.SerializeToString,
             joblet_dot_v1_dot_node__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Cordon(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joblet.v1.NodeService/Cordon',
+            joblet_dot_v1_dot_node__pb2.CordonRequest.SerializeToString,
+            joblet_dot_v1_dot_node__pb2.CordonResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Uncordon(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joblet.v1.NodeService/Uncordon',
+            joblet_dot_v1_dot_node__pb2.UncordonRequest.SerializeToString,
+            joblet_dot_v1_dot_node__pb2.UncordonResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/joblet.v1.NodeService/Drain',
+            joblet_dot_v1_dot_node__pb2.DrainRequest.SerializeToString,
+            joblet_dot_v1_dot_node__pb2.DrainProgress.FromString,
             options,
             channel_credentials,
             insecure,

@@ -133,6 +133,9 @@ class Executor(Protocol):
     async def remove_logs(self, attempt: AttemptId) -> None:
         """Delete an ended attempt's log."""
 
+    async def log_bytes(self, attempt: AttemptId) -> int:
+        """How much room an ended attempt's log takes."""
+
     def logs(self, attempt: AttemptId, query: LogQuery) -> AsyncIterator[list[LogEntry]]:
         """The attempt's output in order, in batches; see ``LogQuery``. The attempt runs or has ended."""
         ...

@@ -11,6 +11,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from joblet.pki import Role
+from jobletd.services.streams import passed_on
 from jobletd.tls_front import Identity, Resolver
 
 NEEDED: dict[str, Role] = {
@@ -30,6 +31,9 @@ NEEDED: dict[str, Role] = {
     "/joblet.v1.FileService/FindMissing": Role.ADMIN,  # it would tell a viewer what is there
     "/joblet.v1.FileService/Upload": Role.ADMIN,
     "/joblet.v1.NodeService/GetNode": Role.VIEWER,
+    "/joblet.v1.NodeService/Cordon": Role.ADMIN,
+    "/joblet.v1.NodeService/Uncordon": Role.ADMIN,
+    "/joblet.v1.NodeService/Drain": Role.ADMIN,
     "/grpc.health.v1.Health/Check": Role.VIEWER,
     "/grpc.health.v1.Health/Watch": Role.VIEWER,
     "/grpc.health.v1.Health/List": Role.VIEWER,
@@ -150,12 +154,11 @@ def _wrapped(handler: Handler, admit: Callable[[Any], Awaitable[None]]) -> Handl
         return make(unary, deserialize, handler.response_serializer)
     inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
 
-    async def stream(request: Any, context: Any) -> Any:
+    async def stream(request: Any, context: Any) -> None:
         await admit(context)
         answer = inner(await _checked(handler, request, context), context)
         if hasattr(answer, "__aiter__"):
-            async for message in answer:
-                yield message
+            await passed_on(answer, context)
         else:
             await answer  # it writes through the context
 

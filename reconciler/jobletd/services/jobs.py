@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from jobletd.services.status_codes import answered
 
 PAGE_BYTES = MESSAGE_BYTES // 2
 ENTRIES_A_MESSAGE = 500
+CONVERTED_KEPT = 16
 audit = structlog.get_logger("audit")
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -29,6 +31,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
 
     def __init__(self, desired: DesiredState) -> None:
         self._desired = desired
+        self._converted = LastConverted()
 
     async def Apply(self, request: job_pb2.ApplyRequest, context: Context) -> job_pb2.ApplyResponse:
         async with answered(context):
@@ -73,7 +76,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
             async for change in self._desired.watch(request.ref or None, selector):
                 yield job_pb2.WatchEvent(
                     type=change.type,
-                    job=None if change.job is None else convert.job(change.job),
+                    job=None if change.job is None else self._converted.job(change.job),
                 )
 
     async def Delete(self, request: job_pb2.DeleteRequest, context: Context) -> job_pb2.DeleteResponse:
@@ -103,6 +106,21 @@ class JobService(job_pb2_grpc.JobServiceServicer):
             since_ns = nanoseconds_of(request.since, "since") if request.HasField("since") else 0
             async for event in self._desired.events(request.ref, follow=request.follow, since_ns=since_ns):
                 yield convert.event(event)
+
+
+class LastConverted:
+    """The latest messages of a watch: what a thousand watchers are told is made once."""
+
+    def __init__(self) -> None:
+        self._known: deque[tuple[JobView, job_pb2.Job]] = deque(maxlen=CONVERTED_KEPT)
+
+    def job(self, view: JobView) -> job_pb2.Job:
+        for known, message in reversed(self._known):
+            if known is view:
+                return message
+        message = convert.job(view)
+        self._known.append((view, message))
+        return message
 
 
 def page_of(views: Sequence[JobView], size: int) -> list[job_pb2.Job]:

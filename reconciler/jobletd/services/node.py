@@ -6,7 +6,7 @@ import asyncio
 import os
 import platform
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,19 @@ import psutil
 
 import joblet
 from joblet.api.v1 import node_pb2, node_pb2_grpc
+from jobletd import model
 from jobletd.host_features import Feature, HostFeatures
-from jobletd.model import Condition
+from jobletd.maintenance import Maintenance
 from jobletd.reconciler import Reconciler
 from jobletd.registry import Registry
+from jobletd.services.access import caller
 from jobletd.services.convert import condition, timestamp
+from jobletd.services.jobs import note
+from jobletd.services.requests import InvalidRequest
 from jobletd.services.status_codes import answered
+
+Context = grpc.aio.ServicerContext[Any, Any]
+LONGEST_REASON = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,7 @@ class NodeFacts:
     started_ns: int
     cgroup_mode: str
     max_concurrent_jobs: int
+    max_concurrent_per_source: int = 0
 
 
 class NodeService(node_pb2_grpc.NodeServiceServicer):
@@ -41,24 +49,24 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         facts: NodeFacts,
         registry: Registry,
         reconciler: Reconciler,
+        maintenance: Maintenance,
         *,
         certificate_expires_ns: Callable[[], int],
         probe: Callable[[], HostFeatures],
-        conditions: Callable[[], list[Condition]] = list,
+        conditions: Callable[[], list[model.Condition]] = list,
     ) -> None:
         """probe: what the host can do; asked in a thread, once, when somebody wants to know. conditions: lasting facts."""
         self._facts = facts
         self._registry = registry
         self._reconciler = reconciler
+        self._maintenance = maintenance
         self._certificate_expires_ns = certificate_expires_ns
         self._probe = probe
         self._conditions = conditions
         self._probing = asyncio.Lock()
         self._features: list[node_pb2.Feature] | None = None
 
-    async def GetNode(
-        self, request: node_pb2.GetNodeRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> node_pb2.Node:
+    async def GetNode(self, request: node_pb2.GetNodeRequest, context: Context) -> node_pb2.Node:
         async with answered(context):
             memory = psutil.virtual_memory()
             return node_pb2.Node(
@@ -78,8 +86,38 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
                 queued_jobs=len(self._registry.waiting),
                 certificate_expires=timestamp(self._certificate_expires_ns()),
                 conditions=map(condition, self._conditions()),
+                cordon=cordon_state(self._registry.cordon),
+                max_concurrent_per_source=self._facts.max_concurrent_per_source,
             )
         raise AssertionError("unreachable")
+
+    async def Cordon(self, request: node_pb2.CordonRequest, context: Context) -> node_pb2.CordonResponse:
+        async with answered(context):
+            await self._maintenance.cordon(caller.get().name, reason_of(request))
+            note("cordon", reason=request.reason)
+            return node_pb2.CordonResponse()
+        raise AssertionError("unreachable")
+
+    async def Uncordon(self, request: node_pb2.UncordonRequest, context: Context) -> node_pb2.UncordonResponse:
+        async with answered(context):
+            changed = await self._maintenance.uncordon(caller.get().name)
+            if changed:
+                note("uncordon")
+            return node_pb2.UncordonResponse(changed=changed)
+        raise AssertionError("unreachable")
+
+    async def Drain(self, request: node_pb2.DrainRequest, context: Context) -> AsyncIterator[node_pb2.DrainProgress]:
+        async with answered(context):
+            reason = reason_of(request)
+            note("drain", reason=reason, stay=request.stay)
+            async for progress in self._maintenance.drain(caller.get().name, reason, stay=request.stay):
+                yield node_pb2.DrainProgress(
+                    running=progress.running,
+                    queued=progress.queued,
+                    jobs=progress.jobs,
+                    stopping_services=progress.stopping_services,
+                    done=progress.done,
+                )
 
     async def _host_features(self) -> list[node_pb2.Feature]:
         async with self._probing:
@@ -90,6 +128,20 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
                     for one in host.features
                 ]
             return self._features
+
+
+def reason_of(request: node_pb2.CordonRequest | node_pb2.DrainRequest) -> str:
+    """Raises InvalidRequest: it is shown beside every job that waits."""
+    reason = " ".join(request.reason.split())
+    if len(reason) > LONGEST_REASON:
+        raise InvalidRequest("reason", f"has {len(reason)} characters", todo=f"at most {LONGEST_REASON} are kept")
+    return reason
+
+
+def cordon_state(cordon: model.Cordon | None) -> node_pb2.CordonState | None:
+    if cordon is None:
+        return None
+    return node_pb2.CordonState(since=timestamp(cordon.since_ns), by=cordon.by, reason=cordon.reason)
 
 
 def explained(feature: Feature) -> str:

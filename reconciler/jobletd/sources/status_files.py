@@ -1,15 +1,18 @@
 """``status/<job>.yml``: each job's status, for people who have only the spool directory.
 
-Written atomically after every change, a moment late so that a burst of changes becomes one write. Not durable: after a
-power cut they are written anew from the store.
+Written atomically after every change, in a thread, a moment late so that a burst of changes becomes one write: the more there
+is to write, the later. Not durable: after a power cut they are written anew from the store.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
-from collections.abc import Collection
+import threading
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -21,6 +24,7 @@ from jobletd.model import Attempt, Exited, JobName, JobView, Killed, NotStarted,
 from jobletd.sources.error_files import SUFFIX as ERROR_SUFFIX
 
 _COALESCE_SECONDS = 0.02
+_AT_ONCE = 100
 _RUNS_SHOWN = 5
 
 _log = structlog.get_logger(__name__)
@@ -32,27 +36,39 @@ class StatusFiles:
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._waiting: dict[JobName, JobView | None] = {}
-        self._written: dict[JobName, str] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._written: dict[JobName, bytes] = {}  # digests
+        self._putting = threading.Lock()  # so that nothing older is written after something newer
+        self._writer: asyncio.Task[None] | None = None
 
     def changed(self, name: JobName, view: JobView | None) -> None:
         """Note a job's new status; None: the job is gone."""
         self._waiting[name] = view
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_COALESCE_SECONDS, self.flush)
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write(), name="status-files")
 
     def flush(self) -> None:
-        """Write what is waiting now."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Write what is waiting now, before returning."""
         waiting, self._waiting = self._waiting, {}
-        for name, view in waiting.items():
-            try:
-                self._put(name, view)
-            except OSError as error:
-                self._written.pop(name, None)
-                _log.error("status file not written", job=name, error=str(error))
+        self._put_all(waiting)
+
+    async def _write(self) -> None:
+        """Until nothing waits. What changes again while it waits is written once."""
+        try:
+            while self._waiting:
+                await asyncio.sleep(_COALESCE_SECONDS)
+                names = list(islice(self._waiting, _AT_ONCE))
+                await asyncio.to_thread(self._put_all, {name: self._waiting.pop(name) for name in names})
+        finally:
+            self._writer = None
+
+    def _put_all(self, views: Mapping[JobName, JobView | None]) -> None:
+        with self._putting:
+            for name, view in views.items():
+                try:
+                    self._put(name, view)
+                except OSError as error:
+                    self._written.pop(name, None)
+                    _log.error("status file not written", job=name, error=str(error))
 
     def keep_only(self, names: Collection[JobName]) -> None:
         """Remove the status files of all other jobs, which an earlier daemon left. Raises OSError."""
@@ -71,13 +87,14 @@ class StatusFiles:
             if os.path.lexists(path):
                 os.unlink(path)
             return
-        text = status_text(view)
-        if self._written.get(name) == text:
+        data = status_text(view).encode()
+        digest = hashlib.blake2b(data, digest_size=16).digest()
+        if self._written.get(name) == digest:
             return
         os.makedirs(self._directory, mode=0o755, exist_ok=True)
-        write_atomic(path, text.encode(), 0o644, durable=False)
+        write_atomic(path, data, 0o644, durable=False)
         reached("daemon.status-file-written")
-        self._written[name] = text
+        self._written[name] = digest
 
 
 def status_text(view: JobView) -> str:

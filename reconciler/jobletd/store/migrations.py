@@ -107,6 +107,13 @@ MIGRATIONS: tuple[str, ...] = (
     DROP INDEX runs_of_uid;
     CREATE INDEX runs_of_uid ON runs (job_uid);
     """,
+    # What is kept about the host itself; and how much output each ended run has left (-1: it was removed).
+    """
+    CREATE TABLE host (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    ALTER TABLE runs ADD COLUMN log_bytes INTEGER;
+    CREATE INDEX runs_unmeasured ON runs (ended_ns) WHERE is_final = 1 AND log_bytes IS NULL;
+    CREATE INDEX runs_with_output ON runs (ended_ns, log_bytes) WHERE log_bytes > 0;
+    """,
 )
 
 

@@ -64,6 +64,7 @@ class FakeHost:
         self.forgotten: list[AttemptId] = []
         self.removed_logs: list[AttemptId] = []
         self.pruned: list[AttemptId] = []
+        self.log_bytes = 0  # of each attempt
         self.broken_promises: list[str] = []
         self.starts_at_once = True
         self.ignores_stop = False
@@ -196,6 +197,9 @@ class FakeExecutor:
 
     async def remove_logs(self, attempt: AttemptId) -> None:
         self.host.removed_logs.append(attempt)
+
+    async def log_bytes(self, attempt: AttemptId) -> int:
+        return 0 if attempt in self.host.removed_logs else self.host.log_bytes
 
     async def logs(self, attempt: AttemptId, query: LogQuery) -> AsyncIterator[list[LogEntry]]:
         yield [LogEntry(0, "stdout", attempt.encode(), False, int(attempt.rsplit("-", 1)[1]))]

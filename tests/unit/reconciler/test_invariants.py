@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from pathlib import Path
 
@@ -33,6 +34,9 @@ operations = st.one_of(
     st.tuples(st.just("stubborn"), st.booleans()),
     st.tuples(st.just("crash"), st.integers(0, 12)),
     st.tuples(st.just("reboot")),
+    st.tuples(st.just("shutdown")),
+    st.tuples(st.just("interrupt")),
+    st.tuples(st.just("cordon"), st.booleans()),
 )
 
 
@@ -54,12 +58,37 @@ async def do(world: World, operation: tuple[object, ...]) -> None:
             await world.advance(seconds)
         case ("stubborn", bool(ignores)):
             world.host.ignores_stop = ignores
+        case _:
+            await do_to_the_daemon(world, operation)
+
+
+async def do_to_the_daemon(world: World, operation: tuple[object, ...]) -> None:
+    match operation:
         case ("crash", int(steps)):
             await crash_soon(world, steps)
         case ("reboot",):
             await world.crash()
             world.host.reboot()
             await world.boot()
+        case ("shutdown",):
+            await shut_down(world)
+        case ("interrupt",):
+            await world.reconciler.stop_runs(lambda _: True)
+        case ("cordon", True):
+            await world.maintenance.cordon("somebody", "")
+        case ("cordon", False):
+            await world.maintenance.uncordon("somebody")
+
+
+async def shut_down(world: World) -> None:
+    """Told to end, and told again if somebody makes use of its grace; then started anew."""
+    stopping = asyncio.ensure_future(world.reconciler.stop_all())
+    await world.settle()
+    await world.reconciler.hurry()
+    await stopping
+    assert world.host.live() == []
+    await world.crash()
+    await world.boot()
 
 
 async def apply_twice(world: World, text: str) -> None:

@@ -236,21 +236,3 @@ def test_what_belongs_to_nothing_on_record_is_freed_at_the_start(world: World) -
         assert (await world.run()).phase is Phase.RUNNING
 
     play(scenario, world)
-
-
-def test_an_orderly_shutdown_stops_jobs_and_services_come_back(world: World) -> None:
-    async def scenario(world: World) -> None:
-        await world.apply(job("restart: Always", name="service"))
-        await world.apply(job(name="once"))
-        await world.apply(job(name="waiting", spec="retry: {limit: 1}"))
-        world.host.exit(next(a for a in world.host.attempts if a.startswith("waiting")), 1)
-        await world.settle()
-        await world.reconciler.stop_all()
-        assert world.host.live() == []
-        assert (await world.run("once")).reason is Reason.SHUTDOWN
-        await world.restart()
-        assert (await world.run("service")).phase is Phase.RUNNING
-        assert (await world.run("once")).phase is Phase.STOPPED
-        assert (await world.run("waiting")).phase is Phase.SCHEDULED
-
-    play(scenario, world)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from jobletd.errors import NoSuchJob
-from jobletd.model import JobName, Phase
-from jobletd.retention import EVENTS_OF_JOB, Retention
+from jobletd.errors import NoSuchJob, WrongState
+from jobletd.executor import LogQuery
+from jobletd.model import Action, JobName, Phase
+from jobletd.retention import EVENTS_OF_JOB, Bounds, Retention
 from tests.unit.reconciler.world import World, job, play
 
 DAY = 86_400.0
@@ -136,5 +137,103 @@ def test_a_service_that_starts_again_and_again_fills_no_disk_with_events(world: 
         await sweeper.sweep()
         events = await world.events()
         assert (len(events), events[-1].message) == (EVENTS_OF_JOB, str(EVENTS_OF_JOB + 49))
+
+    play(scenario, world)
+
+
+async def three_jobs_end(world: World) -> None:
+    for name in ("a", "b", "c"):
+        await world.apply(job(name=name))
+        await world.exit()
+        await world.advance(1)
+
+
+async def output(world: World, ref: str) -> bytes:
+    batches = [batch async for batch in world.desired.logs(ref, 0, LogQuery())]
+    return b"".join(entry.data for batch in batches for entry in batch)
+
+
+def test_beyond_the_hosts_bound_the_oldest_output_goes_and_its_job_stays_in_line_with_its_manifest(
+    world: World,
+) -> None:
+    async def scenario(world: World) -> None:
+        world.host.log_bytes = 100
+        await three_jobs_end(world)
+        sweeper = Retention(world.store, world.executor, world.clock, Bounds(log_bytes=250))
+        await sweeper.sweep()
+        assert [attempt.split("-")[0] for attempt in world.host.removed_logs] == ["a"]
+        with pytest.raises(WrongState, match="removed to make room"):
+            await output(world, "a")
+        assert await output(world, "b")
+        await world.restart()
+        result = await world.apply(job(name="a"))
+        assert (result.action, (await world.run("a")).phase) == (Action.UNCHANGED, Phase.COMPLETED)
+        assert len(world.host.launches) == 3, "nothing ran again"
+        await sweeper_after_restart(world, Bounds(log_bytes=250)).sweep()
+        assert len(world.host.removed_logs) == 1
+
+    play(scenario, world)
+
+
+def sweeper_after_restart(world: World, bounds: Bounds) -> Retention:
+    return Retention(world.store, world.executor, world.clock, bounds)
+
+
+def test_a_job_may_bound_the_output_of_its_own_runs_but_not_of_the_latest(world: World) -> None:
+    async def scenario(world: World) -> None:
+        world.host.log_bytes = 4096
+        first = await world.apply(job("history: {logs: 5000}"))
+        await world.exit(0)
+        await run_again(world, 1)
+        await retention(world).sweep()
+        assert world.host.removed_logs == [f"job-{first.run_id}-1"]
+        assert len(await world.history()) == 2, "the run itself is still on record"
+        world.host.log_bytes = 10_000
+        await run_again(world, 1)
+        await retention(world).sweep()
+        assert len(world.host.removed_logs) == 2
+        assert await output(world, "job")
+
+    play(scenario, world)
+
+
+def test_what_runs_keeps_its_output_and_events_whatever_the_hosts_bounds(world: World) -> None:
+    async def scenario(world: World) -> None:
+        world.host.log_bytes = 100
+        await world.apply(job(name="running"))
+        await world.apply(job(name="ended"))
+        await world.exit(attempt=next(one for one in world.host.attempts if one.startswith("ended-")))
+        await sweeper_after_restart(world, Bounds(runs=0, age_ns=1, log_bytes=0, events=0)).sweep()
+        assert [attempt.split("-")[0] for attempt in world.host.removed_logs] == ["ended"]
+        assert (await world.run("ended")).phase is Phase.COMPLETED, "a living job's latest run stays"
+        assert await world.reasons("running") == ["Created", "Started"]
+        assert await world.reasons("ended") == []
+        assert (await world.run("running")).phase is Phase.RUNNING
+
+    play(scenario, world)
+
+
+def test_the_hosts_bounds_on_runs_and_age_hold_whatever_jobs_say(world: World) -> None:
+    async def scenario(world: World) -> None:
+        await world.apply(job("history: {keep: 100, for: 1000d}"))
+        await world.exit(0)
+        await run_again(world, 9)
+        sweeper = sweeper_after_restart(world, Bounds(runs=6, age_ns=int(10 * DAY * 1e9)))
+        assert await sweeper.sweep() == 4
+        await world.advance(11 * DAY)
+        assert await sweeper.sweep() == 5, "all but the latest"
+        await run_again(world, 1)
+        assert await sweeper.sweep() == 1, "it was the latest when its time came"
+
+    play(scenario, world)
+
+
+def test_the_hosts_events_are_bounded(world: World) -> None:
+    async def scenario(world: World) -> None:
+        for number in range(50):
+            await world.desired.record_event(f"job-{number}", "", "Normal", "Something", "")
+        await sweeper_after_restart(world, Bounds(events=20)).sweep()
+        events = await world.events("")
+        assert [event.job for event in events] == [f"job-{number}" for number in range(30, 50)]
 
     play(scenario, world)

@@ -22,7 +22,9 @@ from jobletd.backup.settling import PutBack, marked, settle, take_up_journal, un
 from jobletd.blobs.store import BlobLimits, BlobStore
 from jobletd.desired import DesiredState
 from jobletd.errors import WrongState
+from jobletd.maintenance import Maintenance
 from jobletd.model import ApplyResult, Attempt, AttemptId, Event, JobName, JobView, Phase, ResourceView, Run, Source
+from jobletd.places import Bounds
 from jobletd.reconciler import Reconciler
 from jobletd.registry import Registry
 from jobletd.resources import Resources
@@ -111,12 +113,13 @@ class FakeVolumes:
 class World:
     """One host. ``boot`` starts a daemon, ``crash`` kills it."""
 
-    def __init__(self, directory: Path, *, max_concurrent: int = 0) -> None:
+    def __init__(self, directory: Path, *, max_concurrent: int = 0, per_source: int = 0) -> None:
         self.path = str(directory / "joblet.db")
         self.key_file = directory / "secret.key"
         self.clock = SteppedClock()
         self.host = FakeHost(self.clock)
         self.max_concurrent = max_concurrent
+        self.per_source = per_source
         self.fuse = Fuse()
         self.journal_directory = str(directory / "launches")
         self.no_room = ""
@@ -147,10 +150,12 @@ class World:
             self.registry,
             self.executor,
             self.resources,
-            max_concurrent=self.max_concurrent,
+            bounds=Bounds(self.max_concurrent, self.per_source),
             journal=self.journal,
             room=lambda: self.no_room,
         )
+        self.exited = False
+        self.maintenance = Maintenance(self.registry, self.reconciler, self._exit)
         self.blobs = BlobStore(str(self.key_file.parent / "blobs"), BlobLimits(1 << 20, 1 << 21))
         self.blobs.open()
         self.desired = DesiredState(self.registry, self.executor, self.reconciler.nudge, self.resources, self.blobs)
@@ -161,6 +166,9 @@ class World:
             await unmark(self.store)
         await self.reconciler.start()
         self._run = [asyncio.create_task(part.run()) for part in (self.reconciler, self.resources)]
+
+    def _exit(self) -> None:
+        self.exited = True
 
     async def crash(self) -> None:
         """Nothing is finished, nothing is said: what is in the store and on the host is what is left."""

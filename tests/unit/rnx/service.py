@@ -79,6 +79,8 @@ class Answers:
     refusals: dict[str, Refusal] = field(default_factory=dict)  # by method
     requests: list[Any] = field(default_factory=list)
     contents: dict[str, bytes] = field(default_factory=dict)  # that were uploaded, by SHA-256
+    cordoned: bool = False
+    drain: list[node_pb2.DrainProgress] = field(default_factory=list)
     page_size: int = 0
     hold: threading.Event = field(default_factory=threading.Event)  # set: streams end; else they stay open
 
@@ -164,11 +166,28 @@ class Service(job_pb2_grpc.JobServiceServicer, node_pb2_grpc.NodeServiceServicer
 
     def GetNode(self, request: node_pb2.GetNodeRequest, context: grpc.ServicerContext) -> node_pb2.Node:
         self.note("GetNode", request, context)
+        cordon = node_pb2.CordonState(by="anna", reason="new disk") if self.answers.cordoned else None
         return node_pb2.Node(
-            hostname="box", version="0.1.0", kernel="6.1", architecture="x86_64", cpus=2, memory_bytes=1 << 30,
+            cordon=cordon, hostname="box", version="0.1.0", kernel="6.1", architecture="x86_64", cpus=2, memory_bytes=1 << 30,
             cgroup_mode="v2", running_jobs=3, queued_jobs=1,
             features=[node_pb2.Feature(name="limits.io", available=False, detail="no io controller")],
         )  # fmt: skip
+
+    def Cordon(self, request: node_pb2.CordonRequest, context: grpc.ServicerContext) -> node_pb2.CordonResponse:
+        self.note("Cordon", request, context)
+        self.answers.cordoned = True
+        return node_pb2.CordonResponse()
+
+    def Uncordon(self, request: node_pb2.UncordonRequest, context: grpc.ServicerContext) -> node_pb2.UncordonResponse:
+        self.note("Uncordon", request, context)
+        changed, self.answers.cordoned = self.answers.cordoned, False
+        return node_pb2.UncordonResponse(changed=changed)
+
+    def Drain(self, request: node_pb2.DrainRequest, context: grpc.ServicerContext) -> Iterator[node_pb2.DrainProgress]:
+        self.note("Drain", request, context)
+        yield from self.answers.drain
+        if not self.answers.drain[-1].done:
+            self.stay_open(context)
 
     def FindMissing(
         self, request: file_pb2.FindMissingRequest, context: grpc.ServicerContext

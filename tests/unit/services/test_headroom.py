@@ -14,7 +14,7 @@ from jobletd import headroom
 from jobletd.headroom import Headroom, MemoryBound, Monitor, NoRoom
 from jobletd.registry import Registry
 from jobletd.store import Store
-from tests.unit.reconciler.stepped_clock import SECOND_NS, SteppedClock
+from tests.unit.reconciler.stepped_clock import SteppedClock
 
 MIB = 1 << 20
 
@@ -28,7 +28,7 @@ class Room(Headroom):
         super().__init__((str(directory),), floor_bytes, self.clock, memory=lambda: self.bound)
 
     def later(self) -> None:
-        self.clock.now_ns += SECOND_NS
+        self.clock.pass_time(1)
 
 
 def test_with_room_there_is_nothing_to_say(tmp_path: Path) -> None:

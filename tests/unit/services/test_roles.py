@@ -34,6 +34,9 @@ def test_a_viewer_may_read_and_nothing_else() -> None:
     assert {method.rpartition("/")[2] for method in NEEDED} - allowed == {
         "Apply",
         "Run",
+        "Cordon",
+        "Uncordon",
+        "Drain",
         "Delete",
         "DeleteResource",
         "FindMissing",

@@ -8,15 +8,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from joblet.clock import SystemClock
-from joblet.manifest import JobManifest
-from jobletd.model import JobName, Source
+from joblet.manifest import JobManifest, Manifest
+from jobletd.model import ApplyResult, JobName, Source
 from jobletd.sources.spool import Spool, SpoolSettings
 from jobletd.sources.spool_files import SpoolUnavailable, is_manifest_name
 from tests.unit.manifest.samples import manifest_text, raw
@@ -463,6 +463,41 @@ def test_a_storm_of_changes_ends_in_what_the_directory_says(place: Place) -> Non
                 text = (place.path / f"{name}.yml").read_text()
                 await place.until(lambda n=f"job-{name}", t=text: f"'{place.last_argument(n)}'" in t)  # type: ignore[misc]
 
+    asyncio.run(check())
+
+
+def test_a_file_that_goes_while_many_others_are_applied_takes_its_jobs_along(tmp_path: Path) -> None:
+    class Clock(SystemClock):
+        passed = 0.0
+
+        def boot_seconds(self) -> float:
+            return super().boot_seconds() + self.passed
+
+    class Slow(MemoryDesired):
+        async def apply(
+            self,
+            manifests: Sequence[Manifest],
+            source: Source | Mapping[JobName, Source],
+            *,
+            dry_run: bool = False,
+            take_over: bool = False,
+        ) -> list[ApplyResult]:
+            clock.passed += 10
+            return await super().apply(manifests, source, dry_run=dry_run, take_over=take_over)
+
+    async def check() -> None:
+        place.write("a.yml", "a")
+        await place.spool.sync()
+        (place.path / "a.yml").unlink()
+        place.write("b.yml", "b")
+        await place.spool.sync()
+        assert place.desired.owner("a"), "it may come back under another name"
+        await place.synced(lambda: not place.desired.owner("a"))
+        assert place.desired.owner("b")
+
+    clock = Clock()
+    place = Place(tmp_path / "spool", Slow())
+    place.spool = Spool(SpoolSettings(str(place.path), 30.0, OWNER), place.desired, clock=clock)
     asyncio.run(check())
 
 

@@ -502,6 +502,9 @@ class LocalExecutor:
             with suppress(OSError):  # ended runs of the job have theirs there
                 os.rmdir(files.directory)
 
+    async def log_bytes(self, attempt: AttemptId) -> int:
+        return await asyncio.to_thread(LogFiles(self._settings.log_path(attempt)).size_bytes)
+
     async def logs(self, attempt: AttemptId, query: LogQuery) -> AsyncIterator[list[LogEntry]]:
         watched = self._watched.get(attempt)
         directory = self._settings.attempt_directory(attempt)

@@ -52,7 +52,7 @@ def read(data: bytes) -> bool:
 def samples() -> Iterator[bytes]:
     yield FULL.encode()
     for directory in ("examples", "tests/hostile/attacks", "tests/hostile/refused"):
-        for path in sorted((REPOSITORY / directory).glob("*.yml")):
+        for path in sorted((REPOSITORY / directory).rglob("*.yml")):
             yield path.read_bytes()
     for path in sorted((REPOSITORY / "examples").glob("*.yml")):
         for document in yaml.safe_load_all(path.read_text()):
