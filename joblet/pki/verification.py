@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from joblet.errors import JobletError
 
@@ -52,7 +52,7 @@ def check_certificate(pem: str, ca_pem: str, now: datetime.datetime, *, where: s
 def issuer_of(certificate: x509.Certificate, authorities: Iterable[x509.Certificate]) -> x509.Certificate | None:
     """The one of these that signed it."""
     for authority in authorities:
-        with suppress(ValueError, TypeError, InvalidSignature):
+        with suppress(ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             certificate.verify_directly_issued_by(authority)
             return authority
     return None

@@ -188,7 +188,12 @@ def test_a_daemon_without_descriptors_answers_keeps_its_jobs_and_recovers() -> N
             name = f"sleeps-{number}"
             if not is_accepted(host, SLEEPING.format(name=name)):
                 break
-            names.append(name)  # whether it is started before there is no room any more, or waits for it
+            names.append(name)
+
+            def started_or_held(name: str = name) -> bool:
+                return host.run(name).phase == "RUNNING" or status(host, "DescriptorPressure") == "True"
+
+            eventually(started_or_held, what=f"{name} to run, or to wait for room")
         assert 5 < len(names) < 100, "no bound was reached"
         assert status(host, "DescriptorPressure") == "True"
         assert not exists(host, f"sleeps-{len(names)}")

@@ -58,7 +58,7 @@ def test_a_busy_loop_gets_the_share_of_cpu_that_it_was_given(host: Host) -> None
     attempt = run.attempts[-1]
     share = attempt.usage.cpu_seconds / (attempt.ended.ToNanoseconds() - attempt.started.ToNanoseconds()) * 1e9
     assert 0.17 <= share <= 0.23, share
-    assert attempt.usage.throttled_seconds > 1
+    assert attempt.usage.throttled_seconds > 0.1  # 3.2, less what other work on this host took from it
 
 
 def test_a_fork_bomb_stays_inside_its_number_of_processes(host: Host) -> None:
