@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import subprocess
@@ -13,15 +14,18 @@ from pathlib import Path
 import pytest
 
 from joblet.crash_points import VARIABLE
+from jobletd.backup.archive import read_archive
 from jobletd.store.migrations import MIGRATIONS
 from tests.faults.asking import Caller
 from tests.faults.crash_walk import WALKS, Ground, Keeper, check
 from tests.faults.workload import JOURNAL_VOLUME
-from tests.integration.host import eventually, job_host
+from tests.integration.host import BIN, Host, eventually, job_host
 from tests.timing import PATIENCE
 
 SOURCE = Path(__file__).parents[2]
-ELSEWHERE = {"daemon.migration-step-taken"}
+BACKUP = ("backup.database-copied", "backup.archive-written")
+CERTIFICATES = ("certificates.file-written", "certificates.in-force")
+ELSEWHERE = {"daemon.migration-step-taken", *BACKUP, *CERTIFICATES}
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +55,34 @@ def test_everything_holds_after_a_death_at(ground: Ground, point: str) -> None:
     walk = WALKS[point]
     asked = walk.act(ground, point)
     check(ground, asked, loses=walk.loses)
+
+
+def joblet(host: Host, *arguments: str | Path) -> int:
+    """Run a command that can die at a crash point. Returns its exit status."""
+    command = [BIN / "joblet", *arguments, "--config", host.config]
+    environment = {**os.environ, **host.environment}
+    return subprocess.run(command, env=environment, timeout=60 * PATIENCE, check=False).returncode
+
+
+@pytest.mark.parametrize("point", BACKUP)
+def test_a_backup_that_dies_is_whole_or_not_there(ground: Ground, tmp_path: Path, point: str) -> None:
+    target, out = tmp_path / "archive", tmp_path / "out"
+    out.mkdir()
+    ground.arm(point)
+    assert joblet(ground.host, "backup", target) == -9
+    assert target.exists() == (point == "backup.archive-written")
+    assert joblet(ground.host, "backup", target) == 0
+    read_archive(str(target), str(out))
+
+
+@pytest.mark.parametrize("point", CERTIFICATES)
+def test_a_rotation_of_certificates_that_dies_needs_no_mending(ground: Ground, point: str) -> None:
+    ground.arm(point)
+    assert joblet(ground.host, "certs", "rotate") == -9
+    assert ground.host.rnx("list").status == 0
+    assert joblet(ground.host, "certs", "verify") == 0
+    assert joblet(ground.host, "certs", "rotate") == 0
+    assert ground.host.rnx("list").status == 0
 
 
 def test_a_migration_goes_on_where_it_died(tmp_path: Path) -> None:

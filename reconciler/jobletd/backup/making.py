@@ -13,6 +13,7 @@ from typing import Any
 
 import joblet
 from joblet.config.server import ServerConfig
+from joblet.crash_points import reached
 from jobletd.backup.archive import Member, write_archive
 from jobletd.backup.errors import BackupError
 from jobletd.backup.snapshot import copy_database, sealed_under
@@ -52,6 +53,7 @@ def make_backup(
         with tempfile.TemporaryDirectory(prefix=".backup-", dir=directory) as work:
             copy = f"{work}/{DATABASE}"
             schema = copy_database(database, copy)
+            reached("backup.database-copied")
             facts = _facts(config, config_path, now_ns, schema, sealed_under(copy))
             members = [
                 Member(DATABASE, copy),
@@ -61,6 +63,7 @@ def make_backup(
                 *([Member(SECRET_KEY, key_path(config))] if options.secret_key else ()),
             ]
             size = write_archive(target, members, facts)
+            reached("backup.archive-written")
     except OSError as error:
         where = error.filename if isinstance(error.filename, str) else target
         raise BackupError(f"cannot be backed up: {error.strerror}", where=where) from error

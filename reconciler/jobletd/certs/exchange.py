@@ -15,6 +15,7 @@ from joblet.atomicfile import write_atomic
 from joblet.config.client import NodeConfig
 from joblet.config.errors import ConfigError
 from joblet.config.server import ServerConfig
+from joblet.crash_points import reached
 from joblet.errors import JobletError
 from joblet.pki import CertificateError
 from jobletd.certs.directory import CertificateDirectory
@@ -51,6 +52,7 @@ class Exchanger:
         try:
             write_all(plan.first)
             self._put_into_force(plan, callers)
+            reached("certificates.in-force")
             write_all(plan.then)
         except BaseException as error:
             self._put_back(old, config)
@@ -117,6 +119,7 @@ def write_all(files: Sequence[File]) -> None:
     """One after the other, each atomically and durably. Raises OSError."""
     for path, data in files:
         write_atomic(path, data)
+        reached("certificates.file-written")
 
 
 def back_up(directory: CertificateDirectory, now: datetime.datetime) -> str:

@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import stat
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -133,7 +134,10 @@ def test_a_check_that_fails_rolls_back(root: Root, monkeypatch: pytest.MonkeyPat
     assert root.files() == before
 
 
-def test_a_restore_that_was_killed_is_undone_by_the_next_one_and_keeps_the_daemon_from_starting(root: Root) -> None:
+def test_a_restore_that_was_killed_is_undone_by_the_next_one_and_keeps_the_daemon_from_starting(
+    root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # what it unpacked stays there
     archive = back_up(root)
     (root.path / "spool/report.yml").write_text("two")
     before = root.files()
