@@ -80,6 +80,7 @@ def test_a_rotation_of_certificates_that_dies_needs_no_mending(ground: Ground, p
     ground.arm(point)
     assert joblet(ground.host, "certs", "rotate") == -9
     assert ground.host.rnx("list").status == 0
+    assert joblet(ground.host, "reload") == 0
     assert joblet(ground.host, "certs", "verify") == 0
     assert joblet(ground.host, "certs", "rotate") == 0
     assert ground.host.rnx("list").status == 0
