@@ -110,8 +110,11 @@ class Sandbox:
             if not told:
                 raise RuntimeError(f"{attempt_id} ended without a word")
         os.close(status)
-        if not (self.root / attempt_id / "exit.json").exists():
-            raise RuntimeError(f"{attempt_id} left no exit record")
+        record = (self.root / attempt_id / "exit.json").read_text()
+        if (
+            '"outcome":{"type":"exited","code":0}' not in record
+        ):  # a launch that fails is quicker than one that does not
+            raise RuntimeError(f"{attempt_id} did not end well: {record}")
 
     def clean_up(self) -> None:
         """Remove what ended attempts hold: outside of what is timed, as it is in the daemon."""
