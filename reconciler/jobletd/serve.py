@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import signal
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from joblet.errors import JobletError
 from jobletd import retention
 from jobletd.backup.journal import LaunchJournal, read_journal
 from jobletd.backup.keeper import BackupKeeper
+from jobletd.backup.making import key_path
 from jobletd.backup.recovery import open_store, remove_leftovers
 from jobletd.backup.restoring import refuse_cut_off
 from jobletd.backup.settling import PutBack, marked, settle, take_up_journal, unmark
@@ -29,6 +29,7 @@ from jobletd.blobs.store import BlobStore
 from jobletd.certificate_watch import CertificateWatch
 from jobletd.certs.directory import CA_KEYS, CertificateDirectory
 from jobletd.desired import DesiredState
+from jobletd.directory_lock import lock_path, take_lock
 from jobletd.executor.local import LocalExecutor
 from jobletd.executor.local.networking.controller import NetworkController
 from jobletd.executor.local.networking.host_networks import HostNetworks, NetworkSettings
@@ -136,7 +137,7 @@ class Daemon:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         config = self._config
-        key_file = config.state.key_file or f"{config.state.directory}/secret.key"
+        key_file = key_path(config)
         for path in (key_file, CertificateDirectory(self._config_file).file(CA_KEYS)):
             check_private(path)  # of the configuration itself that was seen when it was read
         self._lock(stack)
@@ -265,13 +266,11 @@ class Daemon:
             raise ServeError(what, where=directory, todo="set run.directory to a shorter path")
         os.makedirs(directory, 0o700, exist_ok=True)
         os.chmod(directory, 0o700)  # who can enter it is root to the API
-        path = f"{directory}/joblet.lock"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        stack.callback(os.close, fd)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.callback(os.close, take_lock(directory))
         except BlockingIOError:
-            raise ServeError("another daemon runs on these directories", where=path, todo="stop it first") from None
+            where = lock_path(directory)
+            raise ServeError("another daemon runs on these directories", where=where, todo="stop it first") from None
 
     def _kept(self) -> retention.Bounds:
         history = self._config.history

@@ -8,7 +8,6 @@ in between.
 from __future__ import annotations
 
 import datetime
-import fcntl
 import json
 import os
 import shutil
@@ -28,6 +27,7 @@ from jobletd.backup.making import DATABASE, SECRET_KEY, key_path
 from jobletd.backup.recovery import moment, prepare_database, sync_directory
 from jobletd.backup.settling import PutBack
 from jobletd.backup.snapshot import check_database
+from jobletd.directory_lock import lock_path, take_lock
 from jobletd.secrets.host_key import HostKey
 from jobletd.store import Store, resource_rows, rows
 
@@ -119,13 +119,11 @@ def _lock_out_daemons(config: ServerConfig, target: str, stack: ExitStack) -> No
         directories.add(load_server_config(target, {}).run.directory)
     for directory in sorted(map(os.path.realpath, directories)):
         os.makedirs(directory, 0o700, exist_ok=True)
-        path = f"{directory}/joblet.lock"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        stack.callback(os.close, fd)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.callback(os.close, take_lock(directory))
         except BlockingIOError:
-            raise BackupError("the daemon runs", where=path, todo="stop it first: systemctl stop joblet") from None
+            where = lock_path(directory)
+            raise BackupError("the daemon runs", where=where, todo="stop it first: systemctl stop joblet") from None
 
 
 def _targets(contents: Contents, config: ServerConfig, target: str) -> Iterator[tuple[str, str]]:
