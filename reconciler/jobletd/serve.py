@@ -54,6 +54,7 @@ from jobletd.secrets.vault import Vault
 from jobletd.services.access import AccessControl
 from jobletd.services.files import FileService
 from jobletd.services.jobs import JobService
+from jobletd.services.monitor import MonitorService
 from jobletd.services.node import NodeFacts, NodeService
 from jobletd.services.resources import ResourceService
 from jobletd.services.server import ApiServer
@@ -364,6 +365,7 @@ class Daemon:
             node,
             ResourceService(desired, git),
             FileService(blobs, self._headroom.check),
+            MonitorService(registry, self._reconciler, executor, ("/", config.state.directory, config.logs.directory)),
             config.socket_path,
             config.grpc,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -11,14 +10,14 @@ from dataclasses import dataclass
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from joblet import __version__
-from jobletd.executor import Executor, Running
+from jobletd.executor import Executor
 from jobletd.metrics.instruments import SECOND_NS
-from jobletd.model import AttemptId, Condition, JobName, Phase, Run, Usage
+from jobletd.model import Condition, Phase
+from jobletd.monitoring.live import Live, live_runs, usage_of
 from jobletd.reconciler import Reconciler
 from jobletd.registry import Registry
 from jobletd.resources import READY
 
-AT_A_TIME = 20  # jobs that are looked at before the event loop's others have their turn
 NO_RUN = "NONE"  # the phase of a job that has no run
 
 
@@ -93,28 +92,15 @@ class Facts:
 
     async def _of_runs(self) -> list[Metric]:
         """Those that run longest come first, so that a job that has figures keeps them until it ends."""
-        live = sorted(
-            (run.attempts[-1].created_ns, view.name, run)
-            for view in self.registry.views.values()
-            for run in view.runs[:2]  # a newer one waits until the older has ended
-            if run.attempts and run.attempts[-1].end is None
-        )
-        shown = live[: self.max_jobs]
-        found: list[tuple[JobName, Usage]] = []
-        for first in range(0, len(shown), AT_A_TIME):
-            part = [(name, run.attempts[-1].id) for _, name, run in shown[first : first + AT_A_TIME]]
-            found += await self._used(part)
-            await asyncio.sleep(0)
-        left_out = len(live) - len(shown)
+        runs = live_runs(self.registry)
+        shown = runs[: self.max_jobs]
+        used = await usage_of(shown, self.executor)
+        left_out = len(runs) - len(shown)
         others = GaugeMetricFamily("joblet_jobs_without_figures", "Running jobs beyond metrics.maxJobs.", left_out)
-        return [others, *usage_metrics(found), limits(run for _, _, run in shown)]
-
-    async def _used(self, part: list[tuple[JobName, AttemptId]]) -> list[tuple[JobName, Usage]]:
-        seen = await self.executor.observe([attempt_id for _, attempt_id in part])
-        return [(name, look.usage) for name, attempt_id in part if isinstance(look := seen[attempt_id], Running)]
+        return [others, *usage_metrics(used)]
 
 
-def usage_metrics(found: Iterable[tuple[JobName, Usage]]) -> list[Metric]:
+def usage_metrics(found: Iterable[Live]) -> list[Metric]:
     """What each running attempt uses; a counter begins anew with the next attempt, which Prometheus knows to handle."""
     families: list[tuple[GaugeMetricFamily | CounterMetricFamily, str]] = [
         (GaugeMetricFamily("joblet_job_memory_bytes", "Memory in use.", labels=["job_name"]), "memory_bytes"),
@@ -137,22 +123,15 @@ def usage_metrics(found: Iterable[tuple[JobName, Usage]]) -> list[Metric]:
             "io_write_bytes",
         ),
     ]
-    for name, usage in found:
+    limit = GaugeMetricFamily("joblet_job_memory_limit_bytes", "Memory that it may use.", labels=["job_name"])
+    for one in found:
         for family, field in families:
-            value = getattr(usage, field)
+            value = getattr(one.usage, field)
             if value is not None:
-                family.add_metric([name], value)
-    return [family for family, _ in families]
-
-
-def limits(runs: Iterable[Run]) -> GaugeMetricFamily:
-    """The memory limit, for the share that is used of it."""
-    family = GaugeMetricFamily("joblet_job_memory_limit_bytes", "Memory that it may use.", labels=["job_name"])
-    for run in runs:
-        asked = run.manifest.spec.limits.memory_bytes
-        if asked is not None:
-            family.add_metric([run.job], asked)
-    return family
+                family.add_metric([one.job], value)
+        if one.memory_limit_bytes is not None:
+            limit.add_metric([one.job], one.memory_limit_bytes)
+    return [limit, *(family for family, _ in families)]
 
 
 def build_info() -> Metric:

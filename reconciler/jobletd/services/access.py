@@ -37,6 +37,7 @@ NEEDED: dict[str, Role] = {
     "/joblet.v1.NodeService/Uncordon": Role.ADMIN,
     "/joblet.v1.NodeService/Drain": Role.ADMIN,
     "/joblet.v1.NodeService/Reload": Role.ADMIN,
+    "/joblet.v1.MonitorService/WatchUsage": Role.VIEWER,
     "/grpc.health.v1.Health/Check": Role.VIEWER,
     "/grpc.health.v1.Health/Watch": Role.VIEWER,
     "/grpc.health.v1.Health/List": Role.VIEWER,
