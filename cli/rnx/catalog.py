@@ -73,6 +73,7 @@ RUN = (
 )
 HOST = (
     Entry("nodes", "nodes:nodes", "Show the configured nodes and their state"),
+    Entry("top", "top:top", "Follow a node's jobs on the whole terminal"),
     Entry(
         "monitor",
         "",
