@@ -63,9 +63,14 @@ class Hierarchy(ABC):
         """The base directory in each mounted hierarchy in use; the one that tracks processes comes first."""
 
     @property
+    def entered_by_thread(self) -> bool:
+        """Whether a process enters an attempt's cgroups at once, by itself, by ``tasks``. Into those of v2 it has to be born."""
+        return self.mode is not Mode.V2
+
+    @property
+    @abstractmethod
     def inits_directory(self) -> str | None:
         """The leaf of all inits, for CLONE_INTO_CGROUP; None in pure v1, where inits stay where the launcher is."""
-        return None if self.mode is Mode.V1 else f"{self.bases[0]}/{INITS}"
 
     @abstractmethod
     def prepare(self) -> None:

@@ -1,4 +1,8 @@
-"""The legacy hierarchies, cgroups(7) "Cgroups version 1": one tree a controller; in hybrid mode a v2 tree beside them tracks."""
+"""The legacy hierarchies, cgroups(7) "Cgroups version 1": one tree a controller.
+
+In hybrid mode the v2 tree beside them has a leaf for all inits and their commands. Attempts have no cgroup of their own there: a
+process cannot move itself into one without a grace period of RCU, and what v1 offers for killing does.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ from joblet.cgroup.v2 import IO_NAMES
 # v2's names on the left; cpuacct and freezer have none.
 V1_NAMES = {"cpu": "cpu", "cpuset": "cpuset", "memory": "memory", "pids": "pids", "io": "blkio"}
 UNLIMITED_BYTES = 1 << 60  # the kernel shows "no limit" as the largest number of pages
-UNIFIED_CPU_STAT = "unified.cpu.stat"
+UNIFIED_CPU_STAT = "unified.cpu.stat"  # in hybrid mode, of attempts that an earlier version launched
 DIRECT_IO_ONLY = "direct I/O only: cgroup v1 does not slow down writes that go through the page cache"
 _BLKIO = {
     "read_bytes": "blkio.throttle.read_bps_device",
@@ -54,20 +58,24 @@ class V1Hierarchy(Hierarchy):
         self.mode = Mode.V1 if unified is None else Mode.HYBRID
         self._trees = {name: f"{mount}/{self.relative}" for name, mount in mounts.items()}
         self._has_memsw = os.path.exists(f"{mounts.get('memory', '')}/memory.memsw.limit_in_bytes")
-        # A tree costs each launch a directory and a join. In hybrid mode the v2 tree tells the CPU time and needs no freezer.
-        always = (
-            ("memory", "cpu", "pids", "blkio") if unified else ("freezer", "memory", "cpu", "cpuacct", "pids", "blkio")
-        )
-        self._always = tuple(name for name in always if name in mounts)
-        tracking = f"{unified}/{self.relative}" if unified else ""
-        trees = [self._trees[name] for name in (*self._always, "cpuset") if name in self._trees]
-        self._bases = tuple(dict.fromkeys(path for path in (tracking, *trees) if path))
+        # A tree costs each launch a directory and a join: the freezer is for killing where pids.max cannot stop the forks.
+        stop = () if "pids" in mounts else ("freezer",)
+        self._always = tuple(name for name in ("pids", *stop, "memory", "cpu", "cpuacct", "blkio") if name in mounts)
+        # The freezer is among the bases of pure v1 for attempts that an earlier version launched, which had a cgroup there.
+        others = ("cpuset",) if unified else ("cpuset", "freezer")
+        trees = [self._trees[name] for name in (*self._always, *others) if name in self._trees]
+        self._unified = f"{unified}/{self.relative}" if unified else ""
+        self._bases = tuple(dict.fromkeys(path for path in (*trees, self._unified) if path))
         self._mems = ""
         self._usage = _USAGE
 
     @property
     def controllers(self) -> frozenset[str]:
         return frozenset(name for name, v1_name in V1_NAMES.items() if v1_name in self._trees)
+
+    @property
+    def inits_directory(self) -> str | None:
+        return f"{self._unified}/{INITS}" if self._unified else None
 
     @property
     def bases(self) -> tuple[str, ...]:
@@ -92,8 +100,8 @@ class V1Hierarchy(Hierarchy):
     def prepare(self) -> None:
         for base in self._bases:
             self._make(base)
-        if self.mode is Mode.HYBRID:
-            self._make(f"{self._bases[0]}/{INITS}")
+        if inits := self.inits_directory:
+            self._make(inits)
         if "cpuset" in self._trees:
             path = self._trees["cpuset"].removesuffix(f"/{self.relative}")
             for part in self.relative.split("/"):
@@ -171,14 +179,12 @@ class V1Hierarchy(Hierarchy):
 
     def plan(self, attempt_id: str, limits: CgroupLimits) -> CgroupPlan:
         trees = self._trees_for(attempt_id, limits)
-        hybrid = self.mode is Mode.HYBRID
-        tracking = f"{self._bases[0]}/{job_directory(attempt_id)}"
         memory = self._directory("memory", attempt_id) if "memory" in self._trees else ""
         return {
-            "mkdir": [tracking, *trees] if hybrid else trees,
+            "mkdir": trees,
             "write": self.limit_files(attempt_id, limits, only_set=True),
-            "init_into": f"{self._bases[0]}/{INITS}" if hybrid else None,
-            "command_into": tracking if hybrid else None,
+            "init_into": self.inits_directory,
+            "command_into": None,
             # Not cgroup.procs: to move whole thread groups, the kernel waits for a grace period of RCU, some 10 ms.
             "join": [f"{tree}/tasks" for tree in trees],
             "usage": self.usage_files(attempt_id),
@@ -261,14 +267,11 @@ class V1Hierarchy(Hierarchy):
 
     def usage_files(self, attempt_id: str) -> dict[str, str]:
         name = job_directory(attempt_id)
-        found = {
+        return {
             file: f"{self._trees[controller]}/{name}/{file}"
             for controller in self._always
             for file in self._usage.get(controller, ())
         }
-        if self.mode is Mode.HYBRID:
-            found[UNIFIED_CPU_STAT] = f"{self._bases[0]}/{name}/cpu.stat"
-        return found
 
     def parse_usage(self, raw: Mapping[str, str]) -> CgroupUsage:
         cpu = files.pairs(raw.get("cpu.stat"))
@@ -285,17 +288,17 @@ class V1Hierarchy(Hierarchy):
         )
 
     def _freeze(self, attempt_id: str, *, frozen: bool) -> None:
+        """By pids.max, which stops all forks for good, or else by the freezer; without either the killing goes on until no new
+        process is found."""
         directory = self.directories(attempt_id)[0]
-        if self.mode is Mode.HYBRID:
-            files.write(f"{directory}/cgroup.freeze", "1" if frozen else "0")
-        elif "freezer" in self._trees:  # without it the killing goes on until no new process is found
+        if "pids" in self._trees:
+            if frozen:
+                files.write(f"{directory}/pids.max", "0")
+        elif "freezer" in self._trees:
             files.write(f"{directory}/freezer.state", "FROZEN" if frozen else "THAWED")
 
     def _is_frozen(self, attempt_id: str) -> bool:
-        directory = self.directories(attempt_id)[0]
-        if self.mode is Mode.HYBRID:
-            return files.pairs(files.read(f"{directory}/cgroup.events")).get("frozen") == 1
-        return files.read(f"{directory}/freezer.state") in ("FROZEN", None)
+        return files.read(f"{self.directories(attempt_id)[0]}/freezer.state") in ("FROZEN", None)
 
 
 def inherit_cpuset(parent: str, child: str) -> None:

@@ -47,6 +47,10 @@ class V2Hierarchy(Hierarchy):
         return self._controllers
 
     @property
+    def inits_directory(self) -> str | None:
+        return f"{self._base}/{INITS}"
+
+    @property
     def bases(self) -> tuple[str, ...]:
         return (self._base,)
 

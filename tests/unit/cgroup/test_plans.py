@@ -32,17 +32,28 @@ def v1() -> V1Hierarchy:
 def test_controllers_mounted_together_are_joined_once() -> None:
     plan = v1().plan("a-b-1", CgroupLimits())
     assert plan["join"] == [
-        f"/cg/{tree}/none.slice/none.service/job-a-b-1/tasks"
-        for tree in ("freezer", "memory", "cpu,cpuacct", "pids", "blkio")
+        f"/cg/{tree}/none.slice/none.service/job-a-b-1/tasks" for tree in ("pids", "memory", "cpu,cpuacct", "blkio")
     ]
     assert plan["write"] == []
 
 
-def test_in_hybrid_mode_the_command_starts_in_the_v2_tree_and_joins_the_others() -> None:
+def test_in_hybrid_mode_attempts_have_no_cgroup_in_the_v2_tree_where_all_inits_sit() -> None:
     plan = hybrid().plan("a-b-1", CgroupLimits())
-    assert plan["mkdir"][0] == plan["command_into"] == "/cg/unified/none.slice/none.service/job-a-b-1"
     assert plan["init_into"] == "/cg/unified/none.slice/none.service/inits"
-    assert len(plan["join"]) == len(plan["mkdir"]) - 1
+    assert plan["command_into"] is None
+    assert plan["join"] == [f"{directory}/tasks" for directory in plan["mkdir"]]
+    assert not any(directory.startswith("/cg/unified") for directory in plan["mkdir"])
+
+
+def test_where_forks_cannot_be_stopped_there_is_a_freezer() -> None:
+    without_pids = {name: mount for name, mount in MOUNTS.items() if name != "pids"}
+    plan = V1Hierarchy(BASE, without_pids, None).plan("a-b-1", CgroupLimits())
+    assert plan["mkdir"][0] == "/cg/freezer/none.slice/none.service/job-a-b-1"
+
+
+def test_a_command_enters_its_cgroups_by_itself_but_in_v2() -> None:
+    assert hybrid().entered_by_thread and v1().entered_by_thread
+    assert not V2Hierarchy(BASE, "/cg").entered_by_thread
 
 
 def test_in_pure_v1_no_directory_can_be_cloned_into() -> None:

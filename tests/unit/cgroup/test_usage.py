@@ -34,7 +34,7 @@ def test_both_hierarchies_tell_the_same_figures() -> None:
     assert V2Hierarchy(BASE).parse_usage(V2) == SAME
 
 
-def test_in_hybrid_mode_the_cpu_time_is_the_v2_trees() -> None:
+def test_of_an_attempt_that_an_earlier_version_launched_in_hybrid_mode_the_v2_tree_tells_the_cpu_time() -> None:
     raw = {"unified.cpu.stat": "usage_usec 250000\nuser_usec 1\n", "cpuacct.usage": "9"}
     assert V1Hierarchy(BASE, {}, "/cg/unified").parse_usage(raw).cpu_seconds == 0.25
 
