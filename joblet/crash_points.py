@@ -20,6 +20,11 @@ def reached(point: str) -> None:
         _die_if_armed(point)
 
 
+def armed() -> bool:
+    """Whether a process can die here at all."""
+    return _directory is not None
+
+
 def environment() -> dict[str, str]:
     """What a child of ours gets to have its own; nothing outside of tests."""
     return {} if _directory is None else {VARIABLE: _directory}

@@ -1,6 +1,7 @@
 """What the command's process does from its birth to its exec: privileges are dropped in one visible sequence, top to bottom.
 
-Its namespaces were made before it was known what will run, and are entered; into its cgroup it is born.
+It is born in its namespaces before it is known what will run, and enters its cgroups; or, where the kernel makes that slow, it is
+born into its cgroup later, and enters its namespaces. See ``birth``.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ import _signal
 import _socket  # the C parts alone: signal.py and socket.py would cost each launch their imports
 import errno
 import fcntl
+import marshal
 import os
 import resource
+import sys
 
 from joblet.sandbox import syscalls
 from joblet.sandbox.capabilities import last_capability, mask_of
+from joblet.sandbox.host_files import forbid_imports
+from joblet.sandbox.sample_spec import PACKED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,15 +28,31 @@ SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
 READY = b"r"
+REHEARSE = b"h"
+CGROUPS = b"c"
 GO = b"g"
+MOST_CGROUPS = 16
+LEAST_PRIORITY = 19
+ALL_CAPABILITIES = (1 << 41) - 1
 _LAST_CAPABILITY = last_capability()  # read once, in the launcher
-_DEFAULTS = (*(_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGCHLD, _signal.SIGINT, _signal.SIGTERM, _signal.SIGUSR1),)
+_DEFAULTS = (
+    *(
+        _signal.SIGPIPE,
+        _signal.SIGXFSZ,
+        _signal.SIGCHLD,
+        _signal.SIGINT,
+        _signal.SIGTERM,
+        _signal.SIGUSR1,
+        _signal.SIGURG,
+    ),
+)
 
 
 class Doors:
     """Descriptors by which the command's process gets to where it belongs.
 
-    cgroups: ``tasks`` files of v1 controllers. namespaces: the user namespace first. standard: stdin, stdout, stderr.
+    cgroups: ``tasks`` files of v1 controllers. namespaces: in the order in which they are entered. standard: stdin, stdout and
+    stderr.
     """
 
     def __init__(self, cgroups: list[int], namespaces: list[int], standard: tuple[int, int, int]) -> None:
@@ -40,65 +61,208 @@ class Doors:
         self.standard = standard
 
     def enter(self) -> None:
-        for fd in self.cgroups:
-            # Only for a thread that moves itself, by this file and not cgroup.procs, the kernel takes no lock over all forks.
-            os.write(fd, b"0")
+        enter_cgroups(self.cgroups)
         for fd in self.namespaces:
             syscalls.setns(fd, 0)
         for number, fd in enumerate(self.standard):
             os.dup2(fd, number)
 
 
-def furnish_namespaces(ready: int, own_network: bool) -> None:
+def enter_cgroups(tasks: list[int]) -> None:
+    """Only for a thread that moves itself, by this file and not cgroup.procs, the kernel takes no lock over all forks."""
+    for fd in tasks:
+        os.write(fd, b"0")
+
+
+def furnish_namespaces(channel: _socket.socket, own_network: bool) -> None:
     """In a process born in the namespaces of a command to come: what they need, a word to init, wait to be killed."""
     try:
         if own_network:
             bring_loopback_up()
-        os.write(ready, READY)
+        channel.send(READY)
         while True:
             _signal.pause()
     finally:
         os._exit(1)
 
 
-def become_command(spec: dict[str, Any], doors: Doors, seccomp: bytes, gate: int, errors: int) -> None:
-    """Turn this process, new in its cgroup, into the command. Never returns.
+def wait_for_work(channel: _socket.socket, profiles: dict[str, bytes], own_network: bool) -> None:
+    """In a process born in the command's namespaces, with no capability outside of them: do all that is the same for most jobs,
+    wait for the launch spec, become the command. Never returns.
 
-    spec: the launch spec. gate: GO comes out of it once the new root stands and the command may run; end of file: never.
-    errors: where one line ``code text`` goes if the command can't be executed; it closes itself on exec.
+    channel: the standard descriptors and that for errors come out of it; REHEARSE, unless there is work; a launch spec's memfd;
+    CGROUPS with the ``tasks`` files; GO.
     """
-    what = command = ""
+    error = Errors(-1)
     try:
-        command = spec["argv"][0]
+        forbid_imports()
+        if own_network:
+            bring_loopback_up()
+        become_nobodys_child()
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        for number in range(3):
+            os.dup2(null, number)
+        close_all_but(channel.fileno())
+        keeper = syscalls.keep_memory()  # while there is no descriptor that anybody waits for the end of
+        if keeper:  # it shall not compete with the command for processors
+            os.sched_setscheduler(keeper, os.SCHED_BATCH, os.sched_param(0))
+            os.setpriority(os.PRIO_PROCESS, keeper, LEAST_PRIORITY)
+        _, (*standard, error.fd) = received(channel, 4)
+        for number, fd in enumerate(standard):
+            os.dup2(fd, number)
+            os.close(fd)
+        syscalls.drop_bounding_set(_LAST_CAPABILITY, 0)
+        channel.send(READY + b"%d" % keeper)
+        word, fds = received(channel, 1)
+        if word == REHEARSE:
+            rehearse()
+            word, fds = received(channel, 1)
+        (memfd,) = fds
+        spec = marshal.loads(os.pread(memfd, os.fstat(memfd).st_size, 0))
+        os.close(memfd)
+        set_limits(spec["rlimits"])
+        syscalls.sethostname(spec["hostname"])
+        word, tasks = received(channel, MOST_CGROUPS)
+        if word != CGROUPS:
+            os._exit(126)
+        enter_cgroups(tasks)
+        for fd in tasks:
+            os.close(fd)
+        syscalls.unshare(syscalls.CLONE_NEWCGROUP)
+        become_command(spec, channel, error, profiles)
+    except (
+        BaseException
+    ) as problem:  # whatever it is, it must neither unwind into init's code nor reach the job's output
+        error.report(problem)
+    finally:
+        os._exit(126)
+
+
+def rehearse() -> None:
+    """Go through the rest to no effect: see ``sample_spec``."""
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    memfd = os.memfd_create("rehearsal", os.MFD_CLOEXEC)
+    os.write(memfd, PACKED)
+    for fds in ([memfd], [0] * 5):
+        packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
+        ours.sendmsg([CGROUPS], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
+    ours.send(GO)
+    os.close(memfd)
+    _, (memfd,) = received(theirs, 1)
+    spec = marshal.loads(os.pread(memfd, os.fstat(memfd).st_size, 0))
+    os.close(memfd)
+    present = {
+        name: list(resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))) for name in ("NOFILE", "CORE", "NICE")
+    }
+    set_limits(present)
+    syscalls.sethostname(spec["hostname"])
+    _, tasks = received(theirs, MOST_CGROUPS)
+    enter_cgroups(tasks)
+    for fd in tasks:
+        os.close(fd)
+    steps = (
+        lambda: syscalls.unshare(0),
+        lambda: os.setgroups([]),
+        lambda: syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0),
+        lambda: os.setresgid(-1, -1, -1),
+        lambda: os.setresuid(-1, -1, -1),
+        lambda: syscalls.capset(ALL_CAPABILITIES, mask_of(spec["capabilities"])),
+        lambda: syscalls.set_seccomp_filter(b""),
+        lambda: theirs.recv(1),
+        lambda: os.chdir(spec["workdir"]),
+        lambda: execute(spec["argv"], spec["env"]),
+    )
+    for step in steps:
+        try:
+            step()
+        except OSError:
+            pass  # as expected of some
+    ours.close()
+    theirs.close()
+
+
+def become_new_command(
+    spec: dict[str, Any], doors: Doors, channel: _socket.socket, errors: int, profiles: dict[str, bytes]
+) -> None:
+    """Turn this process, new in its cgroup, with all of init's rights, into the command. Never returns."""
+    error = Errors(errors)
+    try:
         doors.enter()
-        os.setsid()
+        become_nobodys_child()
         syscalls.unshare(syscalls.CLONE_NEWCGROUP)
         syscalls.sethostname(spec["hostname"])
         set_limits(spec["rlimits"])
-        os.umask(0o022)
-        restore_signals()
-        close_all_but(gate, errors)
-        drop_privileges(spec["uid"], spec["gid"], mask_of(spec["capabilities"]))
-        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-        if seccomp:
-            syscalls.set_seccomp_filter(seccomp)
-        if os.read(gate, 1) != GO:
-            os._exit(126)
-        os.close(gate)
-        os.chdir("/")
-        what = f"workdir {spec['workdir']}"
-        os.chdir(spec["workdir"])
-        what = command
-        execute(spec["argv"], spec["env"])
-    except OSError as error:
-        code = 127 if error.errno == errno.ENOENT and what == command else 126
-        if code == 127 and "/" in command and os.path.exists(command):
-            what += ": the interpreter that it names"  # by #! or as an ELF program's loader
-        report(errors, code, f"{what}: {os.strerror(error.errno or 0)}" if what else str(error))
-    except BaseException as error:  # whatever it is, it must neither unwind into init's code nor reach the job's output
-        report(errors, 126, f"{type(error).__name__}: {error}")
+        close_all_but(channel.fileno(), errors)
+        syscalls.drop_bounding_set(_LAST_CAPABILITY, mask_of(spec["capabilities"]))
+        become_command(spec, channel, error, profiles)
+    except (
+        BaseException
+    ) as problem:  # whatever it is, it must neither unwind into init's code nor reach the job's output
+        error.report(problem)
     finally:
         os._exit(126)
+
+
+def become_command(spec: dict[str, Any], channel: _socket.socket, error: Errors, profiles: dict[str, bytes]) -> None:
+    """The last steps of both, in its cgroup and namespaces: ids, capabilities, seccomp; execute the command when init says GO."""
+    profile = spec["seccomp"]
+    seccomp = profile["program"] if "program" in profile else profiles[profile["name"]]
+    drop_privileges(spec["uid"], spec["gid"], mask_of(spec["capabilities"]))
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    if seccomp:
+        syscalls.set_seccomp_filter(seccomp)
+    if channel.recv(1) != GO:
+        os._exit(126)
+    channel.close()
+    os.chdir("/")
+    error.what = f"workdir {spec['workdir']}"
+    os.chdir(spec["workdir"])
+    error.what = error.command = spec["argv"][0]
+    execute(spec["argv"], spec["env"])
+
+
+class Errors:
+    """Why the command can't be executed, for init: one line ``code text`` into a pipe that closes itself on exec.
+
+    what: what is being tried, for the text. command: its argv[0], once it is tried.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.what = ""
+        self.command = ""
+
+    def report(self, problem: BaseException) -> None:
+        """126 or 127, as shells do."""
+        if not isinstance(problem, OSError):
+            self._tell(126, f"{type(problem).__name__}: {problem}")
+            return
+        code = 127 if problem.errno == errno.ENOENT and self.command else 126
+        what = self.what
+        if code == 127 and "/" in self.command and os.path.exists(self.command):
+            what += ": the interpreter that it names"  # by #! or as an ELF program's loader
+        self._tell(code, f"{what}: {os.strerror(problem.errno or 0)}" if what else str(problem))
+
+    def _tell(self, code: int, text: str) -> None:
+        os.write(self.fd, f"{code} {text}".encode()[:4000])
+
+
+def received(channel: _socket.socket, most: int) -> tuple[bytes, list[int]]:
+    """The next message of init's, with its descriptors. Without init there is nothing to wait for."""
+    data, ancillary, _, _ = channel.recvmsg(16, _socket.CMSG_SPACE(4 * most), _socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        os._exit(126)
+    packed = ancillary[0][2] if ancillary else b""
+    return data, [
+        int.from_bytes(packed[at : at + 4], sys.byteorder) for at in range(0, len(packed) - len(packed) % 4, 4)
+    ]
+
+
+def become_nobodys_child() -> None:
+    """A session of its own, and nothing left of what the interpreter chose for itself."""
+    os.setsid()
+    os.umask(0o022)
+    restore_signals()
 
 
 def close_all_but(*kept: int) -> None:
@@ -110,11 +274,6 @@ def close_all_but(*kept: int) -> None:
             syscalls.close_range(first, fd - 1)
         first = fd + 1
     syscalls.close_range(first)
-
-
-def report(errors: int, code: int, text: str) -> None:
-    """Hand the reason to init."""
-    os.write(errors, f"{code} {text}".encode()[:4000])
 
 
 def bring_loopback_up() -> None:
@@ -141,7 +300,6 @@ def set_limits(rlimits: dict[str, list[int]]) -> None:
 def drop_privileges(uid: int, gid: int, keep: int) -> None:
     """Become (uid, gid) of the job's user namespace with no capability but those in the mask ``keep``."""
     os.setgroups([])
-    syscalls.drop_bounding_set(_LAST_CAPABILITY, keep)
     syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
     os.setresgid(gid, gid, gid)

@@ -18,8 +18,10 @@ import sys
 import time
 
 from joblet.crash_points import reached
-from joblet.sandbox import command, exit_record, syscalls
+from joblet.sandbox import exit_record, syscalls
+from joblet.sandbox.birth import ALL_KINDS, BEFORE_EXEC, Birth
 from joblet.sandbox.capabilities import mask_of
+from joblet.sandbox.host_files import HostFiles, forbid_imports
 from joblet.sandbox.log_writer import CHUNK_BYTES, LogWriter
 from joblet.sandbox.mounts import execute, plan_job, plan_spare
 from joblet.sandbox.workspace_files import fill, write_all
@@ -32,10 +34,11 @@ PIPE_BYTES = 1 << 20
 DRAIN_BYTES_AT_MOST = 1 << 30
 # What init needs once the sandbox stands: to signal the command (whose user ids differ), nothing else.
 KEPT_CAPABILITIES = mask_of(["KILL"])
-NAMESPACE_OWNERS = 0xF000_0000  # far above the pool of jobs' ids; a pid has 22 bits
 F_SETPIPE_SZ = 1031
+HELD = (_signal.SIGTERM, _signal.SIGUSR1, _signal.SIGCHLD, BEFORE_EXEC)  # until they can be handled
 GO = b"g"  # from the launcher: the cgroups are there
 FULL_DISK_SECONDS = 0.5  # between two tries to write the exit record
+HOST_MOUNTS_FD = 4  # the mount namespace with the host's tree, from the launcher
 MOST_DESCRIPTORS = 40  # that may come with a launch spec
 
 
@@ -45,12 +48,16 @@ class Init:
     It is born as a spare, before there is work for it: everything that is the same for all jobs is done by then.
     """
 
-    def __init__(self, template: str, profiles: dict[str, bytes], boot_id: str, *, own_network: bool) -> None:
-        """profiles: seccomp programs by name. own_network: the command gets a network namespace."""
+    def __init__(
+        self, template: str, profiles: dict[str, bytes], boot_id: str, *, own_network: bool, early: bool
+    ) -> None:
+        """profiles: seccomp programs by name. own_network: the command gets a network namespace. early: its process is born
+        before there is work."""
         self.template = template
         self.profiles = profiles
         self.boot_id = boot_id
         self.own_network = own_network
+        self.early = early
         self.spec: dict[str, Any] = {}
         self.given: list[int] = []  # descriptors that the spec names by their place here
         self.state_fd = -1
@@ -58,6 +65,7 @@ class Init:
         self.failed: Exception | None = None  # why it could not prepare
         self.attempt_fd = -1
         self.status_fd = -1
+        self.host_mounts = HOST_MOUNTS_FD
         self.log: LogWriter | None = None
         self.usage_fds: dict[str, int] = {}
         self.main_status: int | None = None
@@ -68,61 +76,30 @@ class Init:
         self.deadline: float | None = None  # of the timeout, then of the grace; CLOCK_BOOTTIME
         self.start_error: tuple[int, str] | None = None
         self.main_pid = 0
-        self.gate = -1
         self.oom_fd = -1
         self.oom_event = -1
 
     def prepare(self) -> None:
         """Be a spare: signals, kernel files, output pipes, and the namespaces that the command will enter."""
-        os.chdir("/")  # a working directory outside of the root would outlive pivot_root
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         syscalls.set_name("joblet-init")
         self.wake_read, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         _signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
-        for number in (_signal.SIGTERM, _signal.SIGUSR1, _signal.SIGCHLD):
+        for number in HELD:
             _signal.signal(number, _nothing)
         self.host_pid, self.start_time = host_identity()
         with open("/proc/self/oom_score_adj", "rb") as file:
             self.oom_adjusted = file.read() != b"0\n"
         execute(plan_spare(self.template))
-        self.null_fd = os.open(f"{self.template}/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        change_root(self.template)
+        self.own_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        self.null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self.out_read, self.out_write = output_pipe()
         self.err_read, self.err_write = output_pipe()
-        self.make_namespaces()
+        standard = (self.null_fd, self.out_write, self.err_write)
+        self.birth = Birth("/proc", self.host_pid, standard, self.profiles, own_network=self.own_network)
+        self.birth.prepare(early=self.early)
         reached("init.prepared")
-
-    def make_namespaces(self) -> None:
-        """The command's namespaces, held by descriptors: a process is born in them, furnishes them, and is gone.
-
-        The command is cloned later, when its cgroup is known, straight into it: to move a process into a cgroup takes the
-        kernel a grace period of RCU, some 10 ms.
-        """
-        flags = syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
-        names = ["user", "ipc", "uts"]  # the user namespace first: it gives the right to enter the others
-        if self.own_network:
-            flags |= syscalls.CLONE_NEWNET
-            names.append("net")
-        ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
-        # What a job has of things that the kernel counts a user (inotify instances, namespaces) counts for whoever made its user
-        # namespace, too: that is not root, whose own share a job could use up, but a user id for this init alone.
-        syscalls.prctl(syscalls.PR_SET_SECUREBITS, syscalls.SECBIT_NO_SETUID_FIXUP)  # its capabilities stay
-        os.seteuid(NAMESPACE_OWNERS + self.host_pid)
-        pid, pidfd = syscalls.clone3(flags)
-        if pid == 0:
-            command.furnish_namespaces(ready_write, self.own_network)
-        os.seteuid(0)
-        syscalls.prctl(syscalls.PR_SET_SECUREBITS, 0)
-        os.close(ready_write)
-        if os.read(ready_read, 1) != command.READY:
-            raise OSError(errno.EIO, "the command's namespaces could not be made")
-        # The mounted /proc of our own pid namespace: in the host's that pid is somebody else.
-        directory = f"{self.template}/proc/{pid}"
-        self.namespace_fds = [os.open(f"{directory}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in names]
-        self.map_fds = [os.open(f"{directory}/{name}", os.O_WRONLY | os.O_CLOEXEC) for name in ("uid_map", "gid_map")]
-        os.kill(pid, _signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(pidfd)
-        os.close(ready_read)
 
     def wait_for_work(self, control: _socket.socket) -> None:
         """Until the launcher sends a launch spec with the attempt's lock and status pipe; ends with it."""
@@ -133,7 +110,8 @@ class Init:
         # The state file is locked by this descriptor, which stays open for as long as this process lives.
         self.state_fd, self.status_fd, memfd, *self.given = unpacked(ancillary[0][2])
         self.spec = marshal.loads(os.pread(memfd, os.fstat(memfd).st_size, 0))
-        os.close(memfd)
+        self.spec_fd = memfd
+        syscalls.setns(self.host_mounts, syscalls.CLONE_NEWNS)  # the detour into the host's tree begins
         self.attempt_fd = os.open(self.spec["attempt_dir"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.control = control
         reached("init.work-taken")
@@ -152,7 +130,7 @@ class Init:
             self.wait_for_cgroups()
             if self.failed is not None:
                 raise self.failed
-            self.clone_command()
+            self.enter_cgroups()
             reached("init.command-cloned")
             self.set_up()
             reached("init.root-stands")
@@ -175,74 +153,59 @@ class Init:
         self.record(outcome)
 
     def take_ids(self) -> None:
-        """What is said of the attempt's range of ids, as soon as it is known."""
+        """The command's process hears of its work; then what is said of the attempt's range of ids, before it can need them."""
         spec = self.spec
-        mapping = b"0 %d %d" % (spec["id_base"], spec["id_count"])
-        for fd in self.map_fds:
-            os.write(fd, mapping)
-            os.close(fd)
+        self.birth.announce(spec, self.spec_fd)
+        os.close(self.spec_fd)
+        self.birth.map_ids(spec["id_base"], spec["id_count"])
         for fd in (self.out_write, self.err_write):
             # The pipes belong to the command's user, which may then open /dev/stdout.
             os.fchown(fd, spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"])
 
     # --- set-up -------------------------------------------------------------------------------------------------------
 
-    def clone_command(self) -> None:
-        """clone3 the command's process into its cgroup, with all of our rights: it drops them, while we set up, and waits."""
-        spec = self.spec
-        cgroup = spec["cgroup"]
-        self.errors_fd, errors_write = os.pipe2(os.O_CLOEXEC)
-        gate_read, self.gate = os.pipe2(os.O_CLOEXEC)
-        user_namespace, *others = self.namespace_fds
-        first = []
-        if spec["network"] == "given":
-            # It belongs to the host's user namespace, so it is entered before the right to is given up. Our own goes unused.
-            os.close(others.pop())
-            first.append(os.dup(self.given[spec["network_fd"]]))
-        doors = command.Doors(
-            cgroups=[os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in cgroup["join"]],
-            namespaces=[*first, user_namespace, *others],
-            standard=(self.null_fd, self.out_write, self.err_write),
-        )
-        into = cgroup["command_into"]
-        cgroup_fd = os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if into else None
-        profile = spec["seccomp"]
-        program = profile["program"] if "program" in profile else self.profiles[profile["name"]]
-        self.main_pid, pidfd = syscalls.clone3(0, cgroup_fd)
-        if self.main_pid == 0:
-            os.close(self.gate)
-            command.become_command(spec, doors, program, gate_read, errors_write)
+    def enter_cgroups(self) -> None:
+        """Take from the host's tree what is needed, and leave it. The command's process, in its cgroups from here on, drops its
+        rights while we set up, and waits."""
+        self.birth.find_cgroups(self.spec["cgroup"])
+        self.host = HostFiles(self.spec)
+        self.watch_for_oom()
+        syscalls.setns(self.own_mounts, syscalls.CLONE_NEWNS)
+        os.close(self.own_mounts)
+        os.close(self.host_mounts)
+        self.forbid_imports()
+        self.birth.complete(self.spec, self.given)
+        self.main_pid = self.birth.pid
         if self.oom_adjusted:
             self.reset_oom_score()
-        for fd in (pidfd, errors_write, gate_read, *doors.cgroups, *first, *others, *doors.standard):
-            os.close(fd)
-        if cgroup_fd is not None:
-            os.close(cgroup_fd)  # it would keep the removed cgroup in the kernel
         self.streams = {self.out_read: "stdout", self.err_read: "stderr"}
+        self.errors_fd = self.birth.errors
+
+    def forbid_imports(self) -> None:
+        forbid_imports()
 
     def reset_oom_score(self) -> None:
         """A daemon may be spared by the kernel when memory runs out, or picked first; its jobs are neither for that."""
         try:
-            with open(f"{self.template}/proc/{self.main_pid}/oom_score_adj", "wb", 0) as file:
+            with open(f"/proc/{self.main_pid}/oom_score_adj", "wb", 0) as file:
                 file.write(b"0")
         except (PermissionError, FileNotFoundError):
             pass  # whoever made it likelier to be picked does not let us take that back; or it has ended
 
     def set_up(self) -> None:
-        """Everything that needs the host's tree, then the new root."""
+        """The job's own mounts and files."""
         spec = self.spec
         if spec["timeout_seconds"] is not None:
             self.deadline = now() + spec["timeout_seconds"]
-        self.open_log()
-        self.find_cgroups()
-        user_namespace = self.namespace_fds[0]
-        plan, root = plan_job(self.template, spec, user_namespace)
+        self.log = LogWriter(self.host.log, os.path.basename(spec["log_path"]), spec["log_bytes"])
+        user_namespace = self.birth.user_namespace
+        plan, root = plan_job("", spec, self.host.trees, user_namespace)
         execute(plan)
         self.fill_workspace(f"{root}/work")
         if spec["script"] is not None:
             self.write_script(root)
         if "volumes" in spec:
-            self.mount_volumes(root, user_namespace)
+            self.mount_volumes(root or "/", user_namespace)
         os.close(user_namespace)
         if spec["secrets"]:
             from joblet.sandbox.secret_files import place  # only jobs with secrets pay for it
@@ -250,22 +213,12 @@ class Init:
             place(root, spec["secrets"], spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"])
         for fd in self.given:
             os.close(fd)
-        os.chdir(root)
-        syscalls.pivot_root(".", ".")
-        syscalls.umount2(".", syscalls.MNT_DETACH)
-        os.chdir("/")
+        if root:
+            change_root(root)
 
-    def open_log(self) -> None:
-        directory, name = os.path.split(self.spec["log_path"])
-        directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.log = LogWriter(directory_fd, name, self.spec["log_bytes"])
-
-    def find_cgroups(self) -> None:
-        """While the host's tree is there: the directories of what ``open_cgroup_files`` opens, and the OOM watch."""
-        plan = self.spec["cgroup"]
-        directories = {path.rpartition("/")[0] for path in plan["usage"].values()}
-        self.cgroup_fds = {path: os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in directories}
-        oom = plan["oom"] or {}
+    def watch_for_oom(self) -> None:
+        """While the host's tree is there."""
+        oom = self.spec["cgroup"]["oom"] or {}
         if "event_control" in oom:
             # v1 knows no memory.oom.group: wait for the event, and kill the others ourselves.
             self.oom_fd = os.open(oom["control"], os.O_RDONLY | os.O_CLOEXEC)
@@ -282,13 +235,13 @@ class Init:
                 self.usage_fds[key] = self.open_cgroup_file(path, os.O_RDONLY)
             except OSError:
                 pass  # it is not told then; the command runs already
-        for fd in self.cgroup_fds.values():
+        for fd in self.host.cgroups.values():
             os.close(fd)  # they would keep the removed cgroup in the kernel
 
     def open_cgroup_file(self, path: str, flags: int) -> int:
         """By the descriptor of its directory: the path leads nowhere since we have left the host's tree."""
         directory, _, name = path.rpartition("/")
-        return os.open(name, flags | os.O_CLOEXEC, dir_fd=self.cgroup_fds[directory])
+        return os.open(name, flags | os.O_CLOEXEC, dir_fd=self.host.cgroups[directory])
 
     def fill_workspace(self, work: str) -> None:
         """spec.files, owned by the command's user. No command has run there: nobody can have put a link in, though an init that
@@ -297,7 +250,9 @@ class Init:
         os.chown(work, uid, gid)
         if self.spec["workspace"]["type"] == "loop" and os.path.isdir(f"{work}/lost+found"):
             os.rmdir(f"{work}/lost+found")
-        fill(work, self.spec["files"], uid, gid)
+        fill(work, self.spec["files"], self.host.contents, uid, gid)
+        for fd in self.host.contents.values():
+            os.close(fd)
 
     def write_script(self, root: str) -> None:
         """The script, where the command can run but not change it."""
@@ -323,12 +278,11 @@ class Init:
         self.write_state()
         for name in ("secrets", "env"):  # the command has its own
             self.spec.pop(name)
+        self.drop_rights()
+        self.birth.release()
+
+    def drop_rights(self) -> None:
         syscalls.capset(KEPT_CAPABILITIES, 0)
-        try:
-            os.write(self.gate, command.GO)
-        except BrokenPipeError:
-            pass  # it was killed meanwhile, for one by a memory limit that is too low for it: its status will say so
-        os.close(self.gate)
 
     def write_state(self) -> None:
         """From here on the command may have been executed: say who we are, so that we can be adopted."""
@@ -456,14 +410,15 @@ class Init:
         """Collect the dead. block: until nobody is left, which is soon, since all were killed."""
         while True:
             try:
-                pid, status, usage = os.wait4(-1, 0 if block else os.WNOHANG)
+                pid, status, usage = os.wait4(-1, 0 if block else os.WNOHANG | ALL_KINDS)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
             if pid == self.main_pid and self.main_status is None:
                 self.main_status = status
-            self.cpu_seconds += usage.ru_utime + usage.ru_stime
+            if pid != self.birth.keeper:
+                self.cpu_seconds += usage.ru_utime + usage.ru_stime
             if block:
                 self.kill_everything()  # what was forked in between
 
@@ -515,6 +470,14 @@ class Init:
         self.tell(b"ended\n")
         reached("init.end-told")
         exit_record.make_durable(self.attempt_fd)
+
+
+def change_root(root: str) -> None:
+    """pivot_root into ``root``, and let go of the tree that it was in."""
+    os.chdir(root)
+    syscalls.pivot_root(".", ".")
+    syscalls.umount2(".", syscalls.MNT_DETACH)
+    os.chdir("/")
 
 
 def now() -> float:

@@ -22,10 +22,12 @@ import select
 import sys
 import time
 
-from joblet.crash_points import hold, reached
+from joblet.crash_points import armed, hold, reached
 from joblet.sandbox import exit_record, syscalls
-from joblet.sandbox.init import GO, MOST_DESCRIPTORS, Init, unpacked
+from joblet.sandbox.init import GO, HELD, HOST_MOUNTS_FD, MOST_DESCRIPTORS, Init, unpacked
 from joblet.sandbox.mounts import execute, plan_template
+from joblet.sandbox.rehearsal import rehearse_init
+from joblet.sandbox.sample_spec import CGROUP, SPEC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,11 +38,10 @@ MESSAGE_BYTES = 4096
 CONTROL_FD = 3
 WRONG_SPEC = (LookupError, TypeError, ValueError, AttributeError)  # what it is to carry out a spec that is none
 # Later than a launch takes: the new spare shall not compete with the job for processors.
-SPARE_AFTER_MILLISECONDS = 20
+SPARE_AFTER_MILLISECONDS = 10
 GONE_WITHIN_MILLISECONDS = 2000
 # SIGKILL and SIGSTOP can't be changed; a write to whom nobody listens shall be an error for us, as Python has it.
 UNCHANGED = (_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGPIPE, _signal.SIGXFSZ)
-HELD = (_signal.SIGTERM, _signal.SIGUSR1, _signal.SIGCHLD)
 
 
 class Spare:
@@ -77,6 +78,7 @@ class Launcher:
         self.profiles: dict[str, bytes] = greeting[0]["seccomp"]
         self.template: str = greeting[0]["template"]
         self.inits_cgroup: str | None = greeting[0]["init_into"]
+        self.early: bool = greeting[0].get("early", False)
         self.boot_id = exit_record.boot_id()
         self.spare: Spare | None = None
 
@@ -86,6 +88,7 @@ class Launcher:
         syscalls.unshare(syscalls.CLONE_NEWNS)
         # What the host mounts later is seen here, nothing of ours is seen there.
         syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+        self.mounts_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         os.makedirs(self.template, 0o700, exist_ok=True)
         execute(plan_template(self.template))
         for number in range(1, _signal.NSIG):  # whoever started the daemon may ignore some: no job inherits that
@@ -105,18 +108,47 @@ class Launcher:
         """Answer until the daemon hangs up."""
         self.make_spare()
         self.answer({"version": VERSION, "ready": True})
-        while True:
+        while self.serve_one():
             if self.spare is None and not self.request_within(SPARE_AFTER_MILLISECONDS):
                 self.make_spare()
-            message = self.receive()
-            if message is None:
-                return
-            spec, given = message
-            answer, fds = self.launch(spec, given)
-            for fd in given:
-                os.close(fd)
-            self.answer(answer, fds)
-            del message, spec  # nothing of a job is in the memory that the next one begins with
+                self.rehearse()
+
+    def serve_one(self) -> bool:
+        """Answer one request; False when the daemon has hung up. Nothing of a job is left for the memory of the next one."""
+        message = self.receive()
+        if message is None:
+            return False
+        spec, given = message
+        answer, fds = self.launch(spec, given)
+        for fd in given:
+            os.close(fd)
+        self.answer(answer, fds)
+        return True
+
+    def rehearse(self) -> None:
+        """Go through a launch that comes to nothing, of a spare that is none, asked for by ourselves: see ``sample_spec``."""
+        if armed():  # a process shall die in the launch that a test means
+            return
+        scratch = f"{self.template}.rehearsal"
+        daemon, spare = self.socket, self.spare
+        asking, self.socket = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        control, init = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        request = os.memfd_create("rehearsal", os.MFD_CLOEXEC)
+        try:
+            os.makedirs(f"{scratch}/cgroup", exist_ok=True)
+            self.spare = Spare(0, os.dup(request), control)
+            cgroup = {**CGROUP, "mkdir": [f"{scratch}/cgroup/job"]}
+            os.write(request, marshal.dumps({**SPEC, "attempt_dir": scratch, "cgroup": cgroup}))
+            asking.sendmsg([b"request"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, request.to_bytes(4, sys.byteorder))])
+            self.serve_one()
+        except OSError:
+            pass  # the next launch is somewhat slower
+        finally:
+            for end in (asking, self.socket, control, init):
+                end.close()
+            os.close(request)
+            self.socket, self.spare = daemon, spare
+            remove_scratch(scratch)
 
     def make_spare(self) -> None:
         try:
@@ -256,15 +288,18 @@ class Launcher:
         """The child: keep its end of the control socket, let go of all else of the launcher's. Never returns."""
         attempt = "spare"
         try:
-            if control.fileno() != CONTROL_FD:
-                os.dup2(control.detach(), CONTROL_FD, inheritable=False)
-                control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, CONTROL_FD)
-            syscalls.close_range(CONTROL_FD + 1)
+            # Above both places first: neither may be overwritten by the other.
+            high = [fcntl.fcntl(fd, fcntl.F_DUPFD, HOST_MOUNTS_FD + 1) for fd in (control.detach(), self.mounts_fd)]
+            for fd, place in zip(high, (CONTROL_FD, HOST_MOUNTS_FD), strict=True):
+                os.dup2(fd, place, inheritable=False)
+            control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, CONTROL_FD)
+            syscalls.close_range(HOST_MOUNTS_FD + 1)
             os.setsid()
             hold()
-            init = Init(self.template, self.profiles, self.boot_id, own_network=own_network)
+            init = Init(self.template, self.profiles, self.boot_id, own_network=own_network, early=self.early)
             try:
                 init.prepare()
+                rehearse_init(init, control)
             except Exception as error:  # told once there is an attempt to tell it of
                 os.seteuid(0)  # it may have broken off in between
                 init.failed = error
@@ -312,6 +347,20 @@ def make_cgroups(plan: dict[str, Any], made: list[str]) -> None:
             raise OSError(error.errno, text, path) from None
         finally:
             os.close(fd)
+
+
+def remove_scratch(directory: str) -> None:
+    """What a rehearsal left, if it got so far."""
+    for name, remove in (
+        (exit_record.STATE, os.unlink),
+        ("cgroup/job", os.rmdir),
+        ("cgroup", os.rmdir),
+        ("", os.rmdir),
+    ):
+        try:
+            remove(f"{directory}/{name}")
+        except OSError:
+            pass
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ import os
 import stat
 
 from joblet.sandbox.syscalls import (
-    AT_RECURSIVE,
     MNT_DETACH,
     MOUNT_ATTR_IDMAP,
     MOUNT_ATTR_NODEV,
@@ -26,11 +25,9 @@ from joblet.sandbox.syscalls import (
     MS_RDONLY,
     MS_REC,
     MS_REMOUNT,
-    OPEN_TREE_CLONE,
     mount,
     mount_setattr,
     move_mount,
-    open_tree,
     umount2,
 )
 
@@ -100,12 +97,16 @@ def plan_spare(template: str) -> list[tuple[Any, ...]]:
 
 
 def plan_job(
-    template: str, spec: dict[str, Any], user_namespace: int = NO_NAMESPACE
+    template: str, spec: dict[str, Any], trees: dict[str, Any], user_namespace: int = NO_NAMESPACE
 ) -> tuple[list[tuple[Any, ...]], str]:
-    """What a job's spec adds to that, and its new root's path. spec: the launch spec. user_namespace: the command's."""
+    """What a job's spec adds to that, and its new root's path: ``template``, unless it needs one of its own.
+
+    template: the path of the copy of the template; empty, if that is our root. spec: the launch spec. trees: mounts of the host
+    that are nowhere yet, see ``HostFiles``. user_namespace: the command's.
+    """
     root = template
     plan: list[tuple[Any, ...]] = []
-    bound = spec.get("etc_bound", {})  # files of the host that go on changing
+    bound: dict[str, int] = trees.get("etc", {})  # files of the host that go on changing
     etc = {**spec["etc"], **dict.fromkeys(bound, "")}
     if spec.get("own_root"):
         root = f"{template}/mnt"
@@ -116,7 +117,7 @@ def plan_job(
             ("tmpfs", f"{template}/run", tmpfs_options(spec["root_bytes"], "0755"), MS_NODEV),
             *(("directory", f"{template}/run/{name}", 0o755) for name in ("lower", "upper", "work", "root")),
             ("own", f"{template}/run/upper", spec["id_base"]),
-            ("overlay", spec["rootfs"], f"{template}/run", root, user_namespace),
+            ("overlay", trees["rootfs"], f"{template}/run", root, user_namespace),
             *(("place", f"{root}/{name}") for name in PLACES),
             ("bind", f"{template}/dev", f"{root}/dev", MS_NOSUID | MS_NOEXEC | MS_RDONLY),
             ("tree", f"{template}/sys", f"{root}/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY),
@@ -127,12 +128,20 @@ def plan_job(
     tmp = tmpfs_options(spec["tmp_bytes"], "1777")
     plan += [
         *(("file", f"{root}/{JOB_ETC}/{name}", text) for name, text in etc.items()),
-        *(("bind", path, f"{root}/{JOB_ETC}/{name}", ETC_FLAGS) for name, path in bound.items()),
+        *(("attach", tree, f"{root}/{JOB_ETC}/{name}", ETC_FLAGS) for name, tree in bound.items()),
         ("tmpfs", f"{root}/tmp", tmp, MS_NOSUID | MS_NODEV),
         ("tmpfs", f"{root}/dev/shm", tmp, MS_NOSUID | MS_NODEV | MS_NOEXEC),
-        ("workspace", spec["workspace"], f"{root}/work"),
+        workspace(spec["workspace"], trees, f"{root}/work"),
     ]
     return plan, root
+
+
+def workspace(workspace: dict[str, Any], trees: dict[str, Any], target: str) -> tuple[Any, ...]:
+    """In memory, or on an image of its own."""
+    flags = MS_NOSUID | MS_NODEV
+    if workspace["type"] == "tmpfs":
+        return "tmpfs", target, tmpfs_options(workspace["bytes"], "0755"), flags
+    return "attach", trees["workspace"], target, flags
 
 
 def tmpfs_options(size_bytes: int, mode: str) -> str:
@@ -166,6 +175,13 @@ def execute(plan: list[tuple[Any, ...]]) -> None:
 
 def _tmpfs(target: str, data: str, flags: int) -> None:
     mount("tmpfs", target, "tmpfs", flags, data)
+
+
+def _attach(tree: int, target: str, flags: int) -> None:
+    """A mount that is nowhere yet."""
+    move_mount(tree, target)
+    os.close(tree)
+    mount("", target, "", MS_REMOUNT | MS_BIND | flags)
 
 
 def _bind(source: str, target: str, flags: int) -> None:
@@ -283,18 +299,20 @@ def _tree(source: str, target: str, flags: int) -> None:
     mount("", target, "", MS_REMOUNT | MS_BIND | flags)
 
 
-def _overlay(source: str, layers: str, target: str, user_namespace: int) -> None:
-    """A root file system below a layer to write to. Its root is the job's root, where the kernel and the file system can map ids;
-    else its files are nobody's. Before Linux 5.19 they can be mapped, but not overlaid then."""
-    if not (_lower(source, f"{layers}/lower", user_namespace) and _overlaid(layers, target)):
-        _lower(source, f"{layers}/lower", NO_NAMESPACE)
+def _overlay(trees: list[int], layers: str, target: str, user_namespace: int) -> None:
+    """A root file system below a layer to write to. trees: two copies of it. Its root is the job's root, where the kernel and the
+    file system can map ids; else its files are nobody's. Before Linux 5.19 they can be mapped, but not overlaid then."""
+    first, second = trees
+    if not (_lower(first, f"{layers}/lower", user_namespace) and _overlaid(layers, target)):
+        _lower(second, f"{layers}/lower", NO_NAMESPACE)
         if not _overlaid(layers, target):
-            raise OSError(errno.EINVAL, "the kernel cannot overlay this root file system", source)
+            raise OSError(errno.EINVAL, "the kernel cannot overlay this root file system", target)
+    else:
+        os.close(second)
 
 
-def _lower(source: str, target: str, user_namespace: int) -> bool:
+def _lower(tree: int, target: str, user_namespace: int) -> bool:
     """Mount a root file system read-only. Returns whether its ids could be mapped; if not, nothing was mounted."""
-    tree = open_tree(source, OPEN_TREE_CLONE | AT_RECURSIVE)
     try:
         if user_namespace != NO_NAMESPACE:
             mount_setattr(tree, attr_set=MOUNT_ATTR_IDMAP, userns_fd=user_namespace)
@@ -351,29 +369,15 @@ def _devpts(target: str) -> None:
     mount("devpts", target, "devpts", MS_NOSUID | MS_NOEXEC, f"newinstance,ptmxmode=0666,mode=0620,max={TERMINALS}")
 
 
-def _workspace(workspace: dict[str, Any], target: str) -> None:
-    flags = MS_NOSUID | MS_NODEV
-    if workspace["type"] == "tmpfs":
-        mount("tmpfs", target, "tmpfs", flags, tmpfs_options(workspace["bytes"], "0755"))
-    else:
-        from joblet.sandbox.loop_device import attach  # only jobs with a disk limit pay for it
-
-        fd, device = attach(workspace["image"])
-        try:
-            mount(device, target, "ext4", flags)
-        finally:
-            os.close(fd)  # the mount holds the device; it frees itself with the last mount
-
-
 def _own_root(template: str, root: str) -> None:
     from joblet.sandbox.volumes import make_own_root  # only jobs with volumes pay for it
 
-    make_own_root(template, root)
+    make_own_root(template or "/", root)
 
 
 _DO: dict[str, Callable[..., None]] = {
     **{"tmpfs": _tmpfs, "bind": _bind, "system": _system, "directory": _directory, "file": _file, "copy": _copy},
     **{"symlink": _symlink, "device": _device, "read-only": _read_only, "overlay": _overlay, "proc": _proc},
-    **{"mask": _mask, "protect": _protect, "devpts": _devpts, "workspace": _workspace, "sys": _sys, "tree": _tree},
+    **{"mask": _mask, "protect": _protect, "devpts": _devpts, "attach": _attach, "sys": _sys, "tree": _tree},
     **{"own": _own, "place": _place, "replace": _replace, "own-root": _own_root},
 }

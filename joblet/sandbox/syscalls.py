@@ -8,6 +8,8 @@ import ctypes
 import errno
 import os
 
+CLONE_VM = 0x00000100
+CLONE_PARENT = 0x00008000
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -74,7 +76,16 @@ _SYS_CLOSE_RANGE = 436
 _SYS_RT_SIGACTION = {"x86_64": 13, "aarch64": 134}[os.uname().machine]
 _SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}[os.uname().machine]
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}[os.uname().machine]
+_SYS_SET_TID_ADDRESS = {"x86_64": 218, "aarch64": 96}[os.uname().machine]
+_PTHREAD_PROCESS_SHARED = 1
+# Of glibc's mutexes, whose first word is the lock.
+_LOCKED_AND_WAITED_FOR = 2
+_IS_GLIBC = "CS_GNU_LIBC_VERSION" in os.confstr_names and bool(os.confstr("CS_GNU_LIBC_VERSION"))
+_MUTEX_BYTES = 64  # more than any C library's
+_KEEPER_STACK_BYTES = 16384
+_KEPT: list[object] = []  # what the keeper of our memory uses
 _KEYCTL_JOIN_SESSION_KEYRING = 1
+_SIGCHLD = 17
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -119,18 +130,45 @@ def _long(value: int) -> ctypes.c_long:
     return ctypes.c_long(value)
 
 
-def clone3(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
+def clone3(flags: int, cgroup_fd: int | None = None, exit_signal: int = _SIGCHLD) -> tuple[int, int]:
     """clone3(2) without shared memory: as fork, in new namespaces, into a cgroup.
 
+    exit_signal: for the parent at the child's end, if that comes before the child executes something; then it is SIGCHLD.
     Returns (pid, pidfd) in the parent and (0, -1) in the child. The caller must have one thread only.
     """
     pidfd = ctypes.c_int(-1)
-    args = clone_args(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=17)
+    args = clone_args(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=exit_signal)
     if cgroup_fd is not None:
         args.flags |= CLONE_INTO_CGROUP
         args.cgroup = cgroup_fd
     pid = _check(_libc.syscall(_long(_SYS_CLONE3), ctypes.byref(args), ctypes.c_size_t(ctypes.sizeof(args))), "clone3")
     return pid, (pidfd.value if pid else -1)
+
+
+def keep_memory() -> int:
+    """Start a process that shares our memory until we execute something or end, and then ends, too. Returns its pid, or 0.
+
+    Whoever executes a program first takes its old memory apart, which for an interpreter takes longer than the rest of it. With
+    a second user the memory is left to that one, whom nobody waits for. It is our parent's child, with our exit signal, our
+    rights and copies of our descriptors, and runs no code but pthread_mutex_lock: its lock is the word that the kernel makes
+    zero, waking a waiter, once we have let go of our memory, set_tid_address(2).
+    """
+    if not _IS_GLIBC:
+        return 0
+    lock = ctypes.create_string_buffer(_MUTEX_BYTES)
+    attributes = ctypes.create_string_buffer(_MUTEX_BYTES)
+    _libc.pthread_mutexattr_init(attributes)
+    _libc.pthread_mutexattr_setpshared(attributes, ctypes.c_int(_PTHREAD_PROCESS_SHARED))  # the kernel wakes no other
+    _libc.pthread_mutex_init(lock, attributes)
+    ctypes.c_int.from_buffer(lock).value = _LOCKED_AND_WAITED_FOR  # by nobody: it would have to unlock it
+    stack = ctypes.create_string_buffer(_KEEPER_STACK_BYTES)
+    _KEPT.extend((lock, stack))
+    top = (ctypes.addressof(stack) + _KEEPER_STACK_BYTES) & ~15
+    function = ctypes.cast(_libc.pthread_mutex_lock, ctypes.c_void_p)
+    flags = ctypes.c_int(CLONE_VM | CLONE_PARENT)
+    pid = _check(_libc.clone(function, ctypes.c_void_p(top), flags, ctypes.byref(lock)), "clone")
+    _libc.syscall(_long(_SYS_SET_TID_ADDRESS), ctypes.byref(lock))
+    return pid
 
 
 def unshare(flags: int) -> None:

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 CANNOT_COPY = (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-def fill(work: str, files: list[dict[str, Any]], uid: int, gid: int) -> None:
-    """Write them all. No path lies below another, so no link of theirs is followed. Raises OSError naming the file."""
+def fill(work: str, files: list[dict[str, Any]], contents: dict[str, int], uid: int, gid: int) -> None:
+    """Write them all. contents: the directories of uploaded contents, by path. No path lies below another, so no link of theirs
+    is followed. Raises OSError naming the file."""
     for file in files:
         directory = work
         for part in file["path"].split("/")[:-1]:
@@ -30,7 +31,8 @@ def fill(work: str, files: list[dict[str, Any]], uid: int, gid: int) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             if "host_path" in file:
-                copy_content(fd, file["host_path"], file["size"])
+                directory, _, name = file["host_path"].rpartition("/")
+                copy_content(fd, name, file["size"], contents[directory])
             else:
                 write_all(fd, file["content"].encode())
         except OSError as error:
@@ -49,13 +51,13 @@ def _link(target: str, path: str) -> None:
     os.symlink(target, path)
 
 
-def copy_content(target: int, path: str, size: int) -> None:
+def copy_content(target: int, name: str, size: int, directory: int) -> None:
     """Copy a file of the host within the kernel; a file system that can shares its blocks."""
-    source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    source = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
     left = size
     try:
         if os.fstat(source).st_size != size:
-            raise OSError(errno.EIO, "damaged", path)
+            raise OSError(errno.EIO, "damaged", name)
         try:
             while left and (count := os.copy_file_range(source, target, left)):
                 left -= count
@@ -65,7 +67,7 @@ def copy_content(target: int, path: str, size: int) -> None:
         while left and (count := os.sendfile(target, source, None, left)):
             left -= count
         if left:
-            raise OSError(errno.EIO, "damaged", path)
+            raise OSError(errno.EIO, "damaged", name)
     finally:
         os.close(source)
 

@@ -59,6 +59,7 @@ class Sandbox:
                 "template": f"{self.root}/template",
                 "seccomp": {"default": compile_default()},
                 "init_into": self.hierarchy.inits_directory,
+                "early": self.hierarchy.entered_by_thread,
             }
         )
         self.socket.recv(4096)

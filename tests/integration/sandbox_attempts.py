@@ -102,6 +102,7 @@ class Sandboxes:
                 "template": f"{self.root}/template",
                 "seccomp": {"default": compile_default()},
                 "init_into": self.hierarchy.inits_directory,
+                "early": self.hierarchy.entered_by_thread,
             }
         )
         assert marshal.loads(ours.recv(4096))["ready"]

@@ -179,7 +179,10 @@ def test_users_are_mapped_into_the_range_of_the_attempt(box: Sandboxes) -> None:
     attempt = box.start(["/bin/sleep", "600"], uid=5, gid=6, files=files)
     made = Path(f"/proc/{attempt.pid}/root/work/made").stat()
     assert (made.st_uid, made.st_gid) == (ID_BASE + 5, ID_BASE + 6)
-    (child,) = Path(f"/proc/{attempt.pid}/task/{attempt.pid}/children").read_text().split()
+    children = Path(f"/proc/{attempt.pid}/task/{attempt.pid}/children")
+    child = eventually(
+        lambda: "".join(found) if len(found := children.read_text().split()) == 1 else "", what="one child"
+    )
     assert f"Uid:\t{ID_BASE + 5}\t" in Path(f"/proc/{child}/status").read_text()
     attempt.signal(signal.SIGTERM)
     attempt.wait()

@@ -121,7 +121,9 @@ def test_a_root_file_system_is_overlaid_with_its_ids_mapped_or_without(
         for name in ("lower", "upper", "work", "root"):
             (target / name).mkdir()
         namespace = user_namespace(f"0 {BASE} 65536") if mapped else mounts.NO_NAMESPACE
-        mounts.execute([("overlay", str(source), str(target), f"{target}/root", namespace)])
+        flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
+        trees = [syscalls.open_tree(str(source), flags) for _ in range(2)]
+        mounts.execute([("overlay", trees, str(target), f"{target}/root", namespace)])
         assert (target / "root/file").stat().st_uid == owner
         (target / "root/file").write_text("changed")
         (target / "root/new").write_text("")

@@ -71,6 +71,7 @@ class LocalExecutor:
             template=f"{settings.run_directory}/template",
             seccomp=shared_profiles(),
             inits_cgroup=hierarchy.inits_directory,
+            early=hierarchy.entered_by_thread,
         )
         self._ids = IdRanges(base=settings.id_base, count=settings.id_count, slots=settings.id_slots)
         self._images = RootfsStore(f"{settings.state_directory}/rootfs")

@@ -58,10 +58,12 @@ class Refused:
 class LauncherProcess:
     """At most one launcher at a time."""
 
-    def __init__(self, *, template: str, seccomp: Mapping[str, bytes], inits_cgroup: str | None) -> None:
+    def __init__(self, *, template: str, seccomp: Mapping[str, bytes], inits_cgroup: str | None, early: bool) -> None:
+        """early: whether commands may be born before their cgroups are known."""
         self._template = template
         self._seccomp = dict(seccomp)
         self._inits_cgroup = inits_cgroup
+        self._early = early
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._waiting: dict[str, asyncio.Future[Launched | AlreadyLaunched | Refused]] = {}
@@ -94,6 +96,7 @@ class LauncherProcess:
                 "template": self._template,
                 "seccomp": self._seccomp,
                 "init_into": self._inits_cgroup,
+                "early": self._early,
             }
             try:
                 self._send(greeting)
