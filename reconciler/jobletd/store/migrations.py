@@ -114,6 +114,11 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX runs_unmeasured ON runs (ended_ns) WHERE is_final = 1 AND log_bytes IS NULL;
     CREATE INDEX runs_with_output ON runs (ended_ns, log_bytes) WHERE log_bytes > 0;
     """,
+    # Schedules: up to where it was decided about a job's ticks, and the tick that a run is for.
+    """
+    ALTER TABLE jobs ADD COLUMN ticked_seconds INTEGER;
+    ALTER TABLE runs ADD COLUMN tick_seconds INTEGER;
+    """,
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from datetime import UTC, datetime
-from itertools import islice, takewhile
+from itertools import islice, pairwise, takewhile
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -141,7 +141,7 @@ def test_nomad_7289_a_daily_job_runs_once_on_each_day_of_both_dst_changes() -> N
 def test_an_hourly_job_runs_each_hour_that_passes_whatever_the_clock_shows() -> None:
     for day in ("2026-03-29", "2026-10-25"):
         ticks = ticks_in(cron("0 * * * *", "Europe/Berlin"), seconds(day) - DAY, seconds(day) + 2 * DAY)
-        assert {later - earlier for earlier, later in zip(ticks, ticks[1:], strict=False)} == {3600}
+        assert {later - earlier for earlier, later in pairwise(ticks)} == {3600}
 
 
 @settings(max_examples=100, deadline=None)
