@@ -107,7 +107,7 @@ def latest_tick(timetable: Timetable, after: int, until: int) -> int | None:
             break
         width *= 2
     nothing_after = until
-    while nothing_after - found > 1:
+    while nothing_after > found:
         middle = (found + nothing_after) // 2
         later = tick_after(timetable, middle)
         if later is None or later > until:

@@ -17,6 +17,7 @@ from jobletd.model import JobView, Phase
 
 SECOND_NS = 1_000_000_000
 IN_TIME_NS = 60 * SECOND_NS  # so late may a tick be noticed and still be no missed one
+BEHIND_SECONDS = 3 * 3600  # a clock that was set back by less is waited for
 COUNTED = 1000  # missed ticks are counted up to here
 
 
@@ -56,8 +57,8 @@ def due_ticks(schedule: Schedule, job: str, ticked_seconds: int, now_ns: int) ->
     if schedule.starting_deadline_seconds is not None:
         deadline_ns = int(schedule.starting_deadline_seconds * SECOND_NS)
         run = tuple(tick for tick in run if late_ns(tick) <= deadline_ns)
-    missed = _count(timetable, ticked_seconds, decided) - len(run)
-    return DueTicks(run, decided, max(missed, 0), first)
+    count = _count(timetable, ticked_seconds, decided)
+    return DueTicks(run, decided, count if count == COUNTED else count - len(run), first)
 
 
 def next_due_ns(view: JobView) -> int | None:
@@ -80,9 +81,13 @@ def ticked_after_apply(current: JobView | None, after: JobManifest, now_ns: int)
     """Up to where ticks count as decided once a manifest was applied: from now on, if that changes when the job runs."""
     if after.spec.schedule is None:
         return None
-    if current is None or current.deleting or _clockwork(current.manifest.spec) != _clockwork(after.spec):
-        return now_ns // SECOND_NS
-    return current.ticked_seconds
+    now = now_ns // SECOND_NS
+    if current is None or current.ticked_seconds is None:
+        return now
+    if not current.deleting and _clockwork(current.manifest.spec) == _clockwork(after.spec):
+        return current.ticked_seconds
+    ahead = 0 <= current.ticked_seconds - now <= BEHIND_SECONDS
+    return current.ticked_seconds if ahead else now  # the clock was set back a little: no tick comes twice
 
 
 def _clockwork(spec: JobSpec) -> tuple[object, ...] | None:

@@ -12,10 +12,9 @@ from joblet.crash_points import reached
 from joblet.manifest.schedule_values import format_moment
 from jobletd.model import JobName, JobView, Run
 from jobletd.registry import EventDraft, Registry, Save
-from jobletd.schedules.due import COUNTED, SECOND_NS, DueTicks, due_ticks, is_ticking, next_due_ns
+from jobletd.schedules.due import BEHIND_SECONDS, COUNTED, SECOND_NS, DueTicks, due_ticks, is_ticking, next_due_ns
 from jobletd.schedules.overlap import Added, add_scheduled_runs
 
-BEHIND_SECONDS = 3 * 3600  # a clock that was set back by less is waited for
 PATIENCE_SECONDS = 3600.0  # with a clock that is behind by more: at a boot it may still be set right
 
 
@@ -87,8 +86,7 @@ def is_too_late(run: Run, now_ns: int) -> bool:
 def _events(name: JobName, due: DueTicks, added: Added) -> list[EventDraft]:
     events = []
     if due.missed:
-        count = f"{due.missed} or more ticks" if due.missed >= COUNTED - 1 else f"{due.missed} tick"
-        count += "s" if 1 < due.missed < COUNTED - 1 else ""
+        count = "one tick" if due.missed == 1 else f"{due.missed}{' or more' * (due.missed == COUNTED)} ticks"
         message = f"{count} since {format_moment(due.first_missed)} got no run"
         events.append(EventDraft(name, "", "Warning", "TicksMissed", message))
     if added.skipped:

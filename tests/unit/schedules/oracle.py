@@ -1,7 +1,7 @@
 """What cron means, told a second time and in the simplest way: by looking at each step of a clock on the wall.
 
 It shares no line with joblet.schedules and knows nothing of CronSim: fields are sets of numbers, and every minute (or second) of
-a time span is looked at.
+a a time span is looked at.
 """
 
 from __future__ import annotations
@@ -11,12 +11,8 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-MONTHS = {
-    name: number
-    for number, name in enumerate(
-        ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"], 1
-    )
-}
+_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+MONTHS = {name: number for number, name in enumerate(_MONTHS, 1)}
 DAYS = {name: number for number, name in enumerate(["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"])}
 RANGES = ((0, 59), (0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 
