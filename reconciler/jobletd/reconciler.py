@@ -315,6 +315,7 @@ class Reconciler:
             None if left is None else max(left / SECOND_NS, 0.001),
             self._resources.used_by(run.manifest),
             self._resources.secrets_for(run.manifest),
+            run.tick_seconds,
         )
         if self._journal is not None:
             self._journal.launching(view, written, attempt, self._now())

@@ -7,7 +7,7 @@ suspended host. How many there are never matters: the search for the last ones c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice, takewhile
 
@@ -88,6 +88,13 @@ def ticked_after_apply(current: JobView | None, after: JobManifest, now_ns: int)
         return current.ticked_seconds
     ahead = 0 <= current.ticked_seconds - now <= BEHIND_SECONDS
     return current.ticked_seconds if ahead else now  # the clock was set back a little: no tick comes twice
+
+
+def decided_until_now(view: JobView, now_ns: int) -> JobView:
+    """The job without ticks that are due; the same one if it has no schedule."""
+    if view.manifest.spec.schedule is None:
+        return view
+    return replace(view, ticked_seconds=max(now_ns // SECOND_NS, view.ticked_seconds or 0))
 
 
 def _clockwork(spec: JobSpec) -> tuple[object, ...] | None:
