@@ -128,7 +128,7 @@ def latest_ticks(timetable: Timetable, after: int, until: int, most: int) -> tup
 
 def local_time(moment: int, zone: ZoneInfo) -> datetime:
     """What a clock on the wall shows."""
-    return datetime.fromtimestamp(moment, zone).replace(tzinfo=None)
+    return datetime.fromtimestamp(moment, zone).replace(tzinfo=None, fold=0)
 
 
 def moment_of(local: datetime, zone: ZoneInfo) -> int:
