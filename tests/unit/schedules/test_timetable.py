@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from joblet.schedules import At, Cron, Every, Timetable, latest_tick, latest_ticks, tick_after
-from joblet.schedules.cron import six_fields
+from joblet.schedules.cron import check_cron, six_fields
 from tests.unit.schedules import oracle
 
 DAY = 86_400
@@ -172,6 +172,17 @@ def test_a_hundred_years_of_seconds_cost_no_more_than_a_day_of_them() -> None:
         until = seconds("2126-08-01")
         found = latest_ticks(timetable, seconds("2026-01-01"), until, 100)
         assert len(found) == 100
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text("0123456789*,/#()-HLWMONTUE@x² ", max_size=6), max_size=7))
+def test_whatever_is_written_is_taken_or_refused_with_words(fields: list[str]) -> None:
+    try:
+        text = check_cron(" ".join(fields))
+    except ValueError as error:
+        assert len(str(error)) > 10
+    else:
+        assert tick_after(cron(text, "Europe/Berlin"), 0) is not None
 
 
 def test_every_depends_on_nothing_but_the_time() -> None:
