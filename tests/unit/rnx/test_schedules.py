@@ -71,6 +71,16 @@ def test_a_run_of_a_schedule_shows_its_tick_and_the_next_one(rnx: Rnx, answers: 
     assert "Next Run:      2027-01-15T08:00:00Z" in status
 
 
+def test_apply_waits_for_no_run_that_comes_by_a_schedule(rnx: Rnx, answers: Answers, tmp_path: Path) -> None:
+    awaited(answers, "nightly")
+    path = tmp_path / "job.yml"
+    path.write_text(
+        "{apiVersion: joblet/v1, kind: Job, metadata: {name: nightly}, spec: {command: [x], schedule: {every: 1d}}}"
+    )
+    assert rnx("apply", "--wait", "-f", str(path)).code == 0
+    assert not answers.asked(job_pb2.WatchRequest)
+
+
 def test_force_is_passed_on(rnx: Rnx, answers: Answers) -> None:
     run = make_run(job="nightly")
     answers.jobs["nightly"] = make_job("nightly", run)
