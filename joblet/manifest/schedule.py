@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from zoneinfo import ZoneInfo
 
 from pydantic import Field
 
@@ -69,4 +68,6 @@ def _timetable(schedule: Schedule, job: str) -> Timetable:
     if schedule.every_seconds is not None:
         return Every(schedule.every_seconds)
     assert schedule.cron is not None  # a rule of the spec
+    from zoneinfo import ZoneInfo  # many a client never needs it
+
     return Cron(six_fields(schedule.cron, name=job), ZoneInfo(schedule.timezone))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zoneinfo
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
@@ -64,6 +63,8 @@ def parse_interval(value: object) -> int:
 
 def check_zone(value: object) -> str:
     """A name that this host's time zones know."""
+    import zoneinfo  # many a client never needs it
+
     if isinstance(value, str) and _ZONE.match(value):
         try:
             return zoneinfo.ZoneInfo(value).key

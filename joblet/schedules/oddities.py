@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING
 
 from joblet.schedules.cron import simulation
 from joblet.schedules.timetable import Timetable, change_of_offset, local_time, moment_of, offset_at
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 
 def oddities(timetable: Timetable, tick: int, before: int | None, zone: ZoneInfo) -> list[str]:

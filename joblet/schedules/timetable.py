@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING
 
 from joblet.schedules.cron import simulation
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 DAY = 86_400
 FOREVER = 60 * 366 * DAY  # beyond which nothing is looked for
