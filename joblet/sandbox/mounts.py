@@ -49,6 +49,7 @@ ETC_FILES = {"nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n"}
 # Each job has its own, below JOB_ETC; where there is none, the link leads nowhere.
 ETC_OF_THE_JOB = ("passwd", "group", "hosts", "hostname", "resolv.conf")
 JOB_ETC = "run/joblet/etc"
+UPKEEP = "run/joblet/upkeep"  # of jobs that may ask the daemon for something: a socket to it
 ETC_FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
 # What programs look up to know how many processors there are, and how memory lies.
 SYS_DIRECTORIES = ("devices/system/cpu", "devices/system/node", "kernel/mm/transparent_hugepage")
@@ -124,10 +125,13 @@ def plan_job(
             *_plan_run(root),
             *(("replace", f"{root}/etc", name, f"/{JOB_ETC}/{name}") for name in ETC_OF_THE_JOB if name in etc),
         ]
+    upkeep = spec.get("upkeep")
     tmp = tmpfs_options(spec["tmp_bytes"], "1777")
     plan += [
         *(("file", f"{root}/{JOB_ETC}/{name}", text) for name, text in etc.items()),
         *(("bind", path, f"{root}/{JOB_ETC}/{name}", ETC_FLAGS) for name, path in bound.items()),
+        *([("directory", f"{root}/{UPKEEP}", 0o755)] if upkeep else []),
+        *([("bind", upkeep, f"{root}/{UPKEEP}", MS_RDONLY | MS_NOSUID | MS_NODEV)] if upkeep else []),
         ("tmpfs", f"{root}/tmp", tmp, MS_NOSUID | MS_NODEV),
         ("tmpfs", f"{root}/dev/shm", tmp, MS_NOSUID | MS_NODEV | MS_NOEXEC),
         ("workspace", spec["workspace"], f"{root}/work"),

@@ -119,6 +119,13 @@ CONFIG_HELP = "The configuration file. Default: JOBLET_CONFIG_PATH, then /opt/jo
 @app.command(epilog="Example: joblet backup /var/backups/joblet-today.joblet-backup")
 def backup(
     file: Annotated[str | None, typer.Argument(help="Where to. Default: beside the daemon's own backups.")] = None,
+    directory: Annotated[
+        str | None, typer.Option(help="A directory to write into, under a name with the time.", metavar="DIR")
+    ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(help="Read it back, then keep the newest N in that directory.", metavar="N", min=1, max=1000),
+    ] = None,
     config: Annotated[str | None, typer.Option(help=CONFIG_HELP)] = None,
     uploads: Annotated[bool, typer.Option(help="With the contents that clients uploaded for jobs.")] = True,
     secret_key: Annotated[
@@ -126,9 +133,10 @@ def backup(
     ] = False,
 ) -> None:
     """Write the state into one file, while the daemon runs: configuration, certificates, jobs, history; secrets stay sealed."""
-    from jobletd.backup.command import back_up
+    from jobletd.backup.command import Target, back_up
+    from jobletd.backup.making import BackupOptions
 
-    back_up(file, config, os.environ, uploads=uploads, secret_key=secret_key)
+    back_up(Target(file, directory, keep), config, os.environ, BackupOptions(uploads=uploads, secret_key=secret_key))
 
 
 @app.command(epilog="Example: joblet restore /var/backups/joblet-today.joblet-backup")

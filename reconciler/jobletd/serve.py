@@ -62,6 +62,8 @@ from jobletd.state_facts import StateFacts, told_of
 from jobletd.store import Store, StoreError
 from jobletd.tls_context import credentials_of
 from jobletd.tls_front import PEER_NAME_LENGTH, TlsFront
+from jobletd.upkeep.calls import Calls
+from jobletd.upkeep.provider import UpkeepProvider
 
 SOCKET_PATH_LENGTH = 107  # sockaddr_un.sun_path, less its final NUL
 log = structlog.get_logger("serve")
@@ -154,11 +156,12 @@ class Daemon:
         networks = HostNetworks(self._network_settings())
         volumes = Volumes(config.state.directory, config.run.directory)
         controllers: dict[str, Controller] = {"Network": NetworkController(networks), "Volume": volumes}
+        upkeep = UpkeepProvider(f"{config.run.directory}/upkeep", self._upkeep_calls())
         executor = LocalExecutor.on_this_host(
             local_settings_of(config, self._policy),
             cgroup_base=config.cgroup.base_dir,
             clock=self._clock,
-            providers=(volumes, NetworkProvider(networks)),
+            providers=(volumes, NetworkProvider(networks), upkeep),
         )
         blobs = BlobStore(f"{config.state.directory}/blobs", blob_limits_of(config.uploads))
         blobs.open()
@@ -216,10 +219,14 @@ class Daemon:
         desired.on_change(git.job_changed)
         self._background(stack, "git", git.run())
         port = await self._start_api(stack, front, registry, desired, executor, blobs, git)
+        stack.push_async_callback(upkeep.close)  # before the API, which an exchange of certificates needs
         log.info(
             "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=executor.cgroup_mode
         )
         sd_notify("READY=1")
+
+    def _upkeep_calls(self) -> Calls:
+        return Calls(self._config_file, lambda: self._config, lambda: frozenset(self._config.isolation.allowed_upkeep))
 
     @property
     def _journal_directory(self) -> str:
