@@ -113,6 +113,18 @@ def doctor(
     raise typer.Exit(run_doctor(json_output=json, config_path=config))
 
 
+@app.command(epilog="Example: joblet report --since 1d --json")
+def report(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    since: Annotated[str, typer.Option(help="How far back ended runs are counted: 7d, 24h.", metavar="TIME")] = "7d",
+    config: Annotated[str | None, typer.Option(help="The configuration file of the daemon that is meant.")] = None,
+) -> None:
+    """Tell how the daemon is doing: memory, tasks, active jobs, connections, recent errors. Exit status: 3 if it does not run."""
+    from jobletd.report import report as run
+
+    raise typer.Exit(run(config, os.environ, json_output=json, since=since))
+
+
 CONFIG_HELP = "The configuration file. Default: JOBLET_CONFIG_PATH, then /opt/joblet/config."
 
 

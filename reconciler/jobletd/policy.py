@@ -38,7 +38,8 @@ class NotAllowed(JobletError):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """capabilities: that may be granted. upkeep: what jobs may ask of the daemon. seccomp_profiles, rootfs_images: directories; empty: no path is allowed."""
+    """capabilities: that may be granted. upkeep: what jobs may ask of the daemon. seccomp_profiles, rootfs_images: directories;
+    empty: no path is allowed."""
 
     capabilities: frozenset[str] = frozenset()
     upkeep: frozenset[str] = frozenset()

@@ -53,6 +53,7 @@ from jobletd.services.access import AccessControl
 from jobletd.services.files import FileService
 from jobletd.services.jobs import JobService
 from jobletd.services.node import NodeFacts, NodeService
+from jobletd.services.operation import OperationService, TimedLevel
 from jobletd.services.resources import ResourceService
 from jobletd.services.server import ApiServer
 from jobletd.sources.git.controller import GitSources
@@ -368,6 +369,15 @@ class Daemon:
             node,
             ResourceService(desired, git),
             FileService(blobs, self._headroom.check),
+            OperationService(
+                registry,
+                executor,
+                self._clock,
+                state_directory=config.state.directory,
+                node=node.node,
+                connections=front.connected,
+                level=TimedLevel(lambda: self._config.logging.level),
+            ),
             config.socket_path,
             config.grpc,
         )

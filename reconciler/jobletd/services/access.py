@@ -36,6 +36,9 @@ NEEDED: dict[str, Role] = {
     "/joblet.v1.NodeService/Uncordon": Role.ADMIN,
     "/joblet.v1.NodeService/Drain": Role.ADMIN,
     "/joblet.v1.NodeService/Reload": Role.ADMIN,
+    "/joblet.v1.OperationService/Report": Role.ADMIN,  # it has lines of the daemon's log, and other clients' addresses
+    "/joblet.v1.OperationService/GetLogLevel": Role.VIEWER,
+    "/joblet.v1.OperationService/SetLogLevel": Role.ADMIN,
     "/grpc.health.v1.Health/Check": Role.VIEWER,
     "/grpc.health.v1.Health/Watch": Role.VIEWER,
     "/grpc.health.v1.Health/List": Role.VIEWER,

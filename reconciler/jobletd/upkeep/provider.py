@@ -4,8 +4,8 @@
     <run>/upkeep/<attempt>/bound/socket   bound into the sandbox as /run/joblet/upkeep, with
     <run>/upkeep/<attempt>/bound/ask      the program
 
-Only root can enter ``<run>``, so whoever comes by that socket is that attempt: there is no secret that could be copied, run out or
-be taken along. What is behind it is no API but ``jobletd.upkeep.calls``.
+Only root can enter ``<run>``, so whoever comes by that socket is that attempt: there is no secret that could be copied, run out
+or be taken along. What is behind it is no API but ``jobletd.upkeep.calls``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class UpkeepProvider:
         place = self._place(request.attempt_id)
         shutil.rmtree(place, ignore_errors=True)  # of a launch that broke off
         os.makedirs(f"{place}/bound", 0o700)
-        os.chmod(f"{place}/bound", 0o755)
+        os.chmod(f"{place}/bound", 0o755)  # noqa: S103  the job's user is none of the host's
         write_atomic(f"{place}/asker.json", json.dumps(asdict(asker)).encode(), durable=False)
         write_atomic(f"{place}/bound/ask", PROGRAM.read_bytes(), 0o755, durable=False)
         await self._listen(asker)
@@ -66,14 +66,13 @@ class UpkeepProvider:
 
     async def keep_only(self, live: frozenset[AttemptId]) -> None:
         """Listen again for those of a former daemon; what it was answering is lost, and asked for anew."""
-        names = os.listdir(self._directory) if os.path.isdir(self._directory) else []
-        for name in names:
+        os.makedirs(self._directory, 0o700, exist_ok=True)
+        for name in os.listdir(self._directory):
             if name not in live:
                 await self.detach(AttemptId(name))
             elif name not in self._listening:
                 try:
-                    data = json.loads(Path(self._place(name), "asker.json").read_text())
-                    await self._listen(Asker(**{**data, "calls": tuple(data["calls"])}))
+                    await self._listen(_recorded(f"{self._place(name)}/asker.json"))
                 except (OSError, ValueError, TypeError, KeyError) as error:
                     log.warning("an attempt cannot ask for upkeep any more", attempt=name, error=str(error))
 
@@ -143,3 +142,9 @@ class UpkeepProvider:
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             return Answer(NOT_ALLOWED, "joblet: the request is no list of words in JSON\n")
         return await self._calls.answer(asker, words)
+
+
+def _recorded(path: str) -> Asker:
+    """Raises OSError, ValueError, TypeError, KeyError."""
+    data = json.loads(Path(path).read_text())
+    return Asker(**{**data, "calls": tuple(data["calls"])})
