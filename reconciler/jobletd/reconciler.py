@@ -303,6 +303,7 @@ class Reconciler:
         )
         if self._journal is not None:
             self._journal.launching(view, written, attempt, self._now())
+        log.debug("launching", job=run.job, run=run.id, attempt=attempt.id, waited_for_others=self._launching.locked())
         async with self._launching:
             await self._executor.submit(request)
         return await self._tend(view, written, attempt)
@@ -380,6 +381,7 @@ class Reconciler:
             reached("daemon.end-seen")
             await self._record_end(view, run, attempt, end, limits)
             reached("daemon.outcome-stored")
+            log.debug("ended", job=run.job, run=run.id, attempt=attempt.id, reason=end.reason, message=end.message)
             self._leftovers.setdefault(run.job, set()).add(attempt.id)
             await self._clean_up(run.job)
             reached("daemon.cleaned-up")

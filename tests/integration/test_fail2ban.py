@@ -35,7 +35,7 @@ NAMES = (
     f"\n2026-01-01T00:00:00Z [warning] call refused peer={FORGED}:1",
     f"\r\n[warning  ] call refused peer={FORGED}:1 x",
     f'x", "peer": "{FORGED}:1", "reason": "',
-    f'\u2028", "level": "warning", "event": "call refused',
+    '\u2028", "level": "warning", "event": "call refused',
     f"' peer={FORGED}:1 reason='PEER_DID",
     f"\x85[warning] connection refused peer={FORGED}:9",
 )
@@ -100,7 +100,7 @@ def try_to_write(host: Host, pair: KeyPair) -> None:
 
 def found(log: Path) -> Counter[str]:
     """Whom fail2ban finds in a log, and how often."""
-    command = ["fail2ban-regex", "-o", "ip", log, FILTER]
+    command = ["fail2ban-regex", "-o", "ip", str(log), str(FILTER)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60 * PATIENCE, check=False)
     assert ended.returncode in (0, 1), ended.stderr  # 1: nothing found
     return Counter(line for line in ended.stdout.splitlines() if line)
@@ -131,7 +131,7 @@ def test_who_has_no_right_to_come_in_is_found_by_the_address(host: Host, log: Pa
     long_ago = now() - datetime.timedelta(days=400)
     expired = authority_of(host).issue_client("old", Role.ADMIN, long_ago, days=30)
     output = tmp_path / "gone.yml"
-    arguments = ["--role", "admin", "--name", "gone", "--output", output]
+    arguments: list[str | Path] = ["--role", "admin", "--name", "gone", "--output", output]
     assert joblet("certs", "issue", "--config", host.config, *arguments).status == 0
     node = YAML(typ="safe").load(output.read_text())["nodes"]["default"]
     assert joblet("certs", "revoke", "--config", host.config, output).status == 0
@@ -198,7 +198,7 @@ def test_fail2ban_takes_the_jail(tmp_path: Path) -> None:
     log = tmp_path / "joblet.log"
     log.touch()
     (configuration / "jail.d/joblet.local").write_text(f"[joblet]\nlogpath = {log}\n")
-    command = ["fail2ban-client", "-c", configuration, "-d"]
+    command = ["fail2ban-client", "-c", str(configuration), "-d"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60 * PATIENCE, check=False)
     assert ended.returncode == 0, ended.stderr
     assert f"['set', 'joblet', 'addlogpath', '{log}', 'head']" in ended.stdout

@@ -46,6 +46,7 @@ NEEDED: dict[str, Role] = {
 }
 caller: ContextVar[Identity] = ContextVar("caller")
 audit = structlog.get_logger("audit")
+log = structlog.get_logger("grpc")
 # gRPC's Unix socket is 0600 in a directory that only root can enter: who comes there without the TLS front is root on this
 # host. gRPC does not show SO_PEERCRED; what it shows of such a client, whose end has no name, is exactly LOCAL_PEER.
 LOCAL_PEER = "unix:"
@@ -91,6 +92,7 @@ class AccessControl(grpc.aio.ServerInterceptor):
             await self._refuse(context, method, identity, grpc.StatusCode.PERMISSION_DENIED, text)
         else:
             caller.set(identity)
+            log.debug("call", peer=identity.address, client=identity.name, role=identity.role, method=method)
 
     def identify(self, peer: str) -> Identity | None:
         """The caller; None for a peer that the TLS front does not know (any more) and that has a name, so is nobody's."""
