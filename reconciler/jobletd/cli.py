@@ -125,6 +125,27 @@ def report(
     raise typer.Exit(run(config, os.environ, json_output=json, since=since))
 
 
+@app.command(epilog="Example: joblet harden --print --allow-from 192.0.2.0/24 >harden.sh")
+def harden(
+    print_it: Annotated[bool, typer.Option("--print", help="Print the script; nothing is changed.")] = False,
+    allow_from: Annotated[
+        list[str] | None,
+        typer.Option(help="A network that clients come from; may be repeated. Without: all.", metavar="NETWORK"),
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="The daemon's configuration.")] = None,
+) -> None:
+    """Print a script that hardens this host for the daemon: file modes, kernel settings, UFW, SELinux, fail2ban."""
+    from joblet.config.server import config_path, load_server_config
+    from jobletd.hardening.script import CannotHarden, hardening
+
+    if not print_it:
+        raise CannotHarden(
+            "changes nothing by itself", where="joblet harden", todo="joblet harden --print, read it, run it"
+        )
+    path = config_path(config, os.environ)
+    typer.echo(hardening(load_server_config(path, os.environ), path, allow_from or ()), nl=False)
+
+
 CONFIG_HELP = "The configuration file. Default: JOBLET_CONFIG_PATH, then /opt/joblet/config."
 
 
