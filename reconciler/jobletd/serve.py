@@ -13,7 +13,6 @@ import structlog
 
 from joblet.atomicfile import remove_unfinished, write_atomic
 from joblet.clock import SystemClock
-from joblet.config.private_file import check_private
 from joblet.config.server import LoadedConfig, ServerConfig, read_server_config
 from joblet.config.server import config_path as path_in_use
 from joblet.errors import JobletError
@@ -27,7 +26,7 @@ from jobletd.backup.settling import PutBack, marked, settle, take_up_journal, un
 from jobletd.blobs.collector import BlobCollector
 from jobletd.blobs.store import BlobStore
 from jobletd.certificate_watch import CertificateWatch
-from jobletd.certs.directory import CA_KEYS, CertificateDirectory
+from jobletd.certs.directory import CertificateDirectory
 from jobletd.desired import DesiredState
 from jobletd.directory_lock import lock_path, take_lock
 from jobletd.executor.local import LocalExecutor
@@ -35,11 +34,14 @@ from jobletd.executor.local.networking.controller import NetworkController
 from jobletd.executor.local.networking.host_networks import HostNetworks, NetworkSettings
 from jobletd.executor.local.networking.provider import NetworkProvider
 from jobletd.executor.local.volumes import Volumes
+from jobletd.file_modes import check_file_modes
 from jobletd.headroom import Headroom, MemoryBound, Monitor, may_accept
 from jobletd.host_features import HostFeatures, Place
 from jobletd.job_bounds import JobBounds
 from jobletd.logging_setup import open_log, set_up_logging
 from jobletd.maintenance import Maintenance
+from jobletd.metrics.endpoint import MetricsEndpoint
+from jobletd.metrics.facts import Facts
 from jobletd.notify import sd_notify
 from jobletd.reconciler import Reconciler
 from jobletd.registry import EventDraft, Registry
@@ -52,6 +54,7 @@ from jobletd.secrets.vault import Vault
 from jobletd.services.access import AccessControl
 from jobletd.services.files import FileService
 from jobletd.services.jobs import JobService
+from jobletd.services.monitor import MonitorService
 from jobletd.services.node import NodeFacts, NodeService
 from jobletd.services.operation import OperationService, TimedLevel
 from jobletd.services.resources import ResourceService
@@ -141,8 +144,7 @@ class Daemon:
     async def _start(self, stack: AsyncExitStack) -> None:
         config = self._config
         key_file = key_path(config)
-        for path in (key_file, CertificateDirectory(self._config_file).file(CA_KEYS)):
-            check_private(path)  # of the configuration itself that was seen when it was read
+        check_file_modes(config, self._config_file)
         self._lock(stack)
         self._make_directories()
         front = self._make_front()
@@ -220,6 +222,7 @@ class Daemon:
         desired.on_change(git.job_changed)
         self._background(stack, "git", git.run())
         port = await self._start_api(stack, front, registry, desired, executor, blobs, git)
+        self._start_metrics(stack, registry, executor, git)
         stack.push_async_callback(upkeep.close)  # before the API, which an exchange of certificates needs
         log.info(
             "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=executor.cgroup_mode
@@ -369,6 +372,7 @@ class Daemon:
             node,
             ResourceService(desired, git),
             FileService(blobs, self._headroom.check),
+            MonitorService(registry, self._reconciler, executor, ("/", config.state.directory, config.logs.directory)),
             OperationService(
                 registry,
                 executor,
@@ -394,6 +398,26 @@ class Daemon:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.hang_up)
         write_atomic(config.port_path, f"{port}\n".encode(), durable=False)
         return port
+
+    def _start_metrics(
+        self, stack: AsyncExitStack, registry: Registry, executor: LocalExecutor, git: GitSources
+    ) -> None:
+        """Raises MetricsError: who asked for figures and gets none would take silence for health."""
+        if not self._config.metrics.enabled:
+            return
+        facts = Facts(
+            registry,
+            self._reconciler,
+            executor,
+            conditions=self._facts_of_state.conditions,
+            certificates=self._certificates.expiries,
+            synced_ns=git.synced_ns,
+            max_jobs=self._config.metrics.max_jobs,
+        )
+        endpoint = MetricsEndpoint(self._config.metrics, facts.collect)
+        port = endpoint.start()
+        stack.push_async_callback(endpoint.stop)
+        write_atomic(self._config.metrics_port_path, f"{port}\n".encode(), durable=False)
 
     def _read_config(self) -> LoadedConfig:
         return read_server_config(self._config_path, self._env)
