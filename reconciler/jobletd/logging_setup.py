@@ -98,7 +98,7 @@ def set_up_logging(*, level: str, json_lines: bool, stream: Stream | None = None
         *([structlog.processors.format_exc_info] if json_lines else []),
         one_line,
         remember,
-        *([head_first] if json_lines else []),
+        head_first,
     ]
     renderer: Processor = (
         structlog.processors.JSONRenderer()
@@ -149,7 +149,7 @@ def _forget_all_but(stream: Stream) -> None:
 
 
 def head_first(_: object, __: str, event: EventDict) -> EventDict:
-    """In JSON too, what names the line comes before what somebody else may have written: a filter need not look further."""
+    """What names the line, and the peer, come before what a client may have chosen: fail2ban's filter looks no further."""
     return {**{key: event[key] for key in _HEAD if key in event}, **event}
 
 

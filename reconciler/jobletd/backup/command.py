@@ -72,4 +72,4 @@ def put_back(file: str, config: str | None, env: Mapping[str, str], *, keep_conf
         print("\n".join(f"  {directory}" for directory in done.aside))
     for key in done.missing_keys:
         print(f"Secrets are sealed under key {key}, which is not here: put it at {done.key_path}, or apply them again")
-    print(f"Next: joblet serve --config {quote(done.config)}, or systemctl start joblet")
+    print(f"Next: joblet serve --config {quote(done.config)}, or systemctl daemon-reload && systemctl start joblet")
