@@ -128,7 +128,7 @@ class OperationService(operation_pb2_grpc.OperationServiceServicer):
                 raise InvalidRequest("level", f"{request.level[:20]!r} is no level", todo=f"use {', '.join(LEVELS)}")
             if not 0 <= request.seconds <= LONGEST_SECONDS:  # NaN is neither
                 raise InvalidRequest("seconds", f"{request.seconds:g} is not from 0 to {LONGEST_SECONDS}")
-            note("log level", level=level or self._level.configured, seconds=request.seconds or None)
+            note("log level", now=level or self._level.configured, seconds=request.seconds or None)
             self._level.set(level, request.seconds)
             return self._told()
         raise AssertionError("unreachable")

@@ -6,6 +6,7 @@ Nothing of what a job says reaches that command but a number and two flags from 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -48,6 +49,17 @@ class Answer:
     output: str
 
 
+def words_of(line: bytes) -> list[str]:
+    """What a job has sent. Raises Refused."""
+    try:
+        words = json.loads(line)
+    except (ValueError, RecursionError):
+        words = None
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise Refused("the request is no list of words in JSON")
+    return words
+
+
 def arguments_of(words: Sequence[str], asker: Asker, allowed: frozenset[str], config: ServerConfig) -> list[str]:
     """The arguments of ``joblet``, without the configuration. allowed: by the configuration as it is now. Raises Refused."""
     call, *options = words or ("",)
@@ -75,7 +87,7 @@ def _keep_of(options: Sequence[str]) -> str:
     if options[:1] != ["--keep"]:
         return ""
     number = options[1] if len(options) > 1 else ""
-    if not (number.isascii() and number.isdecimal() and 1 <= int(number[:5]) <= MOST_KEPT):
+    if not (number.isascii() and number.isdecimal() and len(number) <= 4 and 1 <= int(number) <= MOST_KEPT):
         raise Refused(f"--keep {number[:40]!r} is no number from 1 to {MOST_KEPT}")
     return number
 
@@ -94,10 +106,11 @@ class Calls:
         self._allowed = allowed
         self._one = asyncio.Lock()
 
-    async def answer(self, asker: Asker, words: Sequence[str]) -> Answer:
+    async def answer(self, asker: Asker, line: bytes) -> Answer:
         """Never raises for what a job has said."""
         who = {"client": f"job:{asker.job}", "run": asker.run_id}
         try:
+            words = words_of(line)
             arguments = arguments_of(words, asker, self._allowed(), self._config())
         except Refused as error:
             audit.warning("upkeep refused", **who, reason=str(error))

@@ -25,7 +25,7 @@ import structlog
 from joblet.atomicfile import write_atomic
 from jobletd.executor import AttemptRequest
 from jobletd.model import AttemptId
-from jobletd.upkeep.calls import AGAIN, NOT_ALLOWED, Answer, Asker, Calls
+from jobletd.upkeep.calls import AGAIN, Answer, Asker, Calls
 
 REQUEST_SECONDS = 10.0
 REQUEST_BYTES = 4096
@@ -136,12 +136,10 @@ class UpkeepProvider:
     async def _answer(self, asker: Asker, reader: asyncio.StreamReader) -> Answer:
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                words = json.loads(await reader.readline())
-        except (ValueError, RecursionError):  # readline: longer than REQUEST_BYTES
-            words = None
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            return Answer(NOT_ALLOWED, "joblet: the request is no list of words in JSON\n")
-        return await self._calls.answer(asker, words)
+                line = await reader.readline()
+        except ValueError:  # longer than REQUEST_BYTES
+            line = b""
+        return await self._calls.answer(asker, line)
 
 
 def _recorded(path: str) -> Asker:
