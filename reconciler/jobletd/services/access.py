@@ -38,6 +38,7 @@ NEEDED: dict[str, Role] = {
     "/joblet.v1.NodeService/Drain": Role.ADMIN,
     "/joblet.v1.NodeService/Reload": Role.ADMIN,
     "/joblet.v1.MonitorService/WatchUsage": Role.VIEWER,
+    "/joblet.v1.MonitorService/GetProfile": Role.VIEWER,
     "/joblet.v1.OperationService/Report": Role.ADMIN,  # it has lines of the daemon's log, and other clients' addresses
     "/joblet.v1.OperationService/GetLogLevel": Role.VIEWER,
     "/joblet.v1.OperationService/SetLogLevel": Role.ADMIN,
