@@ -93,6 +93,7 @@ HOST = (
     Entry("cordon", "maintenance:cordon", "Let a node launch nothing"),
     Entry("uncordon", "maintenance:uncordon", "Let a node launch again"),
     Entry("drain", "maintenance:drain", "Wait until nothing runs on a node, and end its daemon"),
+    Entry("loglevel", "loglevel:loglevel", "Show or change how much the daemon logs"),
     Entry("version", "nodes:version", "Show the client's and the daemon's version"),
     Entry("doctor", "doctor:doctor", "Check configuration, certificates and connection"),
 )

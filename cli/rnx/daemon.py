@@ -17,6 +17,8 @@ from joblet.api.v1 import (
     monitor_pb2_grpc,
     node_pb2,
     node_pb2_grpc,
+    operation_pb2,
+    operation_pb2_grpc,
     resource_pb2,
     resource_pb2_grpc,
 )
@@ -40,6 +42,7 @@ class Daemon:
         self._files: Any = cast(Any, file_pb2_grpc.FileServiceStub)(self._channel)
         self._monitor: Any = cast(Any, monitor_pb2_grpc.MonitorServiceStub)(self._channel)
         self._nodes: Any = cast(Any, node_pb2_grpc.NodeServiceStub)(self._channel)
+        self._operation: Any = cast(Any, operation_pb2_grpc.OperationServiceStub)(self._channel)
 
     def close(self) -> None:
         self._channel.close()
@@ -152,6 +155,16 @@ class Daemon:
         """Whether the node was cordoned."""
         answer: node_pb2.UncordonResponse = self._call(self._nodes.Uncordon, node_pb2.UncordonRequest())
         return answer.changed
+
+    def log_level(self) -> operation_pb2.LogLevel:
+        level: operation_pb2.LogLevel = self._call(self._operation.GetLogLevel, operation_pb2.GetLogLevelRequest())
+        return level
+
+    def set_log_level(self, level: str, seconds: float) -> operation_pb2.LogLevel:
+        """level: empty for that of the configuration. seconds: 0 until further notice."""
+        request = operation_pb2.SetLogLevelRequest(level=level, seconds=seconds)
+        answer: operation_pb2.LogLevel = self._call(self._operation.SetLogLevel, request)
+        return answer
 
     def drain(self, reason: str, *, stay: bool, seconds: float | None) -> Iterator[node_pb2.DrainProgress]:
         return self._stream(self._nodes.Drain, node_pb2.DrainRequest(reason=reason, stay=stay), seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network
+from typing import Literal
 
 from joblet.config.section import Reload, Section, key
 from joblet.config.values import (
@@ -107,6 +108,9 @@ class IsolationSection(Section):
     )
     allow_unconfined: bool = key(
         False, "allowUnconfined", "Whether manifests may ask for `seccomp: unconfined`.", reload=AT_ONCE, strict=True
+    )
+    allowed_upkeep: tuple[Literal["backup", "rotate", "report"], ...] = key(
+        (), "allowedUpkeep", "What jobs may ask the daemon to do: `backup`, `rotate`, `report`.", reload=AT_ONCE
     )
     seccomp_profiles: AbsolutePath | None = key(
         None, "seccompProfiles", "The directory below which seccomp profiles may lie.", reload=AT_ONCE

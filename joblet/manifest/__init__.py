@@ -4,7 +4,7 @@ from joblet.manifest.canonical import canonical_json, manifest_from_json, manife
 from joblet.manifest.comparison import Change, ChangeKind, Comparison, compare
 from joblet.manifest.errors import ManifestError, ManifestErrors
 from joblet.manifest.explanation import FieldHelp, UnknownField, explain
-from joblet.manifest.fields import Drift, Enforcement, Missed, Network, Overlap, Restart, Seccomp, VolumeType
+from joblet.manifest.fields import Drift, Enforcement, Missed, Network, Overlap, Restart, Seccomp, Upkeep, VolumeType
 from joblet.manifest.git_source import GitPrune, GitSelection, GitSignature, GitSourceManifest, GitSourceSpec
 from joblet.manifest.kinds import (
     MODELS,
@@ -88,6 +88,7 @@ __all__ = [
     "SecretValue",
     "Stop",
     "UnknownField",
+    "Upkeep",
     "VolumeManifest",
     "VolumeMount",
     "VolumeSpec",

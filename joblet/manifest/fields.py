@@ -233,6 +233,14 @@ class Drift(StrEnum):
     IGNORE = "ignore"
 
 
+class Upkeep(StrEnum):
+    """What a job may ask the daemon to do."""
+
+    BACKUP = "backup"
+    ROTATE = "rotate"
+    REPORT = "report"
+
+
 class Seccomp(StrEnum):
     """Which system calls a job may make; besides there are profiles by their path."""
 
@@ -410,6 +418,7 @@ Percent = Annotated[
     ),
 ]
 DriftChoice = Annotated[Drift, _choice(Drift)]
+UpkeepChoice = Annotated[Upkeep, _choice(Upkeep)]
 
 ListInput = BeforeValidator(_list)
 MappingInput = BeforeValidator(_mapping)

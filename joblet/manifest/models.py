@@ -185,6 +185,16 @@ class Isolation(ManifestModel):
         "archive, which the job may write to and which stays as it is.",
     )
 
+    upkeep: Annotated[tuple[f.UpkeepChoice, ...], ListInput] = Field(
+        default=(),
+        description="What it may ask the daemon to do, by /run/joblet/upkeep/ask; what the daemon's configuration allows.",
+    )
+
+    @field_validator("upkeep", mode="after")
+    @classmethod
+    def _sorted_upkeep(cls, upkeep: tuple[f.Upkeep, ...]) -> tuple[f.Upkeep, ...]:
+        return tuple(sorted(set(upkeep)))
+
     @field_validator("capabilities", mode="after")
     @classmethod
     def _sorted_capabilities(cls, capabilities: tuple[str, ...]) -> tuple[str, ...]:

@@ -72,6 +72,7 @@ def _repeated(spec: Mapping[str, object]) -> Iterator[Problem]:
         ("retry", "onExitCodes", retry),
         ("retry", "neverOnExitCodes", retry),
         ("isolation", "capabilities", isolation),
+        ("isolation", "upkeep", isolation),
     ):
         values = holder.get(key) if isinstance(holder, Mapping) else None
         if not isinstance(values, (list, tuple)):

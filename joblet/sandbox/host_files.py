@@ -45,6 +45,8 @@ class HostFiles:
             self.trees["etc"] = {
                 name: syscalls.open_tree(path, syscalls.OPEN_TREE_CLONE) for name, path in bound.items()
             }
+        if upkeep := spec.get("upkeep"):
+            self.trees["upkeep"] = syscalls.open_tree(upkeep, syscalls.OPEN_TREE_CLONE)
         if spec["workspace"]["type"] == "loop":
             from joblet.sandbox.loop_device import attach  # only jobs with a large disk limit pay for it
 

@@ -46,6 +46,7 @@ ETC_FILES = {"nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n"}
 # Each job has its own, below JOB_ETC; where there is none, the link leads nowhere.
 ETC_OF_THE_JOB = ("passwd", "group", "hosts", "hostname", "resolv.conf")
 JOB_ETC = "run/joblet/etc"
+UPKEEP = "run/joblet/upkeep"  # of jobs that may ask the daemon for something: a socket to it
 ETC_FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
 # What programs look up to know how many processors there are, and how memory lies.
 SYS_DIRECTORIES = ("devices/system/cpu", "devices/system/node", "kernel/mm/transparent_hugepage")
@@ -129,11 +130,19 @@ def plan_job(
     plan += [
         *(("file", f"{root}/{JOB_ETC}/{name}", text) for name, text in etc.items()),
         *(("attach", tree, f"{root}/{JOB_ETC}/{name}", ETC_FLAGS) for name, tree in bound.items()),
+        *_plan_upkeep(root, trees),
         ("tmpfs", f"{root}/tmp", tmp, MS_NOSUID | MS_NODEV),
         ("tmpfs", f"{root}/dev/shm", tmp, MS_NOSUID | MS_NODEV | MS_NOEXEC),
         workspace(spec["workspace"], trees, f"{root}/work"),
     ]
     return plan, root
+
+
+def _plan_upkeep(root: str, trees: dict[str, Any]) -> list[tuple[Any, ...]]:
+    if "upkeep" not in trees:
+        return []
+    place = f"{root}/{UPKEEP}"
+    return [("directory", place, 0o755), ("attach", trees["upkeep"], place, MS_RDONLY | MS_NOSUID | MS_NODEV)]
 
 
 def workspace(workspace: dict[str, Any], trees: dict[str, Any], target: str) -> tuple[Any, ...]:

@@ -113,12 +113,52 @@ def doctor(
     raise typer.Exit(run_doctor(json_output=json, config_path=config))
 
 
+@app.command(epilog="Example: joblet report --since 1d --json")
+def report(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    since: Annotated[str, typer.Option(help="How far back ended runs are counted: 7d, 24h.", metavar="TIME")] = "7d",
+    config: Annotated[str | None, typer.Option(help="The configuration file of the daemon that is meant.")] = None,
+) -> None:
+    """Tell how the daemon is doing: memory, tasks, active jobs, connections, recent errors. Exit status: 3 if it does not run."""
+    from jobletd.report import report as run
+
+    raise typer.Exit(run(config, os.environ, json_output=json, since=since))
+
+
+@app.command(epilog="Example: joblet harden --print --allow-from 192.0.2.0/24 >harden.sh")
+def harden(
+    print_it: Annotated[bool, typer.Option("--print", help="Print the script; nothing is changed.")] = False,
+    allow_from: Annotated[
+        list[str] | None,
+        typer.Option(help="A network that clients come from; may be repeated. Without: all.", metavar="NETWORK"),
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="The daemon's configuration.")] = None,
+) -> None:
+    """Print a script that hardens this host for the daemon: file modes, kernel settings, UFW, SELinux, fail2ban."""
+    from joblet.config.server import config_path, load_server_config
+    from jobletd.hardening.script import CannotHarden, hardening
+
+    if not print_it:
+        raise CannotHarden(
+            "changes nothing by itself", where="joblet harden", todo="joblet harden --print, read it, run it"
+        )
+    path = config_path(config, os.environ)
+    typer.echo(hardening(load_server_config(path, os.environ), path, allow_from or ()), nl=False)
+
+
 CONFIG_HELP = "The configuration file. Default: JOBLET_CONFIG_PATH, then /opt/joblet/config."
 
 
 @app.command(epilog="Example: joblet backup /var/backups/joblet-today.joblet-backup")
 def backup(
     file: Annotated[str | None, typer.Argument(help="Where to. Default: beside the daemon's own backups.")] = None,
+    directory: Annotated[
+        str | None, typer.Option(help="A directory to write into, under a name with the time.", metavar="DIR")
+    ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(help="Read it back, then keep the newest N in that directory.", metavar="N", min=1, max=1000),
+    ] = None,
     config: Annotated[str | None, typer.Option(help=CONFIG_HELP)] = None,
     uploads: Annotated[bool, typer.Option(help="With the contents that clients uploaded for jobs.")] = True,
     secret_key: Annotated[
@@ -126,9 +166,10 @@ def backup(
     ] = False,
 ) -> None:
     """Write the state into one file, while the daemon runs: configuration, certificates, jobs, history; secrets stay sealed."""
-    from jobletd.backup.command import back_up
+    from jobletd.backup.command import Target, back_up
+    from jobletd.backup.making import BackupOptions
 
-    back_up(file, config, os.environ, uploads=uploads, secret_key=secret_key)
+    back_up(Target(file, directory, keep), config, os.environ, BackupOptions(uploads=uploads, secret_key=secret_key))
 
 
 @app.command(epilog="Example: joblet restore /var/backups/joblet-today.joblet-backup")

@@ -8,7 +8,7 @@ from contextlib import closing
 import grpc
 
 from joblet.api.channel import open_channel
-from joblet.api.v1 import node_pb2, node_pb2_grpc
+from joblet.api.v1 import node_pb2, node_pb2_grpc, operation_pb2, operation_pb2_grpc
 from joblet.config.client import NodeConfig
 from joblet.errors import JobletError
 
@@ -32,6 +32,19 @@ def is_running(socket_path: str) -> bool:
                 f"cannot be reached: {error.strerror}", where=socket_path, todo="run this as root"
             ) from error
     return True
+
+
+def report_of_daemon(socket_path: str, since_seconds: int) -> operation_pb2.ReportResponse:
+    """How the running daemon is doing. Raises CallFailed."""
+    request = operation_pb2.ReportRequest(since_seconds=since_seconds)
+    with closing(open_channel(NodeConfig("local", f"unix:{socket_path}"))) as channel:
+        try:
+            answer: operation_pb2.ReportResponse = operation_pb2_grpc.OperationServiceStub(channel).Report(
+                request, timeout=ANSWER_SECONDS
+            )
+        except grpc.RpcError as error:
+            raise CallFailed(f"does not report: {error.details()}", where="the daemon") from error
+    return answer
 
 
 def reload_daemon(socket_path: str) -> node_pb2.ReloadResponse:

@@ -10,15 +10,18 @@ import os
 import re
 import sys
 import threading
+from dataclasses import dataclass
 from typing import TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor
 
 from joblet.errors import JobletError
+from jobletd.recent_log import remember
 
 FILE_MODE = 0o640
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_HEAD = ("timestamp", "level", "event", "peer")
 _OURS_ALONE = ("exception", "stack")  # tracebacks have lines of their own
 
 
@@ -65,6 +68,18 @@ Stream = TextIO | LogFile
 _streams: list[Stream] = []  # the one in use
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How it was set up last."""
+
+    level: str
+    json_lines: bool
+    stream: Stream
+
+
+_in_use: dict[str, Settings] = {}
+
+
 def open_log(output: str) -> Stream:
     """What ``logging.output`` names. Raises JobletError."""
     return {"stdout": sys.stdout, "stderr": sys.stderr}.get(output) or LogFile(output)
@@ -74,6 +89,7 @@ def set_up_logging(*, level: str, json_lines: bool, stream: Stream | None = None
     """At the start, and again when the configuration changes. level: a name of the standard module, such as INFO.
     stream: from ``open_log``; ours from now on."""
     stream = stream or sys.stderr
+    _in_use["settings"] = Settings(level, json_lines, stream)
     number = logging.getLevelNamesMapping()[level]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -81,6 +97,8 @@ def set_up_logging(*, level: str, json_lines: bool, stream: Stream | None = None
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         *([structlog.processors.format_exc_info] if json_lines else []),
         one_line,
+        remember,
+        head_first,
     ]
     renderer: Processor = (
         structlog.processors.JSONRenderer()
@@ -110,6 +128,16 @@ def set_up_logging(*, level: str, json_lines: bool, stream: Stream | None = None
     _forget_all_but(stream)
 
 
+def change_level(level: str) -> None:
+    """Of the log as it is: the same form, the same stream. Until ``set_up_logging`` is called again."""
+    settings = _in_use["settings"]
+    set_up_logging(level=level, json_lines=settings.json_lines, stream=settings.stream)
+
+
+def level_in_use() -> str:
+    return _in_use["settings"].level
+
+
 def _forget_all_but(stream: Stream) -> None:
     """Close a file that is no longer the log."""
     for old in [old for old in _streams if old is not stream]:
@@ -120,9 +148,18 @@ def _forget_all_but(stream: Stream) -> None:
         _streams.append(stream)
 
 
+def head_first(_: object, __: str, event: EventDict) -> EventDict:
+    """What names the line, and the peer, come before what a client may have chosen: fail2ban's filter looks no further."""
+    return {**{key: event[key] for key in _HEAD if key in event}, **event}
+
+
 def one_line(_: object, __: str, event: EventDict) -> EventDict:
     """Control characters are shown as escapes, so that nobody forges a line of the log with a name of theirs."""
     for key, value in event.items():
         if isinstance(value, str) and key not in _OURS_ALONE:
-            event[key] = _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), value)
+            event[key] = escaped(value)
     return event
+
+
+def escaped(text: str) -> str:
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

@@ -38,9 +38,11 @@ class NotAllowed(JobletError):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """capabilities: that may be granted. seccomp_profiles, rootfs_images: directories; empty: no path is allowed."""
+    """capabilities: that may be granted. upkeep: what jobs may ask of the daemon. seccomp_profiles, rootfs_images: directories;
+    empty: no path is allowed."""
 
     capabilities: frozenset[str] = frozenset()
+    upkeep: frozenset[str] = frozenset()
     host_network: bool = False
     unconfined: bool = False
     seccomp_profiles: str = ""
@@ -51,6 +53,7 @@ class Policy:
     def of(cls, config: IsolationSection, *, validate_commands: bool = False) -> Policy:
         return cls(
             capabilities=frozenset(config.allowed_capabilities),
+            upkeep=frozenset(config.allowed_upkeep),
             host_network=config.allow_host_network,
             unconfined=config.allow_unconfined,
             seccomp_profiles=config.seccomp_profiles or "",
@@ -79,6 +82,10 @@ class Policy:
             what = f"{', '.join(more)} {'is' if len(more) == 1 else 'are'} not allowed on this host"
             todo = "leave it out, or add it to isolation.allowedCapabilities in the daemon's configuration"
             yield Problem("spec.isolation.capabilities", what, todo)
+        if more := [call for call in asked.upkeep if call not in self.upkeep]:
+            what = f"{', '.join(more)} {'is' if len(more) == 1 else 'are'} not allowed on this host"
+            todo = "leave it out, or add it to isolation.allowedUpkeep in the daemon's configuration"
+            yield Problem("spec.isolation.upkeep", what, todo)
         if asked.seccomp == Seccomp.UNCONFINED and not self.unconfined:
             todo = "use default, or set isolation.allowUnconfined: true in the daemon's configuration"
             yield Problem("spec.isolation.seccomp", "unconfined is not allowed on this host", todo)

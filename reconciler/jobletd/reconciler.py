@@ -329,6 +329,7 @@ class Reconciler:
         )
         if self._journal is not None:
             self._journal.launching(view, written, attempt, self._now())
+        log.debug("launching", job=run.job, run=run.id, attempt=attempt.id, waited_for_others=self._launching.locked())
         async with self._launching:
             await self._executor.submit(request)
         instruments.attempts_launched.inc()
@@ -409,6 +410,7 @@ class Reconciler:
             await self._record_end(view, run, attempt, end, limits)
             reached("daemon.outcome-stored")
             _count_end(attempt, end)
+            log.debug("ended", job=run.job, run=run.id, attempt=attempt.id, reason=end.reason, message=end.message)
             self._leftovers.setdefault(run.job, set()).add(attempt.id)
             await self._clean_up(run.job)
             reached("daemon.cleaned-up")

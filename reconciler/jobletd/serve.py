@@ -13,7 +13,6 @@ import structlog
 
 from joblet.atomicfile import remove_unfinished, write_atomic
 from joblet.clock import SystemClock
-from joblet.config.private_file import check_private
 from joblet.config.server import LoadedConfig, ServerConfig, read_server_config
 from joblet.config.server import config_path as path_in_use
 from joblet.errors import JobletError
@@ -27,7 +26,7 @@ from jobletd.backup.settling import PutBack, marked, settle, take_up_journal, un
 from jobletd.blobs.collector import BlobCollector
 from jobletd.blobs.store import BlobStore
 from jobletd.certificate_watch import CertificateWatch
-from jobletd.certs.directory import CA_KEYS, CertificateDirectory
+from jobletd.certs.directory import CertificateDirectory
 from jobletd.desired import DesiredState
 from jobletd.directory_lock import lock_path, take_lock
 from jobletd.executor.local import LocalExecutor
@@ -35,6 +34,7 @@ from jobletd.executor.local.networking.controller import NetworkController
 from jobletd.executor.local.networking.host_networks import HostNetworks, NetworkSettings
 from jobletd.executor.local.networking.provider import NetworkProvider
 from jobletd.executor.local.volumes import Volumes
+from jobletd.file_modes import check_file_modes
 from jobletd.headroom import Headroom, MemoryBound, Monitor, may_accept
 from jobletd.host_features import HostFeatures, Place
 from jobletd.job_bounds import JobBounds
@@ -57,6 +57,7 @@ from jobletd.services.files import FileService
 from jobletd.services.jobs import JobService
 from jobletd.services.monitor import MonitorService
 from jobletd.services.node import NodeFacts, NodeService
+from jobletd.services.operation import OperationService, TimedLevel
 from jobletd.services.resources import ResourceService
 from jobletd.services.server import ApiServer
 from jobletd.sources.git.controller import GitSources
@@ -66,6 +67,8 @@ from jobletd.state_facts import StateFacts, told_of
 from jobletd.store import Store, StoreError
 from jobletd.tls_context import credentials_of
 from jobletd.tls_front import PEER_NAME_LENGTH, TlsFront
+from jobletd.upkeep.calls import Calls
+from jobletd.upkeep.provider import UpkeepProvider
 
 SOCKET_PATH_LENGTH = 107  # sockaddr_un.sun_path, less its final NUL
 log = structlog.get_logger("serve")
@@ -142,8 +145,7 @@ class Daemon:
     async def _start(self, stack: AsyncExitStack) -> None:
         config = self._config
         key_file = key_path(config)
-        for path in (key_file, CertificateDirectory(self._config_file).file(CA_KEYS)):
-            check_private(path)  # of the configuration itself that was seen when it was read
+        check_file_modes(config, self._config_file)
         self._lock(stack)
         self._make_directories()
         front = self._make_front()
@@ -158,11 +160,12 @@ class Daemon:
         networks = HostNetworks(self._network_settings())
         volumes = Volumes(config.state.directory, config.run.directory)
         controllers: dict[str, Controller] = {"Network": NetworkController(networks), "Volume": volumes}
+        upkeep = UpkeepProvider(f"{config.run.directory}/upkeep", self._upkeep_calls())
         executor = LocalExecutor.on_this_host(
             local_settings_of(config, self._policy),
             cgroup_base=config.cgroup.base_dir,
             clock=self._clock,
-            providers=(volumes, NetworkProvider(networks)),
+            providers=(volumes, NetworkProvider(networks), upkeep),
         )
         blobs = BlobStore(f"{config.state.directory}/blobs", blob_limits_of(config.uploads))
         blobs.open()
@@ -224,10 +227,14 @@ class Daemon:
         self._background(stack, "git", git.run())
         port = await self._start_api(stack, front, registry, desired, executor, blobs, git)
         self._start_metrics(stack, registry, executor, git)
+        stack.push_async_callback(upkeep.close)  # before the API, which an exchange of certificates needs
         log.info(
             "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=executor.cgroup_mode
         )
         sd_notify("READY=1")
+
+    def _upkeep_calls(self) -> Calls:
+        return Calls(self._config_file, lambda: self._config, lambda: frozenset(self._config.isolation.allowed_upkeep))
 
     @property
     def _journal_directory(self) -> str:
@@ -375,6 +382,15 @@ class Daemon:
                 executor,
                 self._profiler,
                 ("/", config.state.directory, config.logs.directory),
+            ),
+            OperationService(
+                registry,
+                executor,
+                self._clock,
+                state_directory=config.state.directory,
+                node=node.node,
+                connections=front.connected,
+                level=TimedLevel(lambda: self._config.logging.level),
             ),
             config.socket_path,
             config.grpc,

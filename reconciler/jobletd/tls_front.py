@@ -112,6 +112,10 @@ class TlsFront:
         """Who is behind a peer as gRPC names it (``unix:<path>``); None if it did not come through here."""
         return self._identities.get(unquote(peer.removeprefix("unix:")))  # gRPC writes a path as a URI
 
+    def connected(self) -> list[Identity]:
+        """Whose connections stand."""
+        return list(self._identities.values())
+
     async def close(self) -> None:
         """Stop listening and drop what is connected."""
         tasks = list(self._tasks)

@@ -23,6 +23,7 @@ from joblet.api.v1 import (
     monitor_pb2_grpc,
     node_pb2,
     node_pb2_grpc,
+    operation_pb2_grpc,
     resource_pb2_grpc,
 )
 from joblet.manifest import jobs_of, read_manifests
@@ -90,10 +91,21 @@ class Monitor(monitor_pb2_grpc.MonitorServiceServicer):
     """Nor this."""
 
 
+class Operation(operation_pb2_grpc.OperationServiceServicer):
+    """Nor this."""
+
+
 @asynccontextmanager
 async def served(tmp_path: Path, desired: Any) -> AsyncIterator[job_pb2_grpc.JobServiceStub]:
     server = ApiServer(
-        AccessControl(lambda _: None), JobService(desired), Node(), Resources(), Files(), Monitor(), f"{tmp_path}/s"
+        AccessControl(lambda _: None),
+        JobService(desired),
+        Node(),
+        Resources(),
+        Files(),
+        Monitor(),
+        Operation(),
+        f"{tmp_path}/s",
     )
     await server.start()
     try:
@@ -245,7 +257,7 @@ def test_health_names_each_service_and_says_at_the_end_that_none_serves(tmp_path
     async def test() -> None:
         jobs = JobService(Desired())  # type: ignore[arg-type]
         server = ApiServer(
-            AccessControl(lambda _: None), jobs, Node(), Resources(), Files(), Monitor(), f"{tmp_path}/s"
+            AccessControl(lambda _: None), jobs, Node(), Resources(), Files(), Monitor(), Operation(), f"{tmp_path}/s"
         )
         await server.start()
         async with grpc.aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
@@ -277,7 +289,7 @@ def test_what_is_no_message_of_the_method_is_the_callers_mistake(tmp_path: Path,
     async def test() -> None:
         jobs = JobService(Desired())  # type: ignore[arg-type]
         server = ApiServer(
-            AccessControl(lambda _: None), jobs, Node(), Resources(), Files(), Monitor(), f"{tmp_path}/s"
+            AccessControl(lambda _: None), jobs, Node(), Resources(), Files(), Monitor(), Operation(), f"{tmp_path}/s"
         )
         await server.start()
         async with grpc.aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
@@ -296,7 +308,9 @@ def test_the_socket_is_its_owners_alone_and_its_path_may_be_odd(tmp_path: Path) 
         odd = tmp_path / "a b%20c"
         odd.mkdir()
         jobs = JobService(Desired())  # type: ignore[arg-type]
-        server = ApiServer(AccessControl(lambda _: None), jobs, Node(), Resources(), Files(), Monitor(), f"{odd}/s")
+        server = ApiServer(
+            AccessControl(lambda _: None), jobs, Node(), Resources(), Files(), Monitor(), Operation(), f"{odd}/s"
+        )
         await server.start()
         assert (odd / "s").stat().st_mode & 0o777 == 0o600
         await server.stop()

@@ -51,6 +51,14 @@ def kept(directory: str) -> list[str]:
         return []
 
 
+def keep_newest(directory: str, number: int) -> list[str]:
+    """Away with our older backups there. Returns the names of those that went. Raises OSError."""
+    gone = kept(directory)[:-number]
+    for name in gone:
+        os.unlink(f"{directory}/{name}")
+    return gone
+
+
 class BackupKeeper:
     """One for the daemon. failure: why the last backup could not be made, until one could."""
 
@@ -93,8 +101,6 @@ class BackupKeeper:
         target = f"{self._directory}/{name_of(now_ns)}"
         options = BackupOptions(uploads=False)  # they lie beside it already
         made = await asyncio.to_thread(make_backup, self._config, self._config_path, target, now_ns, options)
-        names = kept(self._directory)
-        for name in names[: -self._config.backup.keep]:
-            os.unlink(f"{self._directory}/{name}")
+        keep_newest(self._directory, self._config.backup.keep)
         self._journal.drop_before(time_of(kept(self._directory)[0]))
         return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import platform
 import shutil
@@ -20,6 +21,8 @@ from jobletd.backup.snapshot import copy_database, sealed_under
 from jobletd.sources.spool_files import is_manifest_name
 
 DATABASE = "joblet.db"
+UNIT = "joblet.service"
+UNIT_DIRECTORIES = {"etc": "/etc/systemd/system", "usr": "/usr/lib/systemd/system"}
 SECRET_KEY = "secret.key"  # noqa: S105  a file's name
 MAX_CONFIG_BYTES = 16 << 20
 
@@ -59,6 +62,7 @@ def make_backup(
                 Member(DATABASE, copy),
                 *_config_members(config_path),
                 *_spool_members(config.spool.directory),
+                *_unit_members(),
                 *(_upload_members(config.state.directory) if options.uploads else ()),
                 *([Member(SECRET_KEY, key_path(config))] if options.secret_key else ()),
             ]
@@ -135,6 +139,18 @@ def _spool_members(directory: str) -> Iterator[Member]:
         one = os.lstat(f"{directory}/{name}")
         if is_manifest_name(name) and stat.S_ISREG(one.st_mode):
             yield Member(f"spool/{name}", f"{directory}/{name}", one.st_mode & 0o777)
+
+
+def _unit_members() -> Iterator[Member]:
+    """How systemd runs the daemon here: the administrator's own units, and the package's, which is only put on record."""
+    for name, directory in UNIT_DIRECTORIES.items():
+        for path in (f"{directory}/{UNIT}", *sorted(glob.glob(f"{glob.escape(directory)}/{UNIT}.d/*.conf"))):
+            try:
+                status = os.lstat(path)
+            except FileNotFoundError:
+                continue
+            if stat.S_ISREG(status.st_mode):
+                yield Member(f"systemd/{name}/{os.path.relpath(path, directory)}", path, status.st_mode & 0o777)
 
 
 def _upload_members(state: str) -> Iterator[Member]:

@@ -23,7 +23,7 @@ from joblet.errors import JobletError
 from joblet.pki import load_certificate
 from jobletd.backup.archive import Contents, read_archive
 from jobletd.backup.errors import BackupError
-from jobletd.backup.making import DATABASE, SECRET_KEY, key_path
+from jobletd.backup.making import DATABASE, SECRET_KEY, UNIT_DIRECTORIES, key_path
 from jobletd.backup.recovery import moment, prepare_database, sync_directory
 from jobletd.backup.settling import PutBack
 from jobletd.backup.snapshot import check_database
@@ -138,6 +138,8 @@ def _targets(contents: Contents, config: ServerConfig, target: str) -> Iterator[
             yield name, f"{config.spool.directory}/{rest}"
         elif folder == "uploads":
             yield name, f"{config.state.directory}/blobs/sha256/{rest}"
+        elif folder == "systemd" and target and rest.startswith("etc/"):  # the others come with the package
+            yield name, f"{UNIT_DIRECTORIES['etc']}/{rest.removeprefix('etc/')}"
         elif folder == "config" and target:
             is_main = rest == os.path.basename(str(contents.facts["config"]))
             yield name, target if is_main else f"{os.path.dirname(target)}/{rest}"

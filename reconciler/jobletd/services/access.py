@@ -39,6 +39,9 @@ NEEDED: dict[str, Role] = {
     "/joblet.v1.NodeService/Reload": Role.ADMIN,
     "/joblet.v1.MonitorService/WatchUsage": Role.VIEWER,
     "/joblet.v1.MonitorService/GetProfile": Role.VIEWER,
+    "/joblet.v1.OperationService/Report": Role.ADMIN,  # it has lines of the daemon's log, and other clients' addresses
+    "/joblet.v1.OperationService/GetLogLevel": Role.VIEWER,
+    "/joblet.v1.OperationService/SetLogLevel": Role.ADMIN,
     "/grpc.health.v1.Health/Check": Role.VIEWER,
     "/grpc.health.v1.Health/Watch": Role.VIEWER,
     "/grpc.health.v1.Health/List": Role.VIEWER,
@@ -46,6 +49,7 @@ NEEDED: dict[str, Role] = {
 }
 caller: ContextVar[Identity] = ContextVar("caller")
 audit = structlog.get_logger("audit")
+log = structlog.get_logger("grpc")
 # gRPC's Unix socket is 0600 in a directory that only root can enter: who comes there without the TLS front is root on this
 # host. gRPC does not show SO_PEERCRED; what it shows of such a client, whose end has no name, is exactly LOCAL_PEER.
 LOCAL_PEER = "unix:"
@@ -92,6 +96,7 @@ class AccessControl(grpc.aio.ServerInterceptor):
         else:
             instruments.api_calls.labels(method).inc()
             caller.set(identity)
+            log.debug("call", peer=identity.address, client=identity.name, role=identity.role, method=method)
 
     def identify(self, peer: str) -> Identity | None:
         """The caller; None for a peer that the TLS front does not know (any more) and that has a name, so is nobody's."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import platform
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,28 +73,31 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
 
     async def GetNode(self, request: node_pb2.GetNodeRequest, context: Context) -> node_pb2.Node:
         async with answered(context):
-            memory = psutil.virtual_memory()
-            return node_pb2.Node(
-                hostname=socket.gethostname(),
-                version=joblet.__version__,
-                kernel=platform.release(),
-                architecture=platform.machine(),
-                boot_id=self._facts.boot_id,
-                started=timestamp(self._facts.started_ns),
-                cpus=os.cpu_count() or 1,
-                memory_bytes=memory.total,
-                memory_available_bytes=memory.available,
-                cgroup_mode=self._facts.cgroup_mode,
-                features=await self._host_features(),
-                max_concurrent_jobs=self._facts.max_concurrent_jobs,
-                running_jobs=self._reconciler.running,
-                queued_jobs=len(self._registry.waiting),
-                certificate_expires=timestamp(self._certificate_expires_ns()),
-                conditions=map(condition, self._conditions()),
-                cordon=cordon_state(self._registry.cordon),
-                max_concurrent_per_source=self._facts.max_concurrent_per_source,
-            )
+            return self.node(await self._host_features())
         raise AssertionError("unreachable")
+
+    def node(self, features: Sequence[node_pb2.Feature] = ()) -> node_pb2.Node:
+        memory = psutil.virtual_memory()
+        return node_pb2.Node(
+            hostname=socket.gethostname(),
+            version=joblet.__version__,
+            kernel=platform.release(),
+            architecture=platform.machine(),
+            boot_id=self._facts.boot_id,
+            started=timestamp(self._facts.started_ns),
+            cpus=os.cpu_count() or 1,
+            memory_bytes=memory.total,
+            memory_available_bytes=memory.available,
+            cgroup_mode=self._facts.cgroup_mode,
+            features=features,
+            max_concurrent_jobs=self._facts.max_concurrent_jobs,
+            running_jobs=self._reconciler.running,
+            queued_jobs=len(self._registry.waiting),
+            certificate_expires=timestamp(self._certificate_expires_ns()),
+            conditions=map(condition, self._conditions()),
+            cordon=cordon_state(self._registry.cordon),
+            max_concurrent_per_source=self._facts.max_concurrent_per_source,
+        )
 
     async def Cordon(self, request: node_pb2.CordonRequest, context: Context) -> node_pb2.CordonResponse:
         async with answered(context):

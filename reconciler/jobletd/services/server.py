@@ -18,6 +18,8 @@ from joblet.api.v1 import (
     monitor_pb2_grpc,
     node_pb2,
     node_pb2_grpc,
+    operation_pb2,
+    operation_pb2_grpc,
     resource_pb2,
     resource_pb2_grpc,
 )
@@ -31,6 +33,7 @@ DESCRIPTORS = (
     resource_pb2.DESCRIPTOR,
     file_pb2.DESCRIPTOR,
     monitor_pb2.DESCRIPTOR,
+    operation_pb2.DESCRIPTOR,
     health_pb2.DESCRIPTOR,
 )
 GRACE_SECONDS = 1.0
@@ -48,6 +51,7 @@ class ApiServer:
         resources: resource_pb2_grpc.ResourceServiceServicer,
         files: file_pb2_grpc.FileServiceServicer,
         monitor: monitor_pb2_grpc.MonitorServiceServicer,
+        operation: operation_pb2_grpc.OperationServiceServicer,
         socket_path: str,
         bounds: GrpcSection = DEFAULT_BOUNDS,
     ) -> None:
@@ -60,6 +64,7 @@ class ApiServer:
         resource_pb2_grpc.add_ResourceServiceServicer_to_server(resources, self._server)
         file_pb2_grpc.add_FileServiceServicer_to_server(files, self._server)
         monitor_pb2_grpc.add_MonitorServiceServicer_to_server(monitor, self._server)
+        operation_pb2_grpc.add_OperationServiceServicer_to_server(operation, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [service.full_name for file in DESCRIPTORS for service in file.services_by_name.values()]
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)

@@ -7,13 +7,14 @@ import os
 import shutil
 import sqlite3
 import stat
+import tarfile
 import tempfile
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from jobletd.backup import restoring
+from jobletd.backup import making, restoring
 from jobletd.backup.errors import ArchiveDamaged, BackupError
 from jobletd.backup.making import BackupOptions, make_backup
 from jobletd.backup.restoring import refuse_cut_off, restore
@@ -194,3 +195,26 @@ def test_a_backup_is_consistent_while_somebody_writes(root: Root) -> None:
     assert jobs(root) == []
     restore(archive, None, {})
     assert jobs(root) == ["report"]
+
+
+def test_the_administrators_units_come_back_and_the_packages_stays(
+    root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directories = {"etc": str(tmp_path / "etc"), "usr": str(tmp_path / "usr")}
+    for module in (making, restoring):
+        monkeypatch.setattr(module, "UNIT_DIRECTORIES", directories)
+    drop_in, packaged = tmp_path / "etc/joblet.service.d/50-own.conf", tmp_path / "usr/joblet.service"
+    for path in (drop_in, packaged):
+        path.parent.mkdir(parents=True)
+        path.write_text("[Service]\n")
+        path.chmod(0o644)
+    (tmp_path / "etc/joblet.service").symlink_to("/dev/null")  # masked
+    archive = back_up(root)
+    with tarfile.open(archive) as tar:
+        names = [name for name in tar.getnames() if name.startswith("systemd/")]
+    assert names == ["systemd/etc/joblet.service.d/50-own.conf", "systemd/usr/joblet.service"]
+    drop_in.write_text("changed\n")
+    packaged.write_text("newer\n")
+    restore(archive, None, {})
+    assert drop_in.read_text() == "[Service]\n" and stat.S_IMODE(drop_in.stat().st_mode) == 0o644
+    assert packaged.read_text() == "newer\n"

@@ -86,6 +86,7 @@ EFFECTS: list[tuple[str, Any, Callable[[ServerConfig], Any], Any]] = [
     ("isolation.idBase", 100_000, settings("id_base"), 100_000),
     ("isolation.idSlots", 7, settings("id_slots"), 7),
     ("isolation.allowedCapabilities", ["CHOWN"], policy("capabilities"), frozenset({"CHOWN"})),
+    ("isolation.allowedUpkeep", ["report"], policy("upkeep"), frozenset({"report"})),
     ("isolation.allowHostNetwork", True, policy("host_network"), True),
     ("isolation.allowUnconfined", True, policy("unconfined"), True),
     ("isolation.seccompProfiles", "/p", policy("seccomp_profiles"), "/p"),

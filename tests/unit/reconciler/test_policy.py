@@ -41,6 +41,7 @@ def test_a_plain_job_is_allowed_everywhere() -> None:
     [
         ({"network": "host"}, "spec.isolation.network", "isolation.allowHostNetwork"),
         ({"capabilities": ["CHOWN"]}, "spec.isolation.capabilities", "isolation.allowedCapabilities"),
+        ({"upkeep": ["rotate"]}, "spec.isolation.upkeep", "isolation.allowedUpkeep"),
         ({"seccomp": "unconfined"}, "spec.isolation.seccomp", "isolation.allowUnconfined"),
         ({"seccomp": "/p.json"}, "spec.isolation.seccomp", "isolation.seccompProfiles"),
         ({"rootfs": "/"}, "spec.isolation.rootfs", "isolation.rootfsImages"),
