@@ -70,3 +70,13 @@ def test_after_the_daemon_s_death_a_run_that_goes_on_forbids_and_one_that_ended_
 def skipped(host: Host) -> int:
     events = host.jobs.Events(job_pb2.EventsRequest(ref="slow"))
     return sum(event.count for event in events if event.reason == "TickSkipped")
+
+
+def test_a_command_runs_at_the_time_that_rnx_was_given(host: Host) -> None:
+    said = host.rnx("run", "--schedule", "2s", "--name", "later", "--", "echo", "hi")
+    assert said.status == 0, said.err
+    assert said.out.splitlines()[:2] == ["ID:            later", "Status:        SCHEDULED"]
+    run = host.finished("later")
+    assert (run.phase, run.trigger, host.log(run.id)) == ("COMPLETED", "schedule", b"hi\n")
+    assert not host.job("later").HasField("next_tick")
+    host.jobs.Delete(job_pb2.DeleteRequest(name="later"))
