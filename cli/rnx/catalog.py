@@ -27,6 +27,12 @@ DECLARE = (
     Entry("delete", "delete:delete", "Stop jobs and remove them"),
     Entry("tree", "tree:tree", "Show what comes from where: source, file, job, run, attempt"),
     Entry("sync", "sync:sync", "Look at a followed repository now"),
+    Entry(
+        "schedule",
+        "",
+        "Show what a schedule means",
+        commands=(("preview", "schedule:preview", "Show when the jobs of a manifest would run"),),
+    ),
     Entry("explain", "explain:explain", "Tell what a field of a manifest means"),
     Entry("schema", "explain:schema", "Print the JSON Schema of manifests"),
 )

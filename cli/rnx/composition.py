@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +29,7 @@ FLAGS = {
     "spec.files": "--upload",
     "spec.secrets": "--secret",
     "spec.timeout": "--timeout",
+    "spec.schedule": "--schedule",
     "spec.volumes": "--volume",
     "spec.limits.cpu": "--max-cpu",
     "spec.limits.memory": "--max-memory",
@@ -55,6 +58,7 @@ class RunFlags:
     timeout: str | None = None
     volumes: Sequence[str] = ()
     secrets: Sequence[str] = ()
+    schedule: str | None = None
 
 
 def compose(flags: RunFlags) -> tuple[bytes, list[LocalContent]]:
@@ -71,6 +75,8 @@ def compose(flags: RunFlags) -> tuple[bytes, list[LocalContent]]:
         spec["secrets"] = [secret_use(text) for text in flags.secrets]
     if flags.timeout:
         spec["timeout"] = flags.timeout
+    if flags.schedule is not None:
+        spec["schedule"] = {"at": time_of(flags.schedule, time.time())}
     if flags.volumes:
         spec["volumes"] = [volume_use(text) for text in flags.volumes]
     if limits := limits_of(flags):
@@ -83,6 +89,21 @@ def compose(flags: RunFlags) -> tuple[bytes, list[LocalContent]]:
     manifest = {"apiVersion": "joblet/v1", "kind": "Job", "metadata": metadata, "spec": spec}
     data = json.dumps(manifest).encode()
     return data, contents
+
+
+def time_of(text: str, now: float) -> str:
+    """The time that ``--schedule`` names: RFC 3339, or so much later than now. Raises InvalidRequest."""
+    from joblet.manifest.quantities import parse_duration
+    from joblet.manifest.schedule_values import format_moment, parse_moment
+
+    try:
+        moment = parse_moment(text) if "-" in text else math.ceil(now + parse_duration(text))
+    except ValueError as error:
+        todo = "write how long from now, 90s, 5m or 1h30m, or when: 2027-01-31T02:00:00Z"
+        raise InvalidRequest(f"--schedule: {error}", todo=todo) from None
+    if moment <= now:
+        raise InvalidRequest(f"--schedule {text}: that time is over", todo="leave it out to run the command now")
+    return format_moment(moment)
 
 
 def limits_of(flags: RunFlags) -> dict[str, Any]:

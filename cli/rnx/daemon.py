@@ -79,9 +79,9 @@ class Daemon:
         except grpc.RpcError as error:
             raise explain_failure(error, self.node) from error
 
-    def trigger(self, name: str) -> str:
-        """One more run of a job. Returns its id."""
-        answer: job_pb2.RunResponse = self._call(self._jobs.Run, job_pb2.RunRequest(name=name))
+    def trigger(self, name: str, *, force: bool = False) -> str:
+        """One more run of a job; force: whatever else of it runs. Returns its id."""
+        answer: job_pb2.RunResponse = self._call(self._jobs.Run, job_pb2.RunRequest(name=name, force=force))
         return answer.run_id
 
     def get(self, ref: str, *, history: bool = False) -> job_pb2.Job:

@@ -4,7 +4,7 @@ from joblet.manifest.canonical import canonical_json, manifest_from_json, manife
 from joblet.manifest.comparison import Change, ChangeKind, Comparison, compare
 from joblet.manifest.errors import ManifestError, ManifestErrors
 from joblet.manifest.explanation import FieldHelp, UnknownField, explain
-from joblet.manifest.fields import Drift, Enforcement, Network, Restart, Seccomp, Upkeep, VolumeType
+from joblet.manifest.fields import Drift, Enforcement, Missed, Network, Overlap, Restart, Seccomp, Upkeep, VolumeType
 from joblet.manifest.git_source import GitPrune, GitSelection, GitSignature, GitSourceManifest, GitSourceSpec
 from joblet.manifest.kinds import (
     MODELS,
@@ -40,6 +40,7 @@ from joblet.manifest.models import (
 )
 from joblet.manifest.nearest import nearest
 from joblet.manifest.reader import read_manifests
+from joblet.manifest.schedule import Schedule
 from joblet.manifest.schema import schema_of
 from joblet.manifest.secret_value import SealedValue, SecretValue
 from joblet.manifest.yaml_writer import to_yaml
@@ -69,13 +70,16 @@ __all__ = [
     "ManifestError",
     "ManifestErrors",
     "Metadata",
+    "Missed",
     "Network",
     "NetworkLimits",
     "NetworkManifest",
     "NetworkSpec",
+    "Overlap",
     "ResourceManifest",
     "Restart",
     "Retry",
+    "Schedule",
     "SealedValue",
     "Seccomp",
     "SecretManifest",

@@ -42,6 +42,7 @@ _IN_PLACE = (
     "spec.priority",
     "spec.history",
     "spec.suspend",
+    "spec.schedule",
 )
 
 

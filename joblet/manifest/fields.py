@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from joblet.manifest import git_names, names, quantities, secret_value
+from joblet.manifest import git_names, names, quantities, schedule_values, secret_value
 from joblet.manifest.nearest import nearest
 from joblet.manifest.quantities import shown
 
@@ -208,6 +208,23 @@ class Network(StrEnum):
     ISOLATED = "isolated"
 
 
+class Overlap(StrEnum):
+    """What happens when a tick comes while an earlier run goes on."""
+
+    FORBID = "Forbid"
+    ALLOW = "Allow"
+    REPLACE = "Replace"
+    QUEUE = "Queue"
+
+
+class Missed(StrEnum):
+    """What is made up for of the ticks at which no daemon ran."""
+
+    SKIP = "skip"
+    ONCE = "once"
+    ALL = "all"
+
+
 class Drift(StrEnum):
     """What happens to a job that was stopped by hand."""
 
@@ -338,6 +355,36 @@ SealedText = Annotated[
     secret_value.SealedValue,
     Leaf(secret_value.parse_sealed, {"type": "string", "pattern": secret_value.SEALED_PATTERN}, str),
 ]
+
+CronText = Annotated[
+    str | None,
+    _text(schedule_values.check_cron, pattern=schedule_values.CRON_PATTERN, examples=["0 2 * * *", "H 2 * * MON-FRI"]),
+]
+PointInTime = Annotated[
+    int | None,
+    Leaf(
+        schedule_values.parse_moment,
+        {"type": "string", "pattern": schedule_values.MOMENT_PATTERN, "examples": ["2027-01-31T02:00:00Z"]},
+        schedule_values.format_moment,
+        "time",
+    ),
+]
+WholeSeconds = Annotated[
+    int | None,
+    Leaf(
+        schedule_values.parse_interval,
+        {"type": "string", "pattern": quantities.DURATION_PATTERN, "examples": ["15m", "6h"]},
+        quantities.format_duration,
+        "duration",
+    ),
+]
+TimeZone = Annotated[
+    str, _text(schedule_values.check_zone, pattern=schedule_values.ZONE_PATTERN, examples=["Europe/Berlin"])
+]
+OverlapChoice = Annotated[Overlap, _choice(Overlap)]
+MissedChoice = Annotated[Missed, _choice(Missed)]
+MissedLimit = Annotated[int, _whole(1, 100)]
+OptionalDelay = Annotated[float | None, _duration(1.0)]
 
 VolumeKind = Annotated[str, _kind("Volume")]
 VolumeTypeChoice = Annotated[VolumeType, _choice(VolumeType)]

@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     ValidationError,
@@ -21,13 +19,9 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from joblet.manifest import fields as f
 from joblet.manifest.fields import ListInput, MappingInput
+from joblet.manifest.model_base import ManifestModel
 from joblet.manifest.rules import cross_field_problems
-
-
-class ManifestModel(BaseModel):
-    """What all models share: immutable, no unknown keys, aliases alone."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, hide_input_in_errors=True)
+from joblet.manifest.schedule import Schedule
 
 
 class Metadata(ManifestModel):
@@ -253,6 +247,7 @@ class JobSpec(ManifestModel):
         default=f.Restart.NEVER,
         description="Never: the command runs once; OnFailure: it is started again when it fails; Always: a service.",
     )
+    schedule: Annotated[Schedule | None, MappingInput] = Field(default=None, description=str(Schedule.__doc__))
     priority: f.Priority = Field(
         default=50,
         description="Who goes first when jobs wait for a free place: from 0 to 100, the highest first. What runs is left alone.",

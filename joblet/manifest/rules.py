@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from joblet.manifest.quantities import parse_duration, shown
+from joblet.manifest.schedule_values import schedule_problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +197,10 @@ def _secrets(spec: Mapping[str, object]) -> Iterator[Problem]:
             taken.add((field, name))
 
 
+def _schedule(spec: Mapping[str, object]) -> Iterator[Problem]:
+    yield from (Problem(path, message) for path, message in schedule_problems(spec))
+
+
 def _seconds(value: object) -> float | None:
     try:
         return parse_duration(value)
@@ -212,4 +217,5 @@ _RULES: tuple[Callable[[Mapping[str, object]], Iterator[Problem]], ...] = (
     _files,
     _volumes,
     _secrets,
+    _schedule,
 )

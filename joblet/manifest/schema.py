@@ -18,6 +18,7 @@ from joblet.manifest.fields import Leaf, Shorthand
 from joblet.manifest.kinds import MODELS
 from joblet.manifest.models import FileSpec, JobSpec, Retry
 from joblet.manifest.reader import model_in
+from joblet.manifest.schedule import Schedule
 
 # Rules across fields, as far as JSON Schema can say them; joblet.manifest.rules has them all.
 _RULES: dict[type[BaseModel], dict[str, Any]] = {
@@ -38,6 +39,7 @@ _RULES: dict[type[BaseModel], dict[str, Any]] = {
         ],
         "dependentRequired": {"sha256": ["size"], "size": ["sha256"]},
     },
+    Schedule: {"oneOf": [{"required": ["cron"]}, {"required": ["at"]}, {"required": ["every"]}]},
     Retry: {"properties": {"onExitCodes": {"uniqueItems": True}, "neverOnExitCodes": {"uniqueItems": True}}},
 }
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from joblet.manifest.canonical import plain
-from joblet.manifest.models import ManifestModel
+from joblet.manifest.model_base import ManifestModel
 
 _WIDTH = 100
 # Text that needs no quotes in any YAML version: no indicator, nothing that some version reads as something else.

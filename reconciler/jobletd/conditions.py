@@ -45,7 +45,8 @@ def with_limits_condition(view: JobView, limits: tuple[LimitStatus, ...], now_ns
 def progressing(view: JobView) -> Condition:
     """Progressing: True as long as something is still to come of what was asked for. Derived, since it follows from the runs."""
     if not view.runs:
-        reason = "Suspended" if view.manifest.spec.suspend else "NoRun"
+        spec = view.manifest.spec
+        reason = "Suspended" if spec.suspend else "NoRun" if spec.schedule is None else "Scheduled"
         return Condition("Progressing", "False", reason, "", view.updated_ns)
     run = view.runs[0]
     if run.phase.is_final:

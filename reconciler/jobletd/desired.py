@@ -32,11 +32,13 @@ from jobletd.model import (
     ShownResource,
     Source,
 )
-from jobletd.planning import new_run, open_runs, plan_apply, plan_stop, with_runs
+from jobletd.planning import plan_apply, plan_stop, with_runs
 from jobletd.policy import NOTHING_SPECIAL, Policy
 from jobletd.registry import EventDraft, Item, Registry, Save, SaveResource, Subscription
 from jobletd.resource_planning import plan_resource
 from jobletd.resources import Resources
+from jobletd.schedules.due import is_awaited
+from jobletd.schedules.overlap import add_manual_run
 from jobletd.selectors import LabelSelector
 from jobletd.store import rows
 
@@ -108,9 +110,14 @@ class DesiredState:
         """Stop what is open of a job, or the run with that id. Raises NoSuchJob, WrongState if nothing is open."""
         return await self._whole(self._stop(ref, force))
 
-    async def trigger(self, name: JobName, *, trigger: str = "manual", why: str = "by hand") -> RunId:
-        """One more run of a job. trigger, why: what the run and the event say. Raises NoSuchJob, WrongState, NoRoom."""
-        return await self._whole(self._trigger(name, trigger, why))
+    async def trigger(
+        self, name: JobName, *, trigger: str = "manual", why: str = "by hand", force: bool = False
+    ) -> RunId:
+        """One more run of a job. trigger, why: what the run and the event say. force: whatever else of the job runs.
+
+        Raises NoSuchJob, WrongState, NoRoom.
+        """
+        return await self._whole(self._trigger(name, trigger, why, force))
 
     async def set_condition(self, name: JobName, condition_type: str, status: str, reason: str, message: str) -> None:
         """Set a lasting fact about a job; ``since`` changes only with the status. A job that is gone has none."""
@@ -271,21 +278,17 @@ class DesiredState:
         self._nudge(name)
         return stopped[0].id
 
-    async def _trigger(self, name: JobName, trigger: str, why: str) -> RunId:
+    async def _trigger(self, name: JobName, trigger: str, why: str, force: bool) -> RunId:
         async with self._registry.lock(name):
             view = self._lookup.job(name)
             if view.deleting or view.manifest.spec.suspend:
                 state = "is being deleted" if view.deleting else "is suspended"
                 raise WrongState(f"job {name!r} {state}", todo="apply it with spec.suspend: false")
-            if running := open_runs(view):
-                raise WrongState(
-                    f"job {name!r} has run {running[0].id}, which is {running[0].phase}",
-                    todo=f"rnx stop {name} ends it",
-                )
+            added = add_manual_run(view, trigger, self._registry.clock.wall_ns(), force=force)
             self._check_room()
-            run = new_run(view, trigger, self._registry.clock.wall_ns())
+            (run,) = added.runs
             event = EventDraft(name, run.id, "Normal", "Triggered", why)
-            await self._registry.save(Save(with_runs(view, (), run), runs=[run], events=[event]))
+            await self._registry.save(Save(added.view, runs=[*added.stopped, run], events=[event]))
         self._nudge(name)
         return run.id
 
@@ -325,6 +328,7 @@ class DesiredState:
             for name, view in self._registry.views.items()
             if not view.deleting
             and not view.manifest.spec.suspend
+            and view.manifest.spec.schedule is None  # its next run comes by itself
             and view.runs
             and view.runs[0].phase is Phase.STOPPED
             and view.runs[0].reason is Reason.STOPPED
@@ -373,7 +377,7 @@ class DesiredState:
             view = self._registry.views[name]
             if name <= after or not selector.matches(view.manifest.metadata.labels):
                 continue
-            if phases and not (view.runs and view.runs[0].phase in phases):
+            if phases and not (view.runs and view.runs[0].phase in phases) and not is_awaited(view, phases):
                 continue
             found.append(self._registry.shown(view))
             if len(found) == limit:

@@ -19,7 +19,7 @@ AttemptId = NewType("AttemptId", str)
 class Phase(StrEnum):
     """Where a run or an attempt stands."""
 
-    SCHEDULED = "SCHEDULED"  # waits for its time: between two attempts
+    SCHEDULED = "SCHEDULED"  # waits for its time: between two attempts, or for a tick
     PENDING = "PENDING"  # waits for a free place
     INITIALIZING = "INITIALIZING"  # handed to the executor
     RUNNING = "RUNNING"  # its command was executed
@@ -42,6 +42,8 @@ class Reason(StrEnum):
     TIMED_OUT = "TimedOut"
     STOPPED = "Stopped"  # by a person
     SUPERSEDED = "Superseded"  # by a newer generation
+    REPLACED = "Replaced"  # by the run of a later tick
+    MISSED = "Missed"  # its startingDeadline was over before it could begin
     DELETED = "Deleted"  # its manifest went away
     SUSPENDED = "Suspended"
     SHUTDOWN = "Shutdown"  # of the daemon, whose policy is to stop what runs
@@ -214,13 +216,14 @@ class Run:
 
     manifest: what it runs, as it was when the run was made or changed in place. next_attempt_boot: the same moment as
     next_attempt_ns, on the clock that timers go by. stop: why it is to end, once that was decided; force: without its grace.
+    tick_seconds: of its schedule, since the epoch, without jitter.
     """
 
     id: RunId
     job: JobName
     job_uid: str
     generation: int
-    trigger: str  # generation | manual
+    trigger: str  # generation | manual | schedule | forced
     phase: Phase
     manifest: JobManifest
     created_ns: int
@@ -234,6 +237,7 @@ class Run:
     stop: Reason | None = None
     force: bool = False
     queue_position: int = 0
+    tick_seconds: int | None = None
     attempts: tuple[Attempt, ...] = ()  # oldest first
 
 
@@ -250,7 +254,11 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job with its status: what ``get``, ``list``, ``watch`` and the status files show. runs: newest first."""
+    """A job with its status: what ``get``, ``list``, ``watch`` and the status files show. runs: newest first.
+
+    ticked_seconds: up to where, since the epoch, it was decided about the ticks of its schedule. next_tick_ns: when the next one
+    is due; derived, not stored.
+    """
 
     uid: str
     manifest: JobManifest
@@ -262,6 +270,8 @@ class JobView:
     deleting: bool = False
     conditions: tuple[Condition, ...] = ()
     runs: tuple[Run, ...] = ()
+    ticked_seconds: int | None = None
+    next_tick_ns: int | None = None
 
     @property
     def name(self) -> JobName:

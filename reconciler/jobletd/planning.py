@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from joblet.manifest import ChangeKind, Comparison, JobManifest, compare
 from jobletd.model import Action, ApplyResult, JobView, Phase, Reason, Run, RunId, Source
 from jobletd.registry import EventDraft, Save
+from jobletd.schedules.due import ticked_after_apply
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 RUN_ID_LENGTH = 8
@@ -63,6 +64,10 @@ def plan_apply(current: JobView | None, manifest: JobManifest, source: Source, n
             return _plan(current, view, consequence, events=[("Configured", consequence)])
         case ChangeKind.IN_PLACE:
             return _plan_in_place(current, manifest, comparison, source, now_ns)
+        case ChangeKind.RESTART if manifest.spec.schedule is not None and not manifest.spec.suspend:
+            # To stop what runs would leave the job undone until its next tick.
+            view = _changed(current, manifest, source, now_ns)
+            return _plan(current, view, "takes effect with the next tick", generation=True)
         case _:
             return _plan_restart(current, manifest, source, now_ns)
 
@@ -110,6 +115,10 @@ def _plan_new(manifest: JobManifest, source: Source, now_ns: int) -> Plan:
         return _plan(
             None, view, "is kept suspended", events=[("Created", f"created from {source}, suspended")], generation=True
         )
+    if manifest.spec.schedule is not None:
+        return _plan(
+            None, view, "runs by its schedule", events=[("Created", f"created from {source}")], generation=True
+        )
     run = new_run(view, "generation", now_ns)
     view = with_runs(view, (), run)
     return _plan(
@@ -136,13 +145,16 @@ def _plan_unchanged(current: JobView, manifest: JobManifest, source: Source) -> 
 def _plan_in_place(
     current: JobView, manifest: JobManifest, comparison: Comparison, source: Source, now_ns: int
 ) -> Plan:
-    view = replace(current, manifest=manifest, source=source, generation=current.generation + 1, updated_ns=now_ns)
+    view = _changed(current, manifest, source, now_ns)
     latest = current.runs[0] if current.runs else None
     if manifest.spec.suspend:
         stopped = plan_stop(view, Reason.SUSPENDED, force=False)
         consequence = "stops the current run" if stopped else "is kept suspended"
         return _plan(current, with_runs(view, stopped), consequence, runs=stopped, generation=True)
-    if current.manifest.spec.suspend and _wants_run(latest, manifest):
+    if manifest.spec.schedule is not None:
+        return _plan_scheduled(current, view)
+    resumed = current.manifest.spec.suspend or current.manifest.spec.schedule is not None
+    if resumed and _wants_run(latest, manifest):
         return _plan_added_run(current, view, (), "starts a run", now_ns)
     limits = any(change.path.startswith("spec.limits.") for change in comparison.changes)
     if latest is not None and not latest.phase.is_final and latest.stop is None:
@@ -154,8 +166,26 @@ def _plan_in_place(
     return _plan(current, view, "takes effect with the next run", generation=True)
 
 
+def _plan_scheduled(current: JobView, view: JobView) -> Plan:
+    """What changes in place reaches the runs that go on, unless they run what the job was before."""
+    runs = tuple(
+        replace(run, manifest=view.manifest, generation=view.generation)
+        for run in open_runs(view)
+        if run.stop is None and compare(run.manifest, view.manifest).kind is not ChangeKind.RESTART
+    )
+    consequence = "changes in place; nothing restarts" if runs else "takes effect with the next tick"
+    return _plan(current, with_runs(view, runs), consequence, runs=runs, generation=True)
+
+
+def _changed(current: JobView, manifest: JobManifest, source: Source, now_ns: int) -> JobView:
+    return replace(current, manifest=manifest, source=source, generation=current.generation + 1, updated_ns=now_ns)
+
+
 def _wants_run(latest: Run | None, manifest: JobManifest) -> bool:
-    """Whether a job that is no longer suspended has something to do: what was cut short, or what never ran in this form."""
+    """Whether a job that is no longer suspended has something to do: what was cut short, or what never ran in this form.
+
+    The same for one that runs no longer by a schedule.
+    """
     if latest is None:
         return True
     suspended = latest.reason if latest.phase.is_final else latest.stop
@@ -163,19 +193,14 @@ def _wants_run(latest: Run | None, manifest: JobManifest) -> bool:
 
 
 def _plan_restart(current: JobView, manifest: JobManifest, source: Source, now_ns: int) -> Plan:
-    view = replace(
-        current,
-        manifest=manifest,
-        source=source,
-        generation=current.generation + 1,
-        updated_ns=now_ns,
-        deleting=False,
-    )
+    view = replace(_changed(current, manifest, source, now_ns), deleting=False)
     reason = Reason.SUSPENDED if manifest.spec.suspend else Reason.SUPERSEDED
     stopped = plan_stop(view, reason, force=False)
     if manifest.spec.suspend:
         consequence = "stops the current run" if stopped else "is kept suspended"
         return _plan(current, with_runs(view, stopped), consequence, runs=stopped, generation=True)
+    if manifest.spec.schedule is not None:
+        return _plan(current, with_runs(view, stopped), "runs by its schedule", runs=stopped, generation=True)
     consequence = "stops the current run and starts a new one" if stopped else "starts a run"
     return _plan_added_run(current, view, stopped, consequence, now_ns)
 
@@ -196,6 +221,7 @@ def _plan(
     events: list[tuple[str, str]] | None = None,
     generation: bool = False,
 ) -> Plan:
+    view = replace(view, ticked_seconds=ticked_after_apply(current, view.manifest, view.updated_ns))
     if events is None:
         events = [("Configured", f"generation {view.generation}: {consequence}")]
     result = ApplyResult(

@@ -23,11 +23,13 @@ from jobletd.executor import AttemptRequest, Ended, Executor, NeverSubmitted, Ob
 from jobletd.job_bounds import NO_BOUNDS as NO_JOB_BOUNDS
 from jobletd.job_bounds import JobBounds
 from jobletd.metrics import instruments
-from jobletd.model import Attempt, AttemptId, End, JobName, JobView, LimitStatus, Phase, Reason, Run, Unknown
+from jobletd.model import Attempt, AttemptId, End, JobName, JobView, LimitStatus, Phase, Reason, Run, RunId, Unknown
 from jobletd.places import Bounds, Places
 from jobletd.planning import open_runs, with_runs
 from jobletd.registry import EventDraft, Registry, Save
 from jobletd.resources import Resources
+from jobletd.schedules.overlap import runs_in_turn
+from jobletd.schedules.ticker import Ticker, is_too_late
 from jobletd.store import StoreError
 from jobletd.work_queue import WorkQueue
 
@@ -62,6 +64,7 @@ class Reconciler:
         self._executor = executor
         self._journal = journal
         self._room = room
+        self._ticker = Ticker(registry)
         self._queue: WorkQueue[JobName] = WorkQueue()
         self._places = Places(registry, bounds, self.nudge)
         self._all_ended = asyncio.Event()
@@ -120,11 +123,12 @@ class Reconciler:
         await self._executor.prune([run.attempts[-1].id for run in live])
         reached("daemon.leftovers-freed")
         for view in list(self._registry.views.values()):
-            run = next(reversed(open_runs(view)), None)
-            if run is not None and run.stop is None and not wait_ns(run, self._moment()):
-                self._places.stand_in_line(run)
+            for run in runs_in_turn(view):
+                if run.stop is None and not wait_ns(run, self._moment()):
+                    self._places.stand_in_line(run)
         for view in list(self._registry.views.values()):
-            if open_runs(view) or view.deleting or view.observed_generation < view.generation:
+            behind = view.deleting or view.observed_generation < view.generation
+            if open_runs(view) or behind or view.manifest.spec.schedule is not None:
                 self.nudge(view.name)
 
     async def run(self) -> None:
@@ -216,19 +220,27 @@ class Reconciler:
             view = self._registry.views.get(name)
             if view is None:
                 return None
-            active = open_runs(view)
-            if not active:
+            if not open_runs(view):
                 if view.deleting:
                     event = EventDraft(name, "", "Normal", "Deleted", "stopped and removed")
                     await self._registry.save(Save(view, remove=True, events=[event]))
                     if self._journal is not None:
                         self._journal.removed(view, self._now())
-                elif view.observed_generation < view.generation:  # a generation that asks for no run
+                    return None
+                if view.observed_generation < view.generation:  # a generation that asks for no run
                     await self._registry.save(Save(replace(view, observed_generation=view.generation), job=True))
-                return None
-            again = await self._step(view, active[-1])
-            if again is not None:
-                return again or None
+            looks = [await self._step_of(name, run.id) for run in runs_in_turn(view)]
+            if None not in looks:
+                looks.append(await self._ticker.tick(name) if self._accepting else 0.0)
+            waits = [seconds for seconds in looks if seconds]
+            if None not in looks:
+                return min(*waits, LONGEST_WAIT_SECONDS) if waits else None
+
+    async def _step_of(self, name: JobName, run_id: RunId) -> float | None:
+        """A step of that run as it is now: the step of another one may have changed the job."""
+        view = self._registry.views[name]
+        run = next((one for one in open_runs(view) if one.id == run_id), None)
+        return None if run is None else await self._step(view, run)
 
     async def _step(self, view: JobView, run: Run) -> float | None:
         """One step of a run. Returns None: look at once; 0: wait for a nudge; else seconds."""
@@ -237,6 +249,9 @@ class Reconciler:
         if run.stop is not None:
             return await self._finish(view, run, Finish(Phase.STOPPED, run.stop, run.message))
         now = self._moment()
+        if is_too_late(run, now.wall_ns):
+            why = "its startingDeadline was over before it could begin"
+            return await self._finish(view, run, Finish(Phase.STOPPED, Reason.MISSED, why))
         left = left_ns(self._job_bounds.bounded(run), now)
         if left is not None and left <= 0:
             return await self._finish(
@@ -310,6 +325,7 @@ class Reconciler:
             None if left is None else max(left / SECOND_NS, 0.001),
             self._resources.used_by(run.manifest),
             self._resources.secrets_for(run.manifest),
+            run.tick_seconds,
         )
         if self._journal is not None:
             self._journal.launching(view, written, attempt, self._now())

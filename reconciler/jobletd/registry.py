@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 from joblet.clock import Clock
 from jobletd.conditions import progressing
 from jobletd.model import Attempt, Cordon, Event, JobChange, JobName, JobView, Phase, Reason, ResourceView, Run, RunId
+from jobletd.schedules.due import next_due_ns
 from jobletd.store import Store, host_rows, profile_rows, resource_rows, rows
 from jobletd.waiting_line import WaitingLine
 
@@ -177,11 +178,11 @@ class Registry:
             self._listeners.pop(subscription.job, None)
 
     def shown(self, view: JobView) -> JobView:
-        """The view with what follows from elsewhere: each waiting run's place in the queue, what a cordon means for it, and
-        whether the job progresses."""
+        """The view with what follows from elsewhere: each waiting run's place in the queue, what a cordon means for it,
+        whether the job progresses, and when its schedule has the next tick."""
         if self.waiting and any(run.id in self.waiting for run in view.runs):
             view = replace(view, runs=tuple(map(self._shown_waiting, view.runs)))
-        return replace(view, conditions=(*view.conditions, progressing(view)))
+        return replace(view, conditions=(*view.conditions, progressing(view)), next_tick_ns=next_due_ns(view))
 
     def _shown_waiting(self, run: Run) -> Run:
         position = self.waiting.position(run.id)

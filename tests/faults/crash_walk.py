@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
@@ -166,6 +167,17 @@ def start(ground: Ground, point: str) -> list[Asked]:
     return [Asked(job, 1, stopped=stopped)]
 
 
+def tick(ground: Ground, point: str) -> list[Asked]:
+    """Of a job that runs once by its schedule, soon."""
+    soon = datetime.now(UTC) + timedelta(seconds=3)
+    job = ground.job(schedule={"at": soon.strftime("%Y-%m-%dT%H:%M:%SZ")})
+    ground.arm(point)
+    ground.caller.apply(job.manifest())
+    ground.died_at(point)
+    ground.reaches(job.name, *FINAL)
+    return [Asked(job, 1)]
+
+
 def save_status(ground: Ground, point: str) -> list[Asked]:
     """Of a job that does nothing: its status file alone is written."""
     job = ground.job(suspend=True)
@@ -200,6 +212,8 @@ WALKS: dict[str, Walk] = {
     "daemon.cleaned-up": Walk(run_armed),
     "daemon.leftovers-freed": Walk(start),
     "daemon.stop-stored": Walk(stop),
+    "daemon.tick-due": Walk(tick),
+    "daemon.tick-stored": Walk(tick),
     "daemon.delete-stored": Walk(delete),
     "daemon.spool-looked-at": Walk(drop),
     "daemon.spool-file-applied": Walk(drop),

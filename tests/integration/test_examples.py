@@ -25,7 +25,7 @@ def host() -> Iterator[Host]:
 def test_there_is_an_example_for_each_feature() -> None:
     assert {path.stem for path in EXAMPLES} >= {
         *("hello", "limits", "timeout", "retry", "script", "files", "service", "big-output", "failing", "environment"),
-        *("cpu-quota", "untrusted-python", "secrets", "volume", "network"),
+        *("cpu-quota", "untrusted-python", "secrets", "volume", "network", "schedule"),
     }
 
 

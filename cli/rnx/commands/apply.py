@@ -127,7 +127,8 @@ def wait_for_all(
 
     manifests = [one for file in files for one in jobs_of(file.manifests)]
     services = {one.metadata.name for one in manifests if one.spec.restart is Restart.ALWAYS}
-    idle = {one.metadata.name for one in manifests if one.spec.suspend}
+    # Who has a schedule may have its next run in a year.
+    idle = {one.metadata.name for one in manifests if one.spec.suspend or one.spec.schedule is not None}
     code = exit_codes.OK
     with progress("waiting") as tell:
         for result in results:

@@ -93,11 +93,12 @@ def show(jobs: Sequence[job_pb2.Job], form: Format, *, alone: bool) -> None:
 
 
 def row(job: job_pb2.Job) -> list[str]:
+    from rnx.output.status import phase_of
     from rnx.output.words import moment
 
     run = job.runs[0] if job.runs else None
     reason = "Deleting" if job.deleting else run.reason if run else "Suspended" if job.suspend else ""
-    return [job.name, run.phase if run else "", reason, str(job.generation), moment(job.updated)]
+    return [job.name, phase_of(job), reason, str(job.generation), moment(job.updated)]
 
 
 def wide(job: job_pb2.Job) -> list[str]:

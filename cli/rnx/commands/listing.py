@@ -54,13 +54,15 @@ def list_jobs(
 
 def row(job: job_pb2.Job, *, wide: bool) -> list[str]:
     from rnx.output.documents import stamp
-    from rnx.output.status import command_text
+    from rnx.output.status import command_text, phase_of
     from rnx.output.words import duration, moment, seconds_between
 
     labels = ",".join(f"{key}={value}" for key, value in sorted(job.labels.items()))
     if not job.runs:
-        reason = "Suspended" if job.suspend else ""
-        return ["", job.name, "", reason, "", "", "", "", job.source, labels, ""] if wide else ["", job.name, *[""] * 5]
+        reason, phase = "Suspended" if job.suspend else "", phase_of(job)
+        if wide:
+            return ["", job.name, phase, reason, "", "", "", "", job.source, labels, ""]
+        return ["", job.name, phase, *[""] * 4]
     run = job.runs[0]
     started = stamp(run, "started")
     times = [moment(started), duration(seconds_between(started, stamp(run, "ended")))]

@@ -10,6 +10,7 @@ from rnx.options import JsonOption
 from rnx.target import Target, complete_job, connected
 
 if TYPE_CHECKING:
+    from joblet.api.v1 import job_pb2
     from rnx.composition import RunFlags
     from rnx.daemon import Daemon
 
@@ -57,11 +58,15 @@ def run(
         list[str] | None,
         typer.Option(metavar="NAME[:PATH[:ro]]", help="A volume it uses; at /volumes/NAME unless a path is given."),
     ] = None,
-    schedule: Annotated[str | None, typer.Option(metavar="TIME", help="Not available yet.")] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Not now but then: 90m from now, or at 2027-01-31T02:00:00Z."),
+    ] = None,
     job: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Run an existing job once more, as it is.", autocompletion=complete_job),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="With --job: also beside a run of it that goes on.")] = False,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Print its output and exit with its exit code.")] = False,
     json: JsonOption = False,
 ) -> int | None:
@@ -77,11 +82,11 @@ def run(
       rnx run --wait --upload report.py python3 report.py
       rnx run --volume data:/data sh -c 'date >>/data/log'
       rnx run --secret db-password:PGPASSWORD psql -c 'select 1'
+      rnx run --schedule 2027-01-31T02:00:00+01:00 ./report.sh
       rnx run --job nightly-report
     """
     from rnx.composition import RunFlags
 
-    refuse_unavailable(schedule)
     flags = RunFlags(
         command=command or (),
         name=name,
@@ -98,25 +103,25 @@ def run(
         timeout=timeout,
         volumes=volume or (),
         secrets=secret or (),
+        schedule=schedule,
     )
-    check(flags, job)
+    check(flags, job, force=force, wait=wait)
     daemon = target.daemon()
-    run_id = daemon.trigger(job) if job else start(daemon, flags)
+    if job is not None:
+        run_id = daemon.trigger(job, force=force)
+    else:
+        accepted = start(daemon, flags)
+        run_id = accepted.run_id
+        if schedule is not None:
+            answer_later(daemon, accepted.name, json=json)
+            return None
     if wait:
         return follow(daemon, run_id)
     answer(daemon, run_id, json=json)
     return None
 
 
-def refuse_unavailable(schedule: str | None) -> None:
-    """Flags of Go Joblet that this version cannot honour are errors: a job must not run without what it was given."""
-    from rnx.failures import InvalidRequest
-
-    if schedule:
-        raise InvalidRequest("--schedule is not available yet", todo="start it with cron or at: rnx run --job NAME")
-
-
-def check(flags: RunFlags, job: str | None) -> None:
+def check(flags: RunFlags, job: str | None, *, force: bool, wait: bool) -> None:
     from rnx.composition import RunFlags
     from rnx.failures import InvalidRequest
 
@@ -125,12 +130,16 @@ def check(flags: RunFlags, job: str | None) -> None:
             "--job runs an existing job as it is and takes no command and no other flags",
             todo=f"rnx run --job {job}; rnx apply changes a job",
         )
+    if force and job is None:
+        raise InvalidRequest("--force goes with --job", todo="rnx run --job NAME --force")
+    if wait and flags.schedule is not None:
+        raise InvalidRequest("--wait does not go with --schedule", todo="rnx wait NAME waits for the job's run")
     if job is None and not flags.command:
         raise InvalidRequest("there is no command", todo="rnx run [FLAGS] CMD [ARGUMENT]...; rnx run --help shows more")
 
 
-def start(daemon: Daemon, flags: RunFlags) -> str:
-    """Apply the composed manifest. Returns the run's id."""
+def start(daemon: Daemon, flags: RunFlags) -> job_pb2.ApplyResult:
+    """Apply the composed manifest."""
     from rnx.composition import FILENAME, compose, name_flags
     from rnx.failures import Conflict, InvalidRequest, NotFound
     from rnx.uploads import send
@@ -147,7 +156,7 @@ def start(daemon: Daemon, flags: RunFlags) -> str:
             pass  # as it should be; a name that is wrong in itself is told by the apply
     send(daemon, contents)
     try:
-        return daemon.apply(manifest, filename=FILENAME)[0].run_id
+        return daemon.apply(manifest, filename=FILENAME)[0]
     except InvalidRequest as error:
         raise InvalidRequest(name_flags(error.what), todo="rnx run --help tells about the flags") from error
 
@@ -162,6 +171,18 @@ def answer(daemon: Daemon, run_id: str, *, json: bool) -> None:
         print_json(run_data(run))
     else:
         print("\n".join(accepted_lines(run)))
+
+
+def answer_later(daemon: Daemon, name: str, *, json: bool) -> None:
+    """The same lines for a job that has no run yet: its name stands where the run's id would."""
+    from rnx.output.documents import listed_data, print_json
+    from rnx.output.status import awaited_lines
+
+    job = daemon.get(name)
+    if json:
+        print_json({**listed_data(job), "id": job.name})
+    else:
+        print("\n".join(awaited_lines(job)))
 
 
 def follow(daemon: Daemon, run_id: str) -> int:

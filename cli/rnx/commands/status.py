@@ -17,8 +17,8 @@ def status(target: Target, ref: RefArgument, output: FormatOption = Format.TABLE
       rnx status hello
       rnx status k3x9q2ab --json
     """
-    from rnx.output.documents import print_json, print_yaml, run_data
-    from rnx.output.status import status_lines
+    from rnx.output.documents import print_json, print_yaml, run_data, time_of
+    from rnx.output.status import phase_of, status_lines
 
     job = target.daemon().get(ref)
     run = job.runs[0] if job.runs else None
@@ -26,7 +26,8 @@ def status(target: Target, ref: RefArgument, output: FormatOption = Format.TABLE
     if form is Format.NAME:
         print(run.id if run else job.name)
     elif form in (Format.JSON, Format.YAML):
-        data = {"job": job.name, "status": None} if run is None else run_data(run)
+        data = {"job": job.name, "status": phase_of(job) or None} if run is None else run_data(run)
+        data["nextTick"] = time_of(job, "next_tick")
         (print_json if form is Format.JSON else print_yaml)(data)
     else:
         print("\n".join(status_lines(job, run)))

@@ -41,6 +41,7 @@ def job_data(job: job_pb2.Job) -> dict[str, Any]:
             "generation": job.generation,
             "observedGeneration": job.observed_generation,
             "suspended": job.suspend,
+            "nextTick": time_of(job, "next_tick"),
             "deleting": job.deleting,
             "created": time_of(job, "created"),
             "updated": time_of(job, "updated"),
@@ -69,9 +70,17 @@ def manifest_data(text: str) -> dict[str, Any]:
 
 def listed_data(job: job_pb2.Job) -> dict[str, Any]:
     """One line of ``rnx list``: the latest run with the job's name and labels."""
-    run = run_data(job.runs[0]) if job.runs else {"id": None, "status": None}
+    awaited = "SCHEDULED" if job.HasField("next_tick") else None
+    run = run_data(job.runs[0]) if job.runs else {"id": None, "status": awaited}
     run.pop("attempts", None)
-    return {**run, "name": job.name, "labels": dict(job.labels), "suspended": job.suspend, "source": job.source}
+    return {
+        **run,
+        "nextTick": time_of(job, "next_tick"),
+        "name": job.name,
+        "labels": dict(job.labels),
+        "suspended": job.suspend,
+        "source": job.source,
+    }
 
 
 def run_data(run: job_pb2.Run) -> dict[str, Any]:
@@ -92,6 +101,7 @@ def run_data(run: job_pb2.Run) -> dict[str, Any]:
         "signal": run.signal or None,
         "queuePosition": run.queue_position or None,
         "nextAttempt": time_of(run, "next_attempt"),
+        "tick": time_of(run, "tick"),
         "attempts": [attempt_data(attempt) for attempt in run.attempts],
     }
 

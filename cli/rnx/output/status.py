@@ -36,15 +36,33 @@ def accepted_lines(run: job_pb2.Run) -> Iterator[str]:
     yield line("StartTime", moment(stamp(run, "started") or stamp(run, "created")))
 
 
+def awaited_lines(job: job_pb2.Job) -> Iterator[str]:
+    """What ``rnx run --schedule`` answers with: the job has no run yet."""
+    yield line("ID", job.name)
+    yield line("Status", phase_of(job))
+    yield line("StartTime", moment(stamp(job, "next_tick")))
+
+
+def phase_of(job: job_pb2.Job) -> str:
+    """That of its latest run; without one SCHEDULED, if there is a tick to come."""
+    if job.runs:
+        return job.runs[0].phase
+    return "SCHEDULED" if job.HasField("next_tick") else ""
+
+
 def status_lines(job: job_pb2.Job, run: job_pb2.Run | None) -> Iterator[str]:
     """All about a run and what its job says beside it."""
     yield line("ID", run.id if run else "-")
     yield line("Job", job.name)
     if run is None:
-        yield line("Status", "-")
-        yield line("Reason", "Suspended" if job.suspend else "NoRun")
+        phase = phase_of(job) or "-"
+        yield line("Status", styled(phase, PHASE_STYLES.get(phase, "")))
+        if phase == "-":
+            yield line("Reason", "Suspended" if job.suspend else "NoRun")
     else:
         yield from _run_lines(run)
+    if job.HasField("next_tick"):
+        yield line("Next Run", moment(job.next_tick))
     generation = str(run.generation if run else job.generation)
     if run is not None and run.generation != job.generation:
         generation += f" (the job's is {job.generation})"
@@ -75,6 +93,8 @@ def _run_lines(run: job_pb2.Run) -> Iterator[str]:
         yield line("Message", printable(run.message))
     if run.queue_position:
         yield line("Queue", f"place {run.queue_position}")
+    if run.HasField("tick"):
+        yield line("Scheduled", moment(run.tick))
     yield line("Created", moment(stamp(run, "created")))
     yield line("Started", moment(started))
     yield line("Ended", moment(ended))

@@ -3,7 +3,8 @@
 1. ``take_up_journal``: what was launched since the backup is put on record again, what was removed is removed again.
 2. ``settle``: of each attempt that has not ended as far as that record goes, the executor is asked. What it knows is adopted, or
    its end recorded, as after any restart. Of what it knows nothing, the end was recorded in the database that is lost: its
-   outcome is not known, and it is not launched again. A service, which is to run always, goes on with a new attempt.
+   outcome is not known, and it is not launched again. A service, which is to run always, goes on with a new attempt. Schedules
+   go on from now.
 
 The mark that this is to be done travels in the copy of the database itself (``mark``), and goes when it is done.
 """
@@ -22,6 +23,7 @@ from jobletd.executor import Executor, NeverSubmitted
 from jobletd.model import AttemptId, End, JobView, Phase, Reason, Run, Unknown
 from jobletd.planning import open_runs, with_runs
 from jobletd.registry import EventDraft, Registry, Save
+from jobletd.schedules.due import decided_until_now
 from jobletd.store import Store, rows
 
 WHY = "how it ended was recorded in a database that is lost, and it is not started again"
@@ -138,7 +140,17 @@ async def settle(registry: Registry, executor: Executor) -> int:
             await registry.save(
                 Save(with_runs(view, tuple(changed)), runs=changed, attempts=attempts, events=events, job=True)
             )
+    await _settle_ticks(registry)
     return count
+
+
+async def _settle_ticks(registry: Registry) -> None:
+    """Ticks since the backup may have had their runs: none is made up for."""
+    for view in list(registry.views.values()):
+        settled = decided_until_now(view, registry.clock.wall_ns())
+        if settled is not view:
+            async with registry.lock(view.name):
+                await registry.save(Save(settled, job=True))
 
 
 def _settled(view: JobView, run: Run, gone: set[AttemptId], now_ns: int) -> Run:

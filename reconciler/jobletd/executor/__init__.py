@@ -30,7 +30,7 @@ class AttemptRequest:
 
     attempt_id: unique for ever, ``<run id>-<number>``. number: from 1. deadline_seconds: time left of the run's
     ``timeout`` at submission (None: no limit); the attempt's own ``attemptTimeout`` is in the manifest. resources: all that
-    the manifest refers to.
+    the manifest refers to. tick_seconds: of the job's schedule, if the run is for one.
     """
 
     attempt_id: AttemptId
@@ -40,6 +40,7 @@ class AttemptRequest:
     deadline_seconds: float | None
     resources: tuple[ResourceManifest, ...] = ()
     secrets: GivenSecrets = GivenSecrets()
+    tick_seconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

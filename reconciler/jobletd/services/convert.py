@@ -33,6 +33,7 @@ def job(view: model.JobView) -> job_pb2.Job:
         manifest=to_yaml(view.manifest),
         conditions=[condition(one) for one in view.conditions],
         runs=[run(one) for one in view.runs],
+        next_tick=timestamp(view.next_tick_ns),
     )
 
 
@@ -60,6 +61,7 @@ def run(one: model.Run) -> job_pb2.Run:
         command=command_of(one),
         attempts=[attempt(each) for each in one.attempts],
         next_attempt=timestamp(one.next_attempt_ns),
+        tick=timestamp(None if one.tick_seconds is None else one.tick_seconds * 10**9),
     )
 
 

@@ -48,8 +48,8 @@ class JobService(job_pb2_grpc.JobServiceServicer):
 
     async def Run(self, request: job_pb2.RunRequest, context: Context) -> job_pb2.RunResponse:
         async with answered(context):
-            run_id = await self._desired.trigger(JobName(request.name))
-            note("run", job=request.name, run=run_id)
+            run_id = await self._desired.trigger(JobName(request.name), force=request.force)
+            note("run", job=request.name, run=run_id, force=request.force)
             return job_pb2.RunResponse(run_id=run_id)
         raise AssertionError("unreachable")
 

@@ -118,6 +118,8 @@ def status_text(view: JobView) -> str:
             }
             for condition in view.conditions
         ]
+    if view.next_tick_ns is not None:
+        data["nextTick"] = _time(view.next_tick_ns)
     if view.runs:
         data["run"] = _run(view.runs[0])
         earlier = view.runs[1 : 1 + _RUNS_SHOWN]

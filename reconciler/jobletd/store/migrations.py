@@ -123,6 +123,11 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX profiles_of_run ON profiles (run_id);
     """,
+    # Schedules: up to where it was decided about a job's ticks, and the tick that a run is for.
+    """
+    ALTER TABLE jobs ADD COLUMN ticked_seconds INTEGER;
+    ALTER TABLE runs ADD COLUMN tick_seconds INTEGER;
+    """,
 )
 
 

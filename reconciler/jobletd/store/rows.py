@@ -36,11 +36,12 @@ from jobletd.store.errors import StoreError
 _OUTCOMES: dict[str, type[Any]] = {"exited": Exited, "killed": Killed, "not_started": NotStarted, "unknown": Unknown}
 _OUTCOME_NAMES = {kind: name for name, kind in _OUTCOMES.items()}
 JOB_COLUMNS = (
-    "name, uid, manifest, source, generation, observed_generation, created_ns, updated_ns, deleting, conditions"
+    "name, uid, manifest, source, generation, observed_generation, created_ns, updated_ns, deleting, conditions, "
+    "ticked_seconds"
 )
 RUN_COLUMNS = (
     'id, job, job_uid, generation, "trigger", phase, is_final, reason, message, manifest, created_ns, started_ns, ended_ns, '
-    "outcome, next_attempt_ns, stop, force, next_attempt_boot"
+    "outcome, next_attempt_ns, stop, force, next_attempt_boot, tick_seconds"
 )
 GENERATIONS_KEPT = 100
 ATTEMPT_COLUMNS = 'id, run_id, number, phase, created_ns, epoch, generation, started_ns, limits, "end", created_boot'
@@ -88,7 +89,7 @@ def end_from_json(text: str | None) -> End | None:
 
 def put_job(connection: sqlite3.Connection, view: JobView) -> None:
     connection.execute(
-        f"INSERT OR REPLACE INTO jobs ({JOB_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT OR REPLACE INTO jobs ({JOB_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             view.name,
             view.uid,
@@ -100,6 +101,7 @@ def put_job(connection: sqlite3.Connection, view: JobView) -> None:
             view.updated_ns,
             view.deleting,
             json.dumps([asdict(condition) for condition in view.conditions]),
+            view.ticked_seconds,
         ),
     )
 
@@ -135,7 +137,7 @@ def delete_job(connection: sqlite3.Connection, view: JobView, now_ns: int) -> No
 def put_run(connection: sqlite3.Connection, run: Run) -> None:
     """Insert or update a run, without its attempts. Raises StoreError if another run has its id: nothing is overwritten."""
     cursor = connection.execute(
-        f"INSERT INTO runs ({RUN_COLUMNS}, expires_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        f"INSERT INTO runs ({RUN_COLUMNS}, expires_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, phase = excluded.phase, "
         "is_final = excluded.is_final, reason = excluded.reason, message = excluded.message, manifest = excluded.manifest, "
         "started_ns = excluded.started_ns, ended_ns = excluded.ended_ns, outcome = excluded.outcome, "
@@ -161,6 +163,7 @@ def put_run(connection: sqlite3.Connection, run: Run) -> None:
             run.stop,
             run.force,
             None if run.next_attempt_boot is None else str(run.next_attempt_boot),
+            run.tick_seconds,
             None if run.ended_ns is None else run.ended_ns + history_ns(run.manifest),
         ),
     )
@@ -230,6 +233,7 @@ def _job_of(row: Any, runs: tuple[Run, ...], known: dict[str, JobManifest]) -> J
         updated_ns=row[7],
         deleting=bool(row[8]),
         conditions=tuple(Condition(**condition) for condition in json.loads(row[9])),
+        ticked_seconds=row[10],
         runs=runs,
     )
 
@@ -293,6 +297,7 @@ def _run_of(row: Any, attempts: tuple[Attempt, ...], known: dict[str, JobManifes
         stop=None if row[15] is None else Reason(row[15]),
         force=bool(row[16]),
         next_attempt_boot=None if row[17] is None else BootTime.parse(row[17]),
+        tick_seconds=row[18],
         attempts=attempts,
     )
 

@@ -246,3 +246,16 @@ def test_a_line_of_the_journal_that_was_cut_off_spoils_no_other(tmp_path: Path, 
         assert len(world.host.pruned) == 1
 
     play(tmp_path, nothing, since, after)
+
+
+def test_a_schedule_makes_up_for_no_tick_that_came_since_the_backup(tmp_path: Path) -> None:
+    async def since(world: World) -> None:
+        await world.advance(60)
+        await world.exit(0)
+
+    async def after(world: World) -> None:
+        assert len(world.host.launches) == 1
+        await world.advance(60)
+        assert len(world.host.launches) == 2
+
+    play(tmp_path, applied(job("schedule: {every: 1m, missed: all}")), since, after)

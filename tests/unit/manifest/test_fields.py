@@ -188,7 +188,7 @@ REFUSED: list[tuple[dict[str, Any], str, bool]] = [
     (spec(history={"for": "forever"}), 'spec.history.for: "forever" is not a duration', True),
     (spec(suspend="yes"), 'spec.suspend: "yes" is not true or false', True),
     (spec(suspend=1), "spec.suspend: 1 is not true or false", True),
-    (spec(schedule={"cron": "* * * * *"}), 'spec.schedule: unknown key "schedule"', True),
+    (spec(schedules={"cron": "* * * * *"}), 'spec.schedules: unknown key "schedules"; did you mean schedule?', True),
 ]
 
 

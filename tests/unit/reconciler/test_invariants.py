@@ -22,6 +22,8 @@ SPECS = (
     job("retry: {limit: 2, initial: 1s, max: 2s}"),
     job("restart: Always, retry: {initial: 1s, max: 2s}"),
     job("timeout: 3s, retry: {limit: 9, initial: 1s}"),
+    job("schedule: {every: 5s, overlap: Queue}"),
+    job("schedule: {every: 5s, overlap: Replace}, retry: {limit: 1, initial: 1s}"),
 )
 names = st.sampled_from(NAMES)
 operations = st.one_of(

@@ -107,7 +107,10 @@ def test_what_follows_the_command_is_its_own(
     ("flags", "expected"),
     [
         (["--volume", "data:/data:no", "true"], "--volume data:/data:no: is not a volume"),
-        (["--schedule", "1h", "true"], "--schedule is not available yet"),
+        (["--schedule", "soon", "true"], '--schedule: "soon" is not a duration (use 90s, 5m, 1h30m, 500ms or 7d)'),
+        (["--schedule", "2020-01-31T02:00:00Z", "true"], "--schedule 2020-01-31T02:00:00Z: that time is over"),
+        (["--schedule", "5m", "--wait", "true"], "--wait does not go with --schedule"),
+        (["--force", "true"], "--force goes with --job"),
         (["--env", "A", "true"], "--env A: there is no value"),
         (["--upload", "/nonexistent", "true"], "--upload /nonexistent: No such file or directory"),
         (["--upload", "/dev/null", "true"], "--upload /dev/null: is no regular file"),

@@ -11,6 +11,7 @@ from joblet.cgroup import CgroupLimits, CgroupPlan, IoLimits
 from joblet.cgroup.hierarchy import readable_size
 from joblet.errors import JobletError
 from joblet.manifest import FileSpec, JobManifest, Limits, Network
+from joblet.manifest.schedule_values import format_moment
 from jobletd.executor import AttemptRequest
 from jobletd.executor.local.etc_files import etc_files, group_of, user_name
 from jobletd.executor.local.seccomp_choice import seccomp_of
@@ -166,6 +167,7 @@ def environment(request: AttemptRequest) -> dict[str, str]:
         "JOBLET_JOB": request.manifest.metadata.name,
         "JOBLET_RUN": request.run_id,
         "JOBLET_ATTEMPT": str(request.number),
+        **({} if request.tick_seconds is None else {"JOBLET_SCHEDULED": format_moment(request.tick_seconds)}),
         **request.manifest.spec.env,
         **{name: variable(name, value) for name, value in request.secrets.env.items()},
     }
