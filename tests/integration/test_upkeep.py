@@ -44,6 +44,12 @@ def shipped(name: str) -> str:
     return (MANIFESTS / f"{name}.yml").read_text()
 
 
+def apply_and_run(host: Host, name: str) -> None:
+    """As it is, with its schedule; and one run now."""
+    (result,) = host.apply(shipped(name))
+    host.jobs.Run(job_pb2.RunRequest(name=result.name), timeout=30 * PATIENCE)
+
+
 def done(host: Host, name: str) -> str:
     """Runs to its end, well. Returns what it wrote."""
     run = host.finished(name, within=60)
@@ -69,6 +75,7 @@ def test_there_is_a_manifest_for_each_call_with_no_more_than_it_needs() -> None:
         (manifest,) = read_manifests(shipped(name).encode(), filename=f"{name}.yml")
         isolation = manifest.spec.isolation  # type: ignore[union-attr]
         assert isolation.upkeep == (call,) and isolation.network == "none" and isolation.seccomp == "strict"
+        assert manifest.spec.schedule and manifest.spec.schedule.cron  # type: ignore[union-attr]
         assert isolation.user and not isolation.capabilities and not manifest.spec.secrets  # type: ignore[union-attr]
 
 
@@ -78,7 +85,7 @@ def test_the_daily_backup_leaves_a_whole_archive_and_removes_the_oldest(host: Ho
     earlier = [directory / name_of(day * 86_400 * 10**9) for day in range(1, 21)]
     for path in earlier:
         path.write_bytes(b"an old one")
-    host.apply(shipped("daily-backup"))
+    apply_and_run(host, "daily-backup")
     assert "Read back whole; of the older ones 7 removed" in done(host, "daily-backup")
     *older, archive = archives(host, "daily-backup")
     assert older == earlier[7:]
@@ -91,7 +98,7 @@ def test_the_daily_backup_leaves_a_whole_archive_and_removes_the_oldest(host: Ho
 def test_the_monthly_rotation_leaves_certificates_that_clients_use(host: Host) -> None:
     before = {path.name: path.read_text() for path in (host.root / "config").glob("*.yml")}
     old = host.client()  # with its connection
-    host.apply(shipped("monthly-rotation"))
+    apply_and_run(host, "monthly-rotation")
     assert "answers old and new clients" in done(host, "monthly-rotation")
     after = {path.name: path.read_text() for path in (host.root / "config").glob("*.yml")}
     assert before.keys() == after.keys() and all(before[name] != after[name] for name in before)
@@ -101,7 +108,7 @@ def test_the_monthly_rotation_leaves_certificates_that_clients_use(host: Host) -
 
 
 def test_the_weekly_report_stands_in_the_output_of_its_run(host: Host) -> None:
-    host.apply(shipped("weekly-report"))
+    apply_and_run(host, "weekly-report")
     text = done(host, "weekly-report")
     assert "service:     running since" in text
     assert "weekly-report" in text.partition("Active jobs: 1")[2]
