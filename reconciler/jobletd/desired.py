@@ -255,6 +255,7 @@ class DesiredState:
             view = replace(view, deleting=True, updated_ns=self._registry.clock.wall_ns())
             event = EventDraft(name, "", "Normal", "Deleting", f"deleted by {source}" if source else "deleted")
             await self._registry.save(SaveResource(view, [event]))
+        reached("daemon.resource-delete-stored")
         self._resources.look_at(name)
 
     async def _stop(self, ref: str, force: bool) -> RunId:

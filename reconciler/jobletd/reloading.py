@@ -15,6 +15,7 @@ import structlog
 from joblet.config.changes import Changes, compare
 from joblet.config.job_sections import JobletSection, UploadsSection
 from joblet.config.server import LoadedConfig, ServerConfig
+from joblet.crash_points import reached
 from joblet.errors import JobletError
 from joblet.pki import Role
 from jobletd.blobs.store import BlobLimits, BlobStore
@@ -99,6 +100,7 @@ class Reloader:
         context, revocations = server_context(credentials), Revocations.of(credentials.crl)
         stream = open_log(config.logging.output)
 
+        reached("reload.read")
         set_up_logging(level=config.logging.level, json_lines=config.logging.format == "json", stream=stream)
         parts.front.replace(context, revocations, config.server.max_connections)
         parts.access.call_seconds = config.server.timeout_seconds
@@ -109,6 +111,7 @@ class Reloader:
         parts.reconciler.reconfigure(bounds=places_of(config.joblet), job_bounds=JobBounds.of(config.joblet))
         self._config = config
         self._take(config)
+        reached("reload.in-force")
         return changes
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from joblet.clock import Clock
+from joblet.crash_points import reached
 from joblet.errors import JobletError
 from joblet.manifest.models import History
 from jobletd.executor import Executor
@@ -118,8 +119,10 @@ class Retention:
         ):
             for run in old:
                 await self._remove_output(run)
+            reached("retention.output-removed")
             ids = [run.id for run in old]
             await self._store.write(lambda connection, ids=ids: delete(connection, ids))  # type: ignore[misc]
+            reached("retention.runs-removed")
             count += len(old)
         freed = await self._bound_output()
         await self._trim_events(now_ns)

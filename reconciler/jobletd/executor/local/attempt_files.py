@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from jobletd.executor.local.launch_spec import limits_from_json, limits_to_json
 from jobletd.executor.local.record_shape import are_limits, fault_of_record
 
 ATTEMPT = "attempt.json"
+IDS = "ids"
 STATE_BYTES = 4096
 VERSION_SHOWN = 40
 # Whole lines only; a pid of seven digits is the largest that Linux gives.
@@ -64,6 +66,21 @@ def write_notes(directory: str, notes: AttemptNotes) -> None:
         "image": notes.image,
     }
     write_atomic(f"{directory}/{ATTEMPT}", json.dumps(data).encode(), durable=False)
+
+
+def note_ids(directory: str, id_first: int) -> None:
+    """Put on record which range of ids it has, apart from the other notes: a link is whole or not there."""
+    os.symlink(str(id_first), f"{directory}/{IDS}")
+
+
+def held_ids(directory: str) -> set[int]:
+    """The first id of its range, from both places; two if a damaged disk has them differ: then neither may be given away."""
+    found = set()
+    with suppress(OSError, ValueError):
+        found.add(int(os.readlink(f"{directory}/{IDS}")))
+    if (notes := read_notes(directory)) is not None:
+        found.add(notes.id_first)
+    return {id_first for id_first in found if 0 < id_first < 1 << 32}
 
 
 def read_notes(directory: str) -> AttemptNotes | None:

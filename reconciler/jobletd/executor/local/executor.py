@@ -122,8 +122,9 @@ class LocalExecutor:
         os.makedirs(self._settings.log_directory, 0o750, exist_ok=True)
         self._prepare_cgroups()
         for attempt_id in self._on_record():
-            if notes := self._notes_of(attempt_id):
-                self._ids.adopt(notes.id_first, attempt_id)
+            self._notes_of(attempt_id)
+            for id_first in attempt_files.held_ids(self._settings.attempt_directory(attempt_id)):
+                self._ids.adopt(id_first, attempt_id)
         self._images.remove_unused({notes.image for notes in self._notes.values()})
         await self._launcher.start()
 
@@ -177,6 +178,7 @@ class LocalExecutor:
         disk = "" if request.manifest.spec.limits.disk_bytes is None else readable_size(bound.bytes)
         words = limit_words(request.manifest)
         notes = AttemptNotes(id_base, limits, left_out, words, disk, bound.in_memory, image)
+        attempt_files.note_ids(directory, id_base)
         attempt_files.write_notes(directory, notes)
         self._notes[request.attempt_id] = notes
         reached("daemon.attempt-noted")

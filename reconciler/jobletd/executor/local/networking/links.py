@@ -19,6 +19,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from joblet.crash_points import reached
 from joblet.sandbox import syscalls
 from joblet.sandbox.command import bring_loopback_up
 from jobletd.executor.local.networking.errors import NetworkUnavailable
@@ -113,6 +114,7 @@ class Links:
         namespace, inside = self._make_namespace()
         try:
             self._plug_in(lan, cable, namespace)
+            reached("network.cable-plugged")
             eth0 = self._index_within(namespace, "eth0")
             inside.link("set", index=eth0, state="up")
             inside.addr("add", index=eth0, address=str(cable.address), prefixlen=lan.cidr.prefixlen)
