@@ -27,6 +27,7 @@ FLAGS = {
     "spec.files": "--upload",
     "spec.secrets": "--secret",
     "spec.timeout": "--timeout",
+    "spec.priority": "--priority",
     "spec.volumes": "--volume",
     "spec.limits.cpu": "--max-cpu",
     "spec.limits.memory": "--max-memory",
@@ -53,6 +54,7 @@ class RunFlags:
     uploads: Sequence[str] = ()
     upload_directories: Sequence[str] = ()
     timeout: str | None = None
+    priority: int | None = None
     volumes: Sequence[str] = ()
     secrets: Sequence[str] = ()
 
@@ -71,6 +73,8 @@ def compose(flags: RunFlags) -> tuple[bytes, list[LocalContent]]:
         spec["secrets"] = [secret_use(text) for text in flags.secrets]
     if flags.timeout:
         spec["timeout"] = flags.timeout
+    if flags.priority is not None:
+        spec["priority"] = flags.priority
     if flags.volumes:
         spec["volumes"] = [volume_use(text) for text in flags.volumes]
     if limits := limits_of(flags):
