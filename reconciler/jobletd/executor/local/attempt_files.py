@@ -8,7 +8,7 @@ import math
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from joblet.atomicfile import write_atomic
@@ -16,6 +16,7 @@ from joblet.cgroup import CgroupLimits
 from joblet.sandbox import exit_record
 from jobletd.executor.local.launch_spec import limits_from_json, limits_to_json
 from jobletd.executor.local.record_shape import are_limits, fault_of_record
+from jobletd.model import LimitStatus
 
 ATTEMPT = "attempt.json"
 IDS = "ids"
@@ -32,7 +33,8 @@ class AttemptNotes:
     """What the executor itself noted before the launch, for the next daemon.
 
     id_first: the host id that is 0 in its range. words: limits for messages. disk: as asked, or empty. disk_in_memory: its
-    workspace is a tmpfs. image: the root file system it runs on, as the store of images names it.
+    workspace is a tmpfs. image: the root file system it runs on, as the store of images names it. given: limits of what it was
+    given from outside its cgroup (a network), as read back.
     """
 
     id_first: int
@@ -42,6 +44,7 @@ class AttemptNotes:
     disk: str
     disk_in_memory: bool = True
     image: str = ""
+    given: tuple[LimitStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ def write_notes(directory: str, notes: AttemptNotes) -> None:
         "disk": notes.disk,
         "disk_in_memory": notes.disk_in_memory,
         "image": notes.image,
+        "given": [astuple(limit) for limit in notes.given],
     }
     write_atomic(f"{directory}/{ATTEMPT}", json.dumps(data).encode(), durable=False)
 
@@ -96,6 +100,7 @@ def read_notes(directory: str) -> AttemptNotes | None:
             data["disk"],
             data["disk_in_memory"],
             data["image"],
+            tuple(LimitStatus(*limit) for limit in data.get("given", ())),
         )
         return notes if _are_notes(notes) else None
     except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -104,12 +109,14 @@ def read_notes(directory: str) -> AttemptNotes | None:
 
 def _are_notes(notes: Any) -> bool:
     """Raises ValueError, TypeError, KeyError or AttributeError where they are so wrong that they cannot be asked."""
-    words = [notes.disk, notes.image, *notes.words.values(), *(word for entry in notes.left_out for word in entry)]
+    words = [*(word for limit in notes.given for word in (limit.name, limit.asked, limit.effective, limit.message))]
+    words += [notes.disk, notes.image, *notes.words.values(), *(word for entry in notes.left_out for word in entry)]
     "".join(words).encode()
     return (
         type(notes.id_first) is int
         and 0 < notes.id_first < 1 << 32
         and isinstance(notes.disk_in_memory, bool)
+        and all(isinstance(limit.enforced, bool) for limit in notes.given)
         and 0 <= float(notes.words["grace"].removesuffix("s")) < math.inf
         and are_limits(notes.limits)
     )

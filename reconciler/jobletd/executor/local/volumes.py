@@ -27,7 +27,7 @@ from jobletd.executor.local import volume_image as images
 from jobletd.executor.local.volume_image import VolumeError, rounded
 from jobletd.executor.local.workspace import can_limit_disk, remove_workspace
 from jobletd.host_features import kernel_at_least
-from jobletd.model import AttemptId, JobName, ResourceView
+from jobletd.model import AttemptId, JobName, LimitStatus, ResourceView
 
 IMAGE = "volume.img"
 HALF_MADE, HALF_GONE = ".new-", ".gone-"  # no volume's name begins with a dot
@@ -172,7 +172,13 @@ class Volumes:
 
     # --- the provider -------------------------------------------------------------------------------------------------
 
-    async def attach(self, request: AttemptRequest, first_id: int, descriptors: list[int]) -> dict[str, Any]:  # noqa: ARG002
+    async def attach(
+        self,
+        request: AttemptRequest,
+        first_id: int,  # noqa: ARG002
+        descriptors: list[int],
+        limits: list[LimitStatus],  # noqa: ARG002
+    ) -> dict[str, Any]:
         spec = request.manifest.spec
         if not spec.volumes:
             return {}

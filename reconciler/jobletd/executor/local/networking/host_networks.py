@@ -175,15 +175,16 @@ class HostNetworks:
 
     # --- attempts -----------------------------------------------------------------------------------------------------
 
-    async def connect(self, lan: Lan, attempt: str, job: str, bandwidth: Bandwidth) -> int:
-        """A place on the lan. Returns the descriptor of its network namespace. Raises JobletError, OSError."""
+    async def connect(self, lan: Lan, attempt: str, job: str, bandwidth: Bandwidth) -> tuple[int, Bandwidth]:
+        """A place on the lan. Returns the descriptor of its network namespace, and the bandwidth as read back. Raises
+        JobletError, OSError."""
         from jobletd.executor.local.networking.links import Cable
 
         await self.ensure(lan)
         address = await self._take_address(lan)
         cable = Cable(address, attempt, job)
         try:
-            namespace = await self._in_thread(lambda links: links.connect(lan, cable, bandwidth))
+            namespace, held = await self._in_thread(lambda links: links.connect(lan, cable, bandwidth))
         except BaseException:
             if addresses := self._addresses.get(lan.bridge):
                 addresses.give_back(address)
@@ -195,7 +196,7 @@ class HostNetworks:
             os.close(namespace)  # ``disconnect`` gives the rest back
             raise
         reached("network.attached")
-        return namespace
+        return namespace, held
 
     def disconnect(self, attempt: str) -> None:
         """Give back what the attempt had."""
