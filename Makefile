@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED := 1
 python := .venv/bin/python
 pytest := $(python) -m pytest
 
-.PHONY: help environment run-packages test-packages run test native-test guest-test lint bench stress load soak fuzz build clean
+.PHONY: help environment run-packages test-packages run test native-test guest-test lint bench stress load debian-root soak fuzz build clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -57,6 +57,9 @@ stress: environment test-packages ## stress-ng in a job, and what a launch costs
 
 load: environment test-packages ## 10,000 jobs, 1,000 watchers, a storm in the spool (root, some 10 minutes); L=spool for a part
 	@$(python) -m tests.faults.load $(L)
+
+debian-root: environment test-packages ## jobs on a whole Debian made by debootstrap (root, a mirror); ROOT=DIR takes one that is there
+	@$(python) -m tests.bench.debian_root $(if $(ROOT),--root $(ROOT))
 
 soak: environment test-packages ## jobs from all sources while daemon, launcher and inits are killed at random (root); MINUTES=60 SEED=1
 	@$(python) -m tests.faults.soak --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))
