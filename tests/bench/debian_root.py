@@ -1,4 +1,4 @@
-"""``make debian-root``: jobs on a whole Debian made by debootstrap, as a directory and as an archive: that it works, what it takes.
+"""``make debian-root``: jobs on a whole Debian made by debootstrap, as a directory and an archive: that it works, what it takes.
 
 Needs debootstrap and a Debian mirror; ``--root DIR`` takes one that was made before.
 """
