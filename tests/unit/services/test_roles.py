@@ -16,6 +16,8 @@ READING = {
     "Logs",
     "Events",
     "GetNode",
+    "WatchUsage",
+    "GetProfile",
     "GetResource",
     "ListResources",
     "Check",
