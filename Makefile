@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED := 1
 python := .venv/bin/python
 pytest := $(python) -m pytest
 
-.PHONY: help environment run-packages test-packages run test native-test guest-test lint bench stress load debian-root soak fuzz build clean
+.PHONY: help environment run-packages test-packages run test native-test guest-test machine-test lint bench stress load debian-root soak fuzz build clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -40,6 +40,9 @@ native-test: environment test-packages
 # The same integration tests, attacks, and crash points of launcher and init where the hierarchy is cgroup v2.
 guest-test: environment test-packages ## integration tests and attacks in a booted guest with cgroup v2 (root); T= for a part
 	$(python) -m tests.guest $(or $(T),tests/integration tests/hostile tests/faults/test_crash_points.py)
+
+machine-test: environment test-packages ## networks in a machine that QEMU emulates, with cgroup v2 and nf_tables (root, minutes, by hand); T= for others
+	$(python) -m tests.guest.machine $(or $(T),tests/integration/test_networks.py)
 
 lint: environment ## style, types, import rules, generated code
 	.venv/bin/ruff check .
