@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from rnx.output.bars import bars
 from rnx.output.words import duration, size
 
 if TYPE_CHECKING:
     from joblet.api.v1 import job_pb2, monitor_pb2
 
 WIDTH = 60
-BARS = "▁▂▃▄▅▆▇█"
 LEAST_SAMPLES = 2  # one is no course
 
 
@@ -38,21 +37,10 @@ def profile_lines(profile: monitor_pb2.Profile, attempt: job_pb2.Attempt) -> lis
     of_memory = f" of {limits['memory']}" if "memory" in limits else ""
     mean = last.cpu_seconds / last.at_seconds * 100 if last.at_seconds else 0.0
     lines = [
-        f"CPU     {drawn(cpu)}  mean {mean:.0f}%, most {max(cpu):.0f}%{of_cpu}",
-        f"Memory  {drawn(memory)}  most {size(round(max(memory)))}{of_memory}",
+        f"CPU     {bars(cpu, width=WIDTH)}  mean {mean:.0f}%, most {max(cpu):.0f}%{of_cpu}",
+        f"Memory  {bars(memory, width=WIDTH)}  most {size(round(max(memory)))}{of_memory}",
     ]
     if any(io):
-        lines.append(f"Disks   {drawn(io)}  most {size(round(max(io)))}/s")
+        lines.append(f"Disks   {bars(io, width=WIDTH)}  most {size(round(max(io)))}/s")
     lines.append(f"over {duration(last.at_seconds)}, {len(samples)} samples")
     return lines
-
-
-def drawn(values: Sequence[float]) -> str:
-    """At most WIDTH bars, the highest value as the full one; of several values that share a bar, the highest."""
-    count = min(len(values), WIDTH)
-    groups = [values[number * len(values) // count : (number + 1) * len(values) // count] for number in range(count)]
-    highest = [max(group) for group in groups]
-    most = max(highest)
-    if most <= 0:
-        return BARS[0] * count
-    return "".join(BARS[min(int(max(value, 0.0) / most * len(BARS)), len(BARS) - 1)] for value in highest)

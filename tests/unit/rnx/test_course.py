@@ -6,7 +6,8 @@ import pytest
 
 from joblet.api.v1 import job_pb2, monitor_pb2
 from rnx.output.advice import advice
-from rnx.output.profile import drawn, profile_lines
+from rnx.output.bars import bars
+from rnx.output.profile import profile_lines
 
 MIB = 1 << 20
 
@@ -85,5 +86,12 @@ def test_one_sample_is_no_course() -> None:
 def test_a_long_course_keeps_its_highest_bars() -> None:
     values = [1.0] * 600
     values[300] = 8.0
-    assert len(drawn(values)) == 60 and drawn(values).count("█") == 1
-    assert drawn([0.0, 0.0]) == "▁▁"
+    drawn = bars(values, width=60)
+    assert len(drawn) == 60 and drawn.count("█") == 1
+
+
+def test_the_highest_value_is_a_full_bar_unless_it_is_next_to_nothing() -> None:
+    assert bars([0.0, 50.0, 100.0], width=9) == "▁▅█"
+    assert bars([0.1, 0.2], width=9, least_full=10) == "▁▁"
+    assert bars([0.0, -1.0], width=9) == "▁▁"
+    assert bars([], width=9) == ""
