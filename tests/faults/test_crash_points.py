@@ -78,7 +78,7 @@ def test_a_damaged_note_gives_no_range_of_ids_away(ground: Ground) -> None:
 
 def joblet(host: Host, *arguments: str | Path) -> int:
     """Run a command that can die at a crash point. Returns its exit status."""
-    command = [BIN / "joblet", *arguments, "--config", host.config]
+    command = [*host.within, BIN / "joblet", *arguments, "--config", host.config]
     environment = {**os.environ, **host.environment}
     return subprocess.run(command, env=environment, timeout=60 * PATIENCE, check=False).returncode
 
