@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -201,6 +202,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.guest.machine")
     parser.add_argument("--timeout", type=float, default=1500.0, metavar="SECONDS")
     chosen, rest = parser.parse_known_args(arguments)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # as an exception: its directory goes
     python = str(REPOSITORY / ".venv/bin/python")
     try:
         return run(
