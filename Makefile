@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED := 1
 python := .venv/bin/python
 pytest := $(python) -m pytest
 
-.PHONY: help environment run-packages test-packages run test native-test guest-test lint bench stress load soak fuzz build clean
+.PHONY: help environment run-packages test-packages run test native-test guest-test machine-test lint bench stress load debian-root soak fuzz build clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -37,9 +37,12 @@ native-test: environment test-packages
 	$(pytest) -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 		tests/faults tests/hostile tests/guest tests/integration tests/unit
 
-# The same integration tests and attacks where the hierarchy is cgroup v2.
+# The same integration tests, attacks, and crash points of launcher and init where the hierarchy is cgroup v2.
 guest-test: environment test-packages ## integration tests and attacks in a booted guest with cgroup v2 (root); T= for a part
-	$(python) -m tests.guest $(or $(T),tests/integration tests/hostile)
+	$(python) -m tests.guest $(or $(T),tests/integration tests/hostile tests/faults/test_crash_points.py)
+
+machine-test: environment test-packages ## networks in a machine that QEMU emulates, with cgroup v2 and nf_tables (root, minutes, by hand); T= for others
+	$(python) -m tests.guest.machine $(or $(T),tests/integration/test_networks.py)
 
 lint: environment ## style, types, import rules, generated code
 	.venv/bin/ruff check .
@@ -57,6 +60,9 @@ stress: environment test-packages ## stress-ng in a job, and what a launch costs
 
 load: environment test-packages ## 10,000 jobs, 1,000 watchers, a storm in the spool (root, some 10 minutes); L=spool for a part
 	@$(python) -m tests.faults.load $(L)
+
+debian-root: environment test-packages ## jobs on a whole Debian made by debootstrap (root, a mirror); ROOT=DIR takes one that is there
+	@$(python) -m tests.bench.debian_root $(if $(ROOT),--root $(ROOT))
 
 soak: environment test-packages ## jobs from all sources while daemon, launcher and inits are killed at random (root); MINUTES=60 SEED=1
 	@$(python) -m tests.faults.soak --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))

@@ -30,6 +30,7 @@ FLAGS = {
     "spec.secrets": "--secret",
     "spec.timeout": "--timeout",
     "spec.schedule": "--schedule",
+    "spec.priority": "--priority",
     "spec.volumes": "--volume",
     "spec.limits.cpu": "--max-cpu",
     "spec.limits.memory": "--max-memory",
@@ -56,6 +57,7 @@ class RunFlags:
     uploads: Sequence[str] = ()
     upload_directories: Sequence[str] = ()
     timeout: str | None = None
+    priority: int | None = None
     volumes: Sequence[str] = ()
     secrets: Sequence[str] = ()
     schedule: str | None = None
@@ -77,6 +79,8 @@ def compose(flags: RunFlags) -> tuple[bytes, list[LocalContent]]:
         spec["timeout"] = flags.timeout
     if flags.schedule is not None:
         spec["schedule"] = {"at": time_of(flags.schedule, time.time())}
+    if flags.priority is not None:
+        spec["priority"] = flags.priority
     if flags.volumes:
         spec["volumes"] = [volume_use(text) for text in flags.volumes]
     if limits := limits_of(flags):

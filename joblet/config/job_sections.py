@@ -150,7 +150,7 @@ class NetworkSection(Section):
 class HistorySection(Section):
     """What is kept of ended runs on the whole host, beyond what each job's `spec.history` says."""
 
-    max_runs: int = key(100_000, "maxRuns", "Ended runs; 0: no bound.", ge=0)
-    max_age_seconds: Seconds | None = key(None, "maxAge", "Age of an ended run. Without: no bound.")
-    max_log_bytes: Size = key(10 << 30, "maxLogBytes", "Output of ended runs.")
-    max_events: int = key(500_000, "maxEvents", "Events; 0: no bound.", ge=0)
+    max_runs: int = key(100_000, "maxRuns", "Ended runs; 0: no bound.", reload=AT_ONCE, ge=0)
+    max_age_seconds: Seconds | None = key(None, "maxAge", "Age of an ended run. Without: no bound.", reload=AT_ONCE)
+    max_log_bytes: Size = key(10 << 30, "maxLogBytes", "Output of ended runs.", reload=AT_ONCE)
+    max_events: int = key(500_000, "maxEvents", "Events; 0: no bound.", reload=AT_ONCE, ge=0)

@@ -39,7 +39,7 @@ from joblet.manifest.models import (
     VolumeMount,
 )
 from joblet.manifest.nearest import nearest
-from joblet.manifest.reader import read_manifests
+from joblet.manifest.reader import read_declared, read_manifests
 from joblet.manifest.schedule import Schedule
 from joblet.manifest.schema import schema_of
 from joblet.manifest.secret_value import SealedValue, SecretValue
@@ -102,6 +102,7 @@ __all__ = [
     "manifest_from_json",
     "manifest_to_json",
     "nearest",
+    "read_declared",
     "read_manifests",
     "references",
     "resource_from_json",

@@ -38,6 +38,11 @@ def read_manifests(data: bytes, *, filename: str) -> tuple[Manifest, ...]:
     the file (at most 1,000), also for a file that holds no manifest at all. The file's other manifests are not
     returned then: a file is good or it is not.
     """
+    return read_declared(data, filename=filename)[0]
+
+
+def read_declared(data: bytes, *, filename: str) -> tuple[tuple[Manifest, ...], Mapping[str, tuple[int, int]]]:
+    """The same, and line and column of each name, by key."""
     text, fault = _decode(data)
     if fault is not None:
         raise ManifestErrors([_error(filename, 0, fault)])
@@ -61,7 +66,7 @@ def read_manifests(data: bytes, *, filename: str) -> tuple[Manifest, ...]:
         errors.append(ManifestError(filename, 1, 1, 0, "", "holds no manifest"))
     if errors:
         raise ManifestErrors(errors)
-    return tuple(manifests)
+    return tuple(manifests), {name: (place.line, place.column) for name, place in names.items()}
 
 
 def _decode(data: bytes) -> tuple[str, Fault | None]:

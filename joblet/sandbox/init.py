@@ -211,6 +211,7 @@ class Init:
             from joblet.sandbox.secret_files import place  # only jobs with secrets pay for it
 
             place(root, spec["secrets"], spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"])
+            reached("init.secrets-placed")
         for fd in self.given:
             os.close(fd)
         if root:
@@ -268,6 +269,7 @@ class Init:
         spec = self.spec
         owner = spec["id_base"] + spec["uid"], spec["id_base"] + spec["gid"]
         volumes.mount_volumes(root, spec["volumes"], self.given, user_namespace, owner)
+        reached("init.volumes-mounted")
         if spec["own_root"]:
             volumes.seal_own_root(root)
 

@@ -262,6 +262,7 @@ class DesiredState:
             view = replace(view, deleting=True, updated_ns=self._registry.clock.wall_ns())
             event = EventDraft(name, "", "Normal", "Deleting", f"deleted by {source}" if source else "deleted")
             await self._registry.save(SaveResource(view, [event]))
+        reached("daemon.resource-delete-stored")
         self._resources.look_at(name)
 
     async def _stop(self, ref: str, force: bool) -> RunId:
@@ -422,8 +423,9 @@ class DesiredState:
         finally:
             self._registry.unsubscribe(subscription)
 
-    async def events(self, ref: str, *, follow: bool, since_ns: int) -> AsyncIterator[Event]:
-        """Events of a job or run (empty: all), oldest first; with ``follow`` also those to come, and repeats counted anew."""
+    async def events(self, ref: str, *, follow: bool, since_ns: int, tail: int = 0) -> AsyncIterator[Event]:
+        """Events of a job or run (empty: all), oldest first; with ``follow`` also those to come, and repeats counted anew.
+        tail: of those that are there only so many, the latest; 0: all."""
         job, run_id = await self._lookup.resolve_events(ref) if ref else ("", "")
         told: dict[int, int] = {}
 
@@ -432,7 +434,7 @@ class DesiredState:
 
         subscription = self._registry.subscribe(wanted, job=job) if follow else None
         try:
-            last = 0
+            last = await self._registry.store.read(_before_latest(tail, job, run_id)) if tail else 0
             while page := await self._registry.store.read(_events_after(last, job, run_id, since_ns)):
                 for event in page:
                     yield event
@@ -509,14 +511,23 @@ def check_owner(view: JobView | ResourceView, source: Source) -> None:
 
 
 def _events_after(last: int, job: str, run_id: str, since_ns: int) -> Callable[[sqlite3.Connection], list[Event]]:
-    query = f"SELECT {rows.EVENT_COLUMNS} FROM events WHERE id > ? AND last_ns >= ?"  # noqa: S608  a constant
-    arguments: list[object] = [last, since_ns]
-    for column, value in (("job", job), ("run_id", run_id)):
-        if value:
-            query += f" AND {column} = ?"
-            arguments.append(value)
+    of, arguments = _events_of(job, run_id)
+    query = f"SELECT {rows.EVENT_COLUMNS} FROM events WHERE id > ? AND last_ns >= ?{of}"  # noqa: S608  constants
     query += f" ORDER BY id LIMIT {EVENTS_A_PAGE}"
+    arguments = [last, since_ns, *arguments]
     return lambda connection: [rows.event_of(row) for row in connection.execute(query, arguments)]
+
+
+def _before_latest(count: int, job: str, run_id: str) -> Callable[[sqlite3.Connection], int]:
+    """The id of the event before the latest so many; 0 if there are no more."""
+    of, arguments = _events_of(job, run_id)
+    query = f"SELECT id FROM events WHERE true{of} ORDER BY id DESC LIMIT 1 OFFSET ?"  # noqa: S608  constants
+    return lambda connection: next((int(number) for (number,) in connection.execute(query, [*arguments, count])), 0)
+
+
+def _events_of(job: str, run_id: str) -> tuple[str, list[object]]:
+    wanted = [(column, value) for column, value in (("job", job), ("run_id", run_id)) if value]
+    return "".join(f" AND {column} = ?" for column, _ in wanted), [value for _, value in wanted]
 
 
 async def next_of(subscription: Subscription) -> Item:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
@@ -27,6 +28,7 @@ from jobletd.model import Attempt, AttemptId, End, JobName, JobView, LimitStatus
 from jobletd.places import Bounds, Places
 from jobletd.planning import open_runs, with_runs
 from jobletd.registry import EventDraft, Registry, Save
+from jobletd.relaunches import Relaunches
 from jobletd.resources import Resources
 from jobletd.schedules.overlap import runs_in_turn
 from jobletd.schedules.ticker import Ticker, is_too_late
@@ -38,6 +40,7 @@ LAUNCHES = 2  # handed over at a time: there is one launcher, and the event loop
 ATTEMPTS_KEPT = 20
 NO_BOUNDS = Bounds()
 LONGEST_WAIT_SECONDS = 60.0  # then the clocks are read again: the host may have slept, and the loop counts no sleep
+UNRECORDED_SECONDS = 5.0  # between two looks, in a shutdown, whether anything but a full disk is waited for
 ROOM_SECONDS = 2.0  # between two looks whether there is room again
 log = structlog.get_logger("reconciler")
 
@@ -69,6 +72,8 @@ class Reconciler:
         self._places = Places(registry, bounds, self.nudge)
         self._all_ended = asyncio.Event()
         self._launching = asyncio.Semaphore(LAUNCHES)
+        self._relaunches = Relaunches(registry.clock)
+        self._unrecorded: set[JobName] = set()  # whose last look failed because the store could not be written
         self._accepting = True
         self._in_a_hurry = False
         self._cleaning: set[AttemptId] = set()  # ended, and not yet off the host
@@ -138,12 +143,19 @@ class Reconciler:
                 group.create_task(self._work())
 
     async def stop_all(self) -> None:
-        """The daemon's shutdown: end all runs with their grace, and wait until that is on record."""
+        """The daemon's shutdown: end all runs with their grace, and wait until that is on record. Raises StoreError if nothing
+        is left to wait for but room to record it."""
         self._accepting = False
         await self.stop_runs(lambda _: True)
         while not self.is_at_rest:
             self._all_ended.clear()
-            await self._all_ended.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(UNRECORDED_SECONDS):
+                    await self._all_ended.wait()
+            left = {self._registry.by_run[run_id] for run_id in self._places.holders()}
+            if left and left <= self._unrecorded:
+                what = f"how {len(left)} runs ended cannot be recorded"
+                raise StoreError(what, todo="make room on the disk; the next start records it")
 
     async def hurry(self) -> None:
         """What still has its grace in a shutdown loses it."""
@@ -187,6 +199,7 @@ class Reconciler:
                     with instruments.reconcile_duration.time():
                         again_seconds = await self._reconcile(name)
                 self._queue.forget_failures(name)
+                self._unrecorded.discard(name)
                 if again_seconds is not None:
                     self._queue.add_after(name, again_seconds)
             except Exception as error:  # one job's trouble, even a defect of ours, must not end the others
@@ -206,6 +219,8 @@ class Reconciler:
             again_seconds=round(pause, 2),
             exc_info=None if expected else error,
         )
+        if isinstance(error, StoreError):
+            self._unrecorded.add(name)
         try:
             await self._registry.record(EventDraft(name, "", "Warning", "Delayed", str(error) or repr(error)))
         except StoreError as unwritable:
@@ -327,11 +342,14 @@ class Reconciler:
             self._resources.secrets_for(run.manifest),
             run.tick_seconds,
         )
+        if request.secrets.files or request.secrets.env:
+            reached("secret.opened")
         if self._journal is not None:
             self._journal.launching(view, written, attempt, self._now())
         log.debug("launching", job=run.job, run=run.id, attempt=attempt.id, waited_for_others=self._launching.locked())
         async with self._launching:
             await self._executor.submit(request)
+        self._relaunches.handed_over(attempt.id)
         instruments.attempts_launched.inc()
         return await self._tend(view, written, attempt)
 
@@ -351,7 +369,7 @@ class Reconciler:
                 return await self._tend_running(view, run, attempt, started_ns, limits)
 
     async def _not_submitted(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
-        """The intent is on record, the executor knows nothing of it: a crash came between."""
+        """The intent is on record, the executor knows nothing of it: a crash came between, ours or its init's."""
         if attempt.epoch != self._executor.epoch:
             why = "the host was started anew while it ran"
             end = End(Unknown(why), Reason.NODE_REBOOT, self._now(), message=why)
@@ -359,6 +377,11 @@ class Reconciler:
         if run.stop is not None:
             end = End(Unknown("it was never started"), run.stop, self._now(), message="it was never started")
             return await self._end_attempt(view, run, attempt, end, ())
+        if (wait := self._relaunches.wait_seconds(attempt.id)) > 0:
+            return wait
+        if self._relaunches.count(attempt.id) > 1:
+            why = f"attempt {attempt.number}: its init ended before the command was started; launched again"
+            await self._registry.record(EventDraft(run.job, run.id, "Warning", "Relaunched", why))
         return await self._submit(view, run, attempt)
 
     async def _tend_running(
@@ -366,6 +389,7 @@ class Reconciler:
     ) -> float | None:
         if attempt.generation != run.generation and run.stop is None:
             return await self._change_limits(view, run, attempt)
+        self._relaunches.over(attempt.id)
         if attempt.phase is not Phase.RUNNING:
             attempt = replace(attempt, phase=Phase.RUNNING, started_ns=started_ns, limits=limits)
             run = replace(
@@ -405,6 +429,7 @@ class Reconciler:
     ) -> float | None:
         """The end is recorded once; what follows from it in the same transaction; only then is the host cleaned."""
         self._cleaning.add(attempt.id)
+        self._relaunches.over(attempt.id)
         try:
             reached("daemon.end-seen")
             await self._record_end(view, run, attempt, end, limits)

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import structlog
 
 from joblet.config.changes import Changes, compare
-from joblet.config.job_sections import JobletSection, UploadsSection
+from joblet.config.job_sections import HistorySection, JobletSection, UploadsSection
 from joblet.config.server import LoadedConfig, ServerConfig
+from joblet.crash_points import reached
 from joblet.errors import JobletError
 from joblet.pki import Role
+from jobletd import retention
 from jobletd.blobs.store import BlobLimits, BlobStore
 from jobletd.desired import DesiredState
 from jobletd.executor.local import LocalExecutor, LocalSettings
@@ -45,6 +47,7 @@ class Adjustable:
     desired: DesiredState
     executor: LocalExecutor
     blobs: BlobStore
+    retention: retention.Retention
 
 
 class Reloader:
@@ -99,6 +102,7 @@ class Reloader:
         context, revocations = server_context(credentials), Revocations.of(credentials.crl)
         stream = open_log(config.logging.output)
 
+        reached("reload.read")
         set_up_logging(level=config.logging.level, json_lines=config.logging.format == "json", stream=stream)
         parts.front.replace(context, revocations, config.server.max_connections)
         parts.access.call_seconds = config.server.timeout_seconds
@@ -106,9 +110,11 @@ class Reloader:
         parts.desired.reconfigure(policy)
         parts.executor.reconfigure(local_settings_of(config, policy))
         parts.blobs.reconfigure(blob_limits_of(config.uploads))
+        parts.retention.reconfigure(kept_of(config.history))
         parts.reconciler.reconfigure(bounds=places_of(config.joblet), job_bounds=JobBounds.of(config.joblet))
         self._config = config
         self._take(config)
+        reached("reload.in-force")
         return changes
 
 
@@ -118,6 +124,16 @@ def policy_of(config: ServerConfig) -> Policy:
 
 def places_of(joblet: JobletSection) -> Bounds:
     return Bounds(joblet.max_concurrent_jobs, joblet.max_concurrent_per_source)
+
+
+def kept_of(history: HistorySection) -> retention.Bounds:
+    age = history.max_age_seconds
+    return retention.Bounds(
+        runs=history.max_runs or None,
+        age_ns=None if age is None else int(age * 10**9),
+        log_bytes=history.max_log_bytes,
+        events=history.max_events or None,
+    )
 
 
 def blob_limits_of(uploads: UploadsSection) -> BlobLimits:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from joblet.clock import Clock
+from joblet.crash_points import reached
 from joblet.errors import JobletError
 from joblet.manifest.models import History
 from jobletd.executor import Executor
@@ -29,6 +30,8 @@ from jobletd.model import AttemptId
 from jobletd.store import Store
 
 INTERVAL_SECONDS = 60.0
+JUMP_NS = 300 * 10**9  # less is no jump: a clock that is slewed, a sweep that took its time
+BELIEVED_AFTER_SECONDS = 3600.0
 BATCH = 500
 SLACK_NS = 300 * 10**9  # between the end of a run and its being on record
 EVENTS_OF_JOB = 1000
@@ -99,6 +102,12 @@ class Retention:
         self._clock = clock
         self._swept_ns = 0
         self._last_event = 0
+        self._ages = Ages(clock)
+
+    def reconfigure(self, bounds: Bounds) -> None:
+        """Other bounds from the next sweep on, which looks at everything."""
+        self._bounds = bounds
+        self._swept_ns = 0
 
     async def run(self) -> None:
         """Clean up now and then until cancelled."""
@@ -111,15 +120,19 @@ class Retention:
 
     async def sweep(self) -> int:
         """Remove what is due; returns how many runs went. Raises StoreError, OSError; then the next sweep goes on."""
-        now_ns = self._clock.wall_ns()
+        now_ns = self._ages.now_ns()
+        if now_ns < self._swept_ns:  # the clock was set back: what was looked at already comes again
+            self._swept_ns = 0
         count = 0
         while old := await self._store.read(
             lambda connection: find_old(connection, self._swept_ns, now_ns, self._bounds)
         ):
             for run in old:
                 await self._remove_output(run)
+            reached("retention.output-removed")
             ids = [run.id for run in old]
             await self._store.write(lambda connection, ids=ids: delete(connection, ids))  # type: ignore[misc]
+            reached("retention.runs-removed")
             count += len(old)
         freed = await self._bound_output()
         await self._trim_events(now_ns)
@@ -165,6 +178,30 @@ class Retention:
             while await self._store.write(lambda connection: trim_to(connection, most)):
                 continue
         self._last_event = newest
+
+
+class Ages:
+    """The wall clock, as ages go by: one that jumped ahead by much is believed only an hour later, when somebody had the time to
+    set it right. What was removed because of it would not come back."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._seen = clock.wall_ns(), clock.boot_seconds()
+        self._ahead_ns = 0  # by so much it jumped
+        self._believed_at = 0.0  # in seconds since boot
+
+    def now_ns(self) -> int:
+        wall_ns, boot = self._clock.wall_ns(), self._clock.boot_seconds()
+        jump_ns = wall_ns - self._seen[0] - int((boot - self._seen[1]) * 10**9)
+        self._seen = wall_ns, boot
+        if abs(jump_ns) > JUMP_NS:
+            self._ahead_ns = max(self._ahead_ns + jump_ns, 0)
+            self._believed_at = boot + BELIEVED_AFTER_SECONDS
+            if self._ahead_ns:
+                log.warning("the clock jumped ahead, ages follow it in an hour", seconds=jump_ns // 10**9)
+        if boot >= self._believed_at:
+            self._ahead_ns = 0
+        return wall_ns - self._ahead_ns
 
 
 def find_old(connection: sqlite3.Connection, since_ns: int, now_ns: int, bounds: Bounds = NO_BOUNDS) -> list[OldRun]:

@@ -16,12 +16,11 @@ from joblet.clock import SystemClock
 from joblet.config.server import LoadedConfig, ServerConfig, read_server_config
 from joblet.config.server import config_path as path_in_use
 from joblet.errors import JobletError
-from jobletd import retention
 from jobletd.backup.journal import LaunchJournal, read_journal
 from jobletd.backup.keeper import BackupKeeper
 from jobletd.backup.making import key_path
 from jobletd.backup.recovery import open_store, remove_leftovers
-from jobletd.backup.restoring import refuse_cut_off
+from jobletd.backup.restoring import refuse_cut_off, remove_unpacked
 from jobletd.backup.settling import PutBack, marked, settle, take_up_journal, unmark
 from jobletd.blobs.collector import BlobCollector
 from jobletd.blobs.store import BlobStore
@@ -46,7 +45,7 @@ from jobletd.monitoring.profiler import Profiler
 from jobletd.notify import sd_notify
 from jobletd.reconciler import Reconciler
 from jobletd.registry import EventDraft, Registry
-from jobletd.reloading import Adjustable, Reloader, blob_limits_of, local_settings_of, places_of, policy_of
+from jobletd.reloading import Adjustable, Reloader, blob_limits_of, kept_of, local_settings_of, places_of, policy_of
 from jobletd.resources import Controller, Resources
 from jobletd.retention import Retention
 from jobletd.secrets.controller import SecretController
@@ -212,7 +211,8 @@ class Daemon:
         self._background(stack, "profiler", self._profiler.run())
         self._background(stack, "reconciler", self._reconciler.run())
         self._background(stack, "resources", resources.run())
-        self._background(stack, "retention", Retention(store, executor, self._clock, self._kept()).run())
+        self._retention = Retention(store, executor, self._clock, kept_of(config.history))
+        self._background(stack, "retention", self._retention.run())
         self._background(stack, "blobs", BlobCollector(blobs, registry, self._clock).run())
         self._background(stack, "certificates", self._certificates.run())
         self._backups = BackupKeeper(config, self._config_file, journal, self._clock)
@@ -270,6 +270,7 @@ class Daemon:
             os.makedirs(path, mode, exist_ok=True)
         for directory in (config.state.directory, config.run.directory):
             remove_unfinished(directory)  # of a daemon that was killed, as is this:
+        remove_unpacked(config.state.directory)
         for name in os.listdir(f"{config.run.directory}/peers"):
             os.unlink(f"{config.run.directory}/peers/{name}")
 
@@ -286,16 +287,6 @@ class Daemon:
         except BlockingIOError:
             where = lock_path(directory)
             raise ServeError("another daemon runs on these directories", where=where, todo="stop it first") from None
-
-    def _kept(self) -> retention.Bounds:
-        history = self._config.history
-        age = history.max_age_seconds
-        return retention.Bounds(
-            runs=history.max_runs or None,
-            age_ns=None if age is None else int(age * 10**9),
-            log_bytes=history.max_log_bytes,
-            events=history.max_events or None,
-        )
 
     def _network_settings(self) -> NetworkSettings:
         config = self._config
@@ -356,7 +347,7 @@ class Daemon:
             max_concurrent_per_source=config.joblet.max_concurrent_per_source,
         )
         access = AccessControl(front.identity, call_seconds=config.server.timeout_seconds)
-        parts = Adjustable(front, access, self._reconciler, desired, executor, blobs)
+        parts = Adjustable(front, access, self._reconciler, desired, executor, blobs, self._retention)
         reloader = Reloader(config, parts, read=self._read_config, take=self._take_config)
         here = Place(config.state.directory, config.server.address, config.server.port, config.socket_path)
         node = NodeService(

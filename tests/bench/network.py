@@ -75,7 +75,7 @@ async def _attach(settings: NetworkSettings) -> list[float]:
     await networks.ensure(lan)
     for number in range(ATTACHES):
         begin = time.perf_counter()
-        held.append(await networks.connect(lan, f"bench-{number}-1", "bench", Bandwidth()))
+        held.append((await networks.connect(lan, f"bench-{number}-1", "bench", Bandwidth()))[0])
         times.append((time.perf_counter() - begin) * 1000)
     for fd in held:
         os.close(fd)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,10 +12,13 @@ from pathlib import Path
 import grpc
 
 from joblet.api.v1 import job_pb2
+from joblet.crash_points import VARIABLE
 from tests.faults.asking import Caller
 from tests.faults.ledger import Asked, Audit, Journal, runs_on_record
-from tests.faults.workload import Kind, SoakJob, Way
-from tests.integration.host import FINAL, Host, cgroup_directories, eventually
+from tests.faults.workload import JOURNAL_VOLUME, SCRIPT, Kind, SoakJob, Way
+from tests.integration.host import FINAL, Host, cgroup_directories, eventually, job_host
+from tests.integration.network_stage import Stage, stage
+from tests.strictness import IN_GUEST
 
 WITHIN_SECONDS = 60.0
 
@@ -50,6 +53,7 @@ class Ground:
     points: Path
     keeper: Keeper
     caller: Caller
+    stage: Stage | None = None  # the network namespace the daemon lives in, where there are networks at all
     number: int = 0
     journal: Journal = field(default_factory=Journal)
 
@@ -86,6 +90,37 @@ class Walk:
     loses: bool = False
 
 
+@contextmanager
+def made_ground(points: Path) -> Iterator[Ground]:
+    """At the end nothing of it is left."""
+    with ExitStack() as stack:
+        place = None if IN_GUEST else stack.enter_context(stage())  # its networks do not touch those of the machine
+        within = () if place is None else place.within
+        host = stack.enter_context(job_host(environment={VARIABLE: str(points)}, within=within))
+        keeper = Keeper(host)
+        caller = Caller(host)
+        caller.apply(JOURNAL_VOLUME)
+        journal = host.root / "run/volumes/journal"
+        eventually(journal.is_dir, what="the journal's volume")
+        keeper.start()
+        try:
+            yield Ground(host, points, keeper, caller, place)
+        finally:
+            keeper.end()
+            if host.daemon is None or host.daemon.poll() is not None:
+                host.start()
+            for name in ("journal", "shelf"):
+                caller.delete(f"volume/{name}")
+            eventually(lambda: not list(journal.parent.iterdir()), what="the volume to be gone")
+            caller.channel.close()
+
+
+def take(ground: Ground, point: str, walk: Walk) -> None:
+    """Walk the point, and see what became of it."""
+    asked = walk.act(ground, point)
+    check(ground, asked, loses=walk.loses)
+
+
 def run_armed(ground: Ground, point: str, **more: object) -> list[Asked]:
     job = ground.job(**more)  # type: ignore[arg-type]
     ground.arm(point)
@@ -98,6 +133,11 @@ def run_armed(ground: Ground, point: str, **more: object) -> list[Asked]:
 def run_on_disk(ground: Ground, point: str) -> list[Asked]:
     """With a workspace in an image on a loop device."""
     return run_armed(ground, point, limits={"memory": "64Mi", "disk": "8Mi", "io": {"write": "50Mi"}})
+
+
+def run_with_secret(ground: Ground, point: str) -> list[Asked]:
+    words = '[ "$(cat /run/secrets/token/value)" = open-sesame ]'
+    return run_armed(ground, point, script=f"{words}\n{SCRIPT}", secrets=[{"name": "token"}])
 
 
 def two_runs(ground: Ground, point: str) -> list[Asked]:
@@ -192,7 +232,7 @@ def save_status(ground: Ground, point: str) -> list[Asked]:
     return []
 
 
-WALKS: dict[str, Walk] = {
+CORE: dict[str, Walk] = {
     "daemon.apply-accepted": Walk(run_armed),
     "daemon.committing": Walk(run_armed),
     "daemon.committed": Walk(run_armed),
@@ -228,6 +268,8 @@ WALKS: dict[str, Walk] = {
     "init.prepared": Walk(two_runs),
     "init.work-taken": Walk(run_armed),
     "init.command-cloned": Walk(run_armed),
+    "init.volumes-mounted": Walk(run_armed),
+    "init.secrets-placed": Walk(run_with_secret),
     "init.root-stands": Walk(run_on_disk),
     "init.exec-announced": Walk(run_armed, loses=True),
     "init.command-released": Walk(run_armed, loses=True),

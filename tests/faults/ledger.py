@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from jobletd.executor.local.volume_image import mount_image
 from tests.faults.workload import Kind, SoakJob, Way
 from tests.integration.host import Host
 
@@ -33,21 +36,39 @@ class Journal:
     def take(cls, host: Host) -> Journal:
         """Read it, and have the jobs to come begin another."""
         journal = cls()
-        directory = host.root / "run/volumes/journal"
-        path = directory / "journal"
-        for line in path.read_text().splitlines() if path.exists() else ():
+        with volume_of_journal(host) as directory:
+            path = directory / "journal"
+            journal.read(path.read_text() if path.exists() else "")
+            for left in directory.glob("*"):
+                if left.name == "journal" or left.name.startswith("lock-"):
+                    left.unlink()
+        return journal
+
+    def read(self, text: str) -> None:
+        for line in text.splitlines():
             word, job, run, attempt = line.split()
             match word:
                 case "begin":
-                    journal.begins[run, int(attempt)] += 1
+                    self.begins[run, int(attempt)] += 1
                 case "end":
-                    journal.ends[run, int(attempt)] += 1
+                    self.ends[run, int(attempt)] += 1
                 case _:
-                    journal.overlaps.append(f"{job}: {run} attempt {attempt} began while another of its job ran")
-        for left in directory.glob("*"):
-            if left.name == "journal" or left.name.startswith("lock-"):
-                left.unlink()
-        return journal
+                    self.overlaps.append(f"{job}: {run} attempt {attempt} began while another of its job ran")
+
+
+@contextmanager
+def volume_of_journal(host: Host) -> Iterator[Path]:
+    """What the jobs see of it: the tmpfs itself, or, where the kernel cannot map the ids of one, the image that lies in it."""
+    directory = host.root / "run/volumes/journal"
+    image = directory / "data/volume.img"
+    if not image.exists():
+        yield directory
+        return
+    mount_fd = mount_image(str(image))
+    try:
+        yield Path(f"/proc/self/fd/{mount_fd}")
+    finally:
+        os.close(mount_fd)
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,29 @@ def test_a_full_state_disk_stops_nothing_that_runs_and_nothing_is_half_written()
             assert host.run("runs").exit_code == 7
 
 
+def test_a_shutdown_on_a_full_disk_ends_and_the_next_start_records_how_the_jobs_ended() -> None:
+    with small_disk(48 * MIB) as disk:
+
+        def configure(config: dict[str, Any]) -> None:
+            config["state"].update(directory=str(disk.path), minFree="8Mi")
+            config["server"]["onShutdown"] = "stop"
+
+        with job_host(configure=configure) as host:
+            for name in ("runs", "too"):
+                host.apply(SLEEPING.format(name=name))
+                host.running(name)
+            disk.fill()
+            assert host.daemon is not None
+            host.daemon.terminate()
+            assert host.daemon.wait(timeout=40 * PATIENCE) == 0, host.log_tail()
+            disk.empty()
+            host.start()
+            for name in ("runs", "too"):
+                host.jobs.Stop(job_pb2.StopRequest(ref=name), timeout=30 * PATIENCE)
+                ended = host.finished(name)
+                assert (ended.phase, len(ended.attempts)) == ("STOPPED", 1), ended
+
+
 def test_a_disk_without_a_byte_for_the_database_is_told_as_such_even_without_a_floor() -> None:
     with small_disk(24 * MIB) as disk:
 

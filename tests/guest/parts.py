@@ -15,6 +15,7 @@ PARTS = 2
 # As a run prints them at its end, rounded; nothing but the balance depends on it.
 SECONDS = {
     **{"test_rnx.py": 90, "test_attacks.py": 80, "test_grpc_daemon.py": 70, "test_volumes.py": 65},
+    "test_crash_points.py": 65,
     **{"test_daemon_death.py": 50, "test_stress.py": 40, "test_uploads.py": 35, "test_secrets.py": 30},
     **{"test_rootfs.py": 27, "test_local_executor.py": 27, "test_examples.py": 21, "test_tls_front.py": 20},
     **{"test_upkeep.py": 28, "test_fail2ban.py": 22, "test_report.py": 17},
@@ -24,13 +25,15 @@ OTHERS_SECONDS = 8
 
 
 def whole_directories(arguments: Sequence[str]) -> bool:
-    """Whether all of them are directories of tests: only then there is something to divide."""
-    return bool(arguments) and all((REPOSITORY / argument).is_dir() for argument in arguments)
+    """Whether there is a directory of tests among them and nothing but paths: only then there is something to divide."""
+    paths = [REPOSITORY / argument for argument in arguments]
+    return any(path.is_dir() for path in paths) and all(path.exists() for path in paths)
 
 
-def divided(directories: Iterable[str]) -> list[list[str]]:
-    """The test files below, in PARTS lists that take about the same time."""
-    files = [path for directory in directories for path in sorted((REPOSITORY / directory).rglob("test_*.py"))]
+def divided(places: Iterable[str]) -> list[list[str]]:
+    """The test files that are named or lie below, in PARTS lists that take about the same time."""
+    paths = [REPOSITORY / place for place in places]
+    files = [file for path in paths for file in (sorted(path.rglob("test_*.py")) if path.is_dir() else [path])]
     parts: list[list[str]] = [[] for _ in range(PARTS)]
     loads = [0] * PARTS
     for path in sorted(files, key=seconds, reverse=True):

@@ -11,13 +11,13 @@ from pathlib import Path
 PROGRAMS = ("sh", "cat", "id", "ls", "touch", "stat", "mkdir", "rm", "df")
 
 
-def make_root(root: Path) -> None:
-    """Fill an empty or new directory. Its /etc/release says that it is this one."""
+def make_root(root: Path, more: tuple[str, ...] = ()) -> None:
+    """Fill an empty or new directory. Its /etc/release says that it is this one. more: programs beside the usual ones."""
     for name in ("bin", "etc", "tmp", "var"):
         (root / name).mkdir(parents=True)
     (root / "etc/release").write_text("small root\n")
     (root / "etc/passwd").write_text("admin:x:0:0:admin:/:/bin/sh\n")
-    for name in PROGRAMS:
+    for name in (*PROGRAMS, *more):
         found = shutil.which(name, path="/usr/bin:/bin")
         assert found is not None, name
         shutil.copy(found, root / "bin" / name)

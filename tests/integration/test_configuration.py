@@ -89,6 +89,7 @@ def test_a_reload_changes_what_it_can_names_the_rest_and_drops_nobody(host: Host
         content["isolation"]["allowHostNetwork"] = True
         content["logging"] = {"level": "DEBUG", "format": "json", "output": str(log)}
         content["uploads"] = {"maxFileBytes": "1Mi"}
+        content["history"] = {"maxRuns": 5}
         content["server"].update(timeout="30s", port=1, onShutdown="keep")
 
     with pytest.raises(grpc.RpcError, match=r"isolation\.allowHostNetwork"):
@@ -97,6 +98,7 @@ def test_a_reload_changes_what_it_can_names_the_rest_and_drops_nobody(host: Host
     assert answer.status == 0, answer.err
     in_force, restart = answer.out.splitlines()
     assert "joblet.maxConcurrentJobs" in in_force and "isolation.allowHostNetwork" in in_force
+    assert "history.maxRuns" in in_force
     assert restart == "after a restart: server.port"
     for name in ("one", "two"):
         host.apply(job(name, more="isolation: {network: host}"))

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
+from joblet.cgroup import readable_size
 from tests.integration.host import Host, eventually, job_host
 from tests.integration.network_stage import BEHIND, HOST, METADATA, WORLD, Stage, stage, within
 from tests.timing import PATIENCE
@@ -401,6 +402,17 @@ timed(b"g"); timed(b"p")
     assert all(seconds > 0.5 * amount / rate for seconds in held), held
     assert all(seconds < 10 * amount / rate * PATIENCE for seconds in held), held
     assert sum(free) < sum(held), (free, held)
+    told = [(one.name, one.asked, one.effective, one.enforced) for one in host.run("limited").attempts[-1].limits]
+    wanted = {("network.in", readable_size(rate), readable_size(rate), True)}
+    wanted.add(("network.out", readable_size(rate), readable_size(rate), True))
+    assert wanted <= set(told), told
+
+
+def test_a_bandwidth_that_the_kernel_cannot_hold_is_an_error(host: Host) -> None:
+    host.apply(job("too-fast", "bridge", ["true"], limits=json.dumps({"network": {"out": "4Gi"}})))
+    ended = host.finished("too-fast")
+    assert (ended.phase, ended.reason) == ("FAILED", "StartError")
+    assert "more than 4294967295 bytes a second cannot be limited" in ended.message
 
 
 class Pump:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,8 @@ import pytest
 from joblet.api.v1 import job_pb2, resource_pb2, resource_pb2_grpc
 from tests.integration.host import Host, eventually, job_host
 from tests.timing import PATIENCE
+
+CAP_SYS_RESOURCE = 24  # <linux/capability.h>
 
 
 @pytest.fixture(scope="module")
@@ -330,6 +333,32 @@ def test_it_grows_in_place_and_never_shrinks_or_changes_its_type(host: Host, kin
         assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert "cannot" in str(refused.value.details()) and "copy what is in it" in str(refused.value.details())
     assert volume(host, "growing").generation == 2
+
+
+@pytest.mark.parametrize("kind", ["filesystem", "memory"])
+def test_it_grows_under_a_running_job_where_the_kernel_lets_the_daemon(host: Host, kind: str) -> None:
+    """ext4 grows while it is mounted only for who has CAP_SYS_RESOURCE, which containers often lack, and the guest has not."""
+    declare(host, "growing", "16Mi", kind)
+    script = "until head -c 30M /dev/zero 2>/dev/null >/data/a; do sleep 0.1; done; echo grown; sleep 600"
+    start(host, "user", script, "{name: growing, path: /data}")
+    run = host.running("user")
+    spec = f"{{size: 48Mi, type: {kind}}}"
+    host.apply(f"apiVersion: joblet/v1\nkind: Volume\nmetadata: {{name: growing}}\nspec: {spec}")
+    if kind == "memory" or has_capability(CAP_SYS_RESOURCE):
+        eventually(lambda: host.log("user", follow=False) == b"grown\n", what="room in the job")
+        assert host.run("user").id == run.id
+        return
+    why = eventually(lambda: next((one.message for one in volume(host, "growing").conditions if one.message), ""))
+    assert "cannot grow while a job uses it, as the daemon has no CAP_SYS_RESOURCE" in why
+    assert host.run("user").phase == "RUNNING"
+    host.jobs.Stop(job_pb2.StopRequest(ref="user", force=True), timeout=30 * PATIENCE)
+    host.finished("user")
+    output(host, "after", "rm /data/a; head -c 40M /dev/zero >/data/b", "{name: growing, path: /data}")
+
+
+def has_capability(number: int) -> bool:
+    (effective,) = re.findall(r"^CapEff:\s+(\w+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return bool(int(effective, 16) >> number & 1)
 
 
 def test_what_the_disk_has_no_room_for_says_so(host: Host) -> None:

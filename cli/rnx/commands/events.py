@@ -12,6 +12,7 @@ from rnx.target import Target, complete_job, connected
 if TYPE_CHECKING:
     from joblet.api.v1 import job_pb2
 
+TAIL_OF_WATCH = 10  # what is shown of the past, as context
 HEADER = ("LAST", "TYPE", "REASON", "JOB", "RUN", "COUNT", "MESSAGE")
 
 
@@ -23,6 +24,14 @@ def events(
     ] = "",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on with what happens next.")] = False,
     since: Annotated[str | None, typer.Option(metavar="TIME", help="Only newer ones: 10m or an RFC 3339 time.")] = None,
+    tail: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Of the past only the latest N; 0: all. With -w and no --since: 10.",
+        ),
+    ] = None,
     output: FormatOption = Format.TABLE,
     json: JsonOption = False,
 ) -> None:
@@ -33,6 +42,7 @@ def events(
     \b
     Example:
       rnx events hello
+      rnx events --tail 20
       rnx events -w --since 10m
     """
     import json as encoder
@@ -43,7 +53,9 @@ def events(
     from rnx.output.table import print_table
     from rnx.output.terminal import printable
 
-    request = job_pb2.EventsRequest(ref=ref, follow=watch)
+    if tail is None:
+        tail = TAIL_OF_WATCH if watch and since is None else 0
+    request = job_pb2.EventsRequest(ref=ref, follow=watch, tail=tail)
     if since is not None:
         request.since.FromNanoseconds(since_ns(since))
     found = target.daemon().events(request)

@@ -54,6 +54,9 @@ def run(
         ),
     ] = None,
     timeout: Annotated[str | None, typer.Option(metavar="TIME", help="The longest it may take: 90s, 5m, 1h.")] = None,
+    priority: Annotated[
+        int | None, typer.Option(min=0, max=100, metavar="0..100", help="Higher goes first where places are scarce.")
+    ] = None,
     volume: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME[:PATH[:ro]]", help="A volume it uses; at /volumes/NAME unless a path is given."),
@@ -101,6 +104,7 @@ def run(
         uploads=upload or (),
         upload_directories=upload_dir or (),
         timeout=timeout,
+        priority=priority,
         volumes=volume or (),
         secrets=secret or (),
         schedule=schedule,

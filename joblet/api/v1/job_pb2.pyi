@@ -352,14 +352,16 @@ class LogEntry(_message.Message):
     def __init__(self, time_ns: _Optional[int] = ..., stream: _Optional[str] = ..., data: _Optional[bytes] = ..., partial: _Optional[bool] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class EventsRequest(_message.Message):
-    __slots__ = ("ref", "follow", "since")
+    __slots__ = ("ref", "follow", "since", "tail")
     REF_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
     SINCE_FIELD_NUMBER: _ClassVar[int]
+    TAIL_FIELD_NUMBER: _ClassVar[int]
     ref: str
     follow: bool
     since: _timestamp_pb2.Timestamp
-    def __init__(self, ref: _Optional[str] = ..., follow: _Optional[bool] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    tail: int
+    def __init__(self, ref: _Optional[str] = ..., follow: _Optional[bool] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tail: _Optional[int] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("id", "job", "run_id", "type", "reason", "message", "count", "first", "last")

@@ -134,6 +134,18 @@ def read_archive(path: str, into: str) -> Contents:
     return _compared(path, manifest, sums)
 
 
+def read_config(path: str) -> tuple[dict[str, Any], bytes]:
+    """The facts, and the main configuration file; nothing is unpacked, and nothing verified yet. Raises as ``read_archive``."""
+    with _told_as_damage(path), gzip.open(path, "rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+        found: dict[str, bytes] = {}
+        while (info := tar.next()) is not None:
+            if info.isreg() and (info.name == MANIFEST or os.path.dirname(info.name) == "config"):
+                file = tar.extractfile(info)
+                found[info.name] = file.read(MANIFEST_BYTES) if file is not None else b""
+        facts = json.loads(found[MANIFEST])["facts"]
+        return facts, found[f"config/{os.path.basename(str(facts['config']))}"]
+
+
 def _unpack(file: IO[bytes], target: str) -> tuple[int, str]:
     os.makedirs(os.path.dirname(target), 0o700, exist_ok=True)
     size, digest = 0, hashlib.sha256()

@@ -18,10 +18,13 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import astuple, dataclass
 
 from joblet.atomicfile import write_atomic
+from joblet.config.document import validate
+from joblet.config.go_joblet import without_go_keys
 from joblet.config.server import ServerConfig, load_server_config
+from joblet.config.yaml_places import ConfigText
 from joblet.errors import JobletError
 from joblet.pki import load_certificate
-from jobletd.backup.archive import Contents, read_archive
+from jobletd.backup.archive import Contents, read_archive, read_config
 from jobletd.backup.errors import BackupError
 from jobletd.backup.making import DATABASE, SECRET_KEY, UNIT_DIRECTORIES, key_path
 from jobletd.backup.recovery import moment, prepare_database, sync_directory
@@ -32,6 +35,7 @@ from jobletd.secrets.host_key import HostKey
 from jobletd.store import Store, resource_rows, rows
 
 RECORD = "restoring.json"
+UNPACKED = ".joblet-restore-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,8 @@ def restore(archive: str, config_path: str | None, env: Mapping[str, str], *, ke
 
     Raises JobletError or OSError, and nothing was changed then.
     """
-    with tempfile.TemporaryDirectory(prefix="joblet-restore-") as work, ExitStack() as stack:
+    with ExitStack() as stack:
+        work = _place_to_unpack(archive, config_path if keep_config else None, stack)
         contents = _verified(archive, work)
         archived = f"{work}/config/{os.path.basename(str(contents.facts['config']))}"
         target = os.path.abspath(config_path or str(contents.facts["config"]))
@@ -85,6 +90,35 @@ def restore(archive: str, config_path: str | None, env: Mapping[str, str], *, ke
             missing_keys=_missing_keys(config, env, contents),
             key_path=key_path(config),
         )
+
+
+def _place_to_unpack(archive: str, kept_config: str | None, stack: ExitStack) -> str:
+    """On the disk that has to hold it anyway, where the daemon's next start removes what a killed restore left. If it cannot be
+    told yet which that is, something is wrong that is told later."""
+    state: str | None = None
+    with suppress(JobletError, ValueError):
+        facts, text = read_config(archive)
+        if kept_config is not None:
+            state = load_server_config(os.path.abspath(kept_config), {}).state.directory
+        else:
+            source = ConfigText(text.decode(), path=str(facts["config"]))
+            state = validate(source, without_go_keys(source)[0], ServerConfig).state.directory
+    if state is not None and not os.path.isdir(state):
+        os.makedirs(state, 0o711)
+        stack.callback(_remove_if_empty, state)
+    return stack.enter_context(tempfile.TemporaryDirectory(prefix=UNPACKED, dir=state))
+
+
+def _remove_if_empty(directory: str) -> None:
+    with suppress(OSError):
+        os.rmdir(directory)
+
+
+def remove_unpacked(state: str) -> None:
+    """What restores that were killed had unpacked. Raises OSError."""
+    for name in os.listdir(state):
+        if name.startswith(UNPACKED):
+            shutil.rmtree(f"{state}/{name}")
 
 
 def refuse_cut_off(state: str) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Container
 from dataclasses import dataclass
 
+from joblet.crash_points import reached
 from joblet.errors import JobletError
 
 MODE = 0o600
@@ -104,6 +105,7 @@ class BlobStore:
             if not os.path.exists(target):
                 self._total_bytes += size
             os.rename(path, target)
+        reached("upload.stored")
 
     def sync(self) -> None:
         """Make all names durable."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from joblet.crash_points import reached
 from joblet.manifest import SealedValue, SecretManifest, SecretSpec, key_of
 from jobletd.model import ResourceView
 from jobletd.secrets.envelope import seal, unseal
@@ -39,7 +40,9 @@ class Vault:
             assert present is not None  # ``redacted`` has looked
             before = self.open(present)
             values |= {key: before[key] for key in kept}
-        return replace(view, secret=seal(self._host_key.get(), view.uid, values))
+        sealed = seal(self._host_key.get(), view.uid, values)
+        reached("secret.sealed")
+        return replace(view, secret=sealed)
 
     def open(self, view: ResourceView) -> Mapping[str, bytes]:
         """The values. Raises SecretKeyError, SecretDamaged."""

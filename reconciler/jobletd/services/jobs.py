@@ -15,7 +15,14 @@ from jobletd.model import JobName, JobView, LogEntry, Source
 from jobletd.selectors import LabelSelector
 from jobletd.services import convert
 from jobletd.services.access import caller
-from jobletd.services.requests import log_query_of, manifests_of, nanoseconds_of, page_size_of, phases_of
+from jobletd.services.requests import (
+    InvalidRequest,
+    log_query_of,
+    manifests_of,
+    nanoseconds_of,
+    page_size_of,
+    phases_of,
+)
 from jobletd.services.status_codes import answered
 
 PAGE_BYTES = 8 << 20
@@ -104,7 +111,10 @@ class JobService(job_pb2_grpc.JobServiceServicer):
     async def Events(self, request: job_pb2.EventsRequest, context: Context) -> AsyncIterator[job_pb2.Event]:
         async with answered(context):
             since_ns = nanoseconds_of(request.since, "since") if request.HasField("since") else 0
-            async for event in self._desired.events(request.ref, follow=request.follow, since_ns=since_ns):
+            if request.tail < 0:
+                raise InvalidRequest("tail", f"{request.tail} is negative", todo="0 means all")
+            events = self._desired.events(request.ref, follow=request.follow, since_ns=since_ns, tail=request.tail)
+            async for event in events:
                 yield convert.event(event)
 
 

@@ -33,6 +33,7 @@ class Follower:
         self.conflicts: frozenset[Conflict] = frozenset()
         self._invalid: Mapping[JobName, str] | None = None
         self._took_up_conflicts = False
+        self._undeleted: dict[JobName, str] = {}  # why, as it was logged
 
     async def hand_over(self, transfers: Iterable[tuple[JobName, Source, Source]]) -> None:
         """Give jobs to their new files; nothing restarts. Raises JobletError."""
@@ -65,7 +66,7 @@ class Follower:
 
         What another source claims is handed to that one instead, and goes on.
         """
-        every = True
+        failed: dict[JobName, str] = {}
         for job, source in sorted(deletes, key=lambda item: ("/" in item[0], item[0])):
             try:
                 if (heir := await self._desired.heir(job, source)) is not None:
@@ -75,9 +76,11 @@ class Follower:
                 self._note("delete", source, job)
                 reached("daemon.source-job-deleted")
             except JobletError as error:
-                _log.warning("not deleted", job=job, source=str(source), error=str(error))
-                every = False
-        return every
+                if self._undeleted.get(job) != str(error):  # it is tried again soon, and mostly fails alike
+                    _log.warning("not deleted", job=job, source=str(source), error=str(error))
+                failed[job] = str(error)
+        self._undeleted = failed
+        return not failed
 
     async def tell_conflicts(self, conflicts: Iterable[Conflict]) -> None:
         """Say of each job who else declares it, and who does no longer."""

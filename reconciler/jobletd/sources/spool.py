@@ -277,7 +277,9 @@ class Spool:
         faults: dict[str, Refused] = {}
         for conflict in conflicts:
             message = f"{conflict.job} belongs to {conflict.owner}, which keeps it; give one of them another name"
-            found = ManifestError(conflict.file, 1, 1, 0, "metadata.name", message)
+            content = self._files[conflict.file].content if conflict.file in self._files else None
+            line, column = content.places.get(conflict.job, (1, 1)) if isinstance(content, Loaded) else (1, 1)
+            found = ManifestError(conflict.file, line, column, 0, "metadata.name", message)
             earlier = faults[conflict.file].errors if conflict.file in faults else ()
             faults[conflict.file] = Refused("NameConflict", (*earlier, found))
         for name, file in self._files.items():

@@ -11,11 +11,12 @@ import os
 import re
 import signal
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 from joblet.errors import JobletError
-from joblet.manifest import Manifest, ManifestErrors, read_manifests
+from joblet.manifest import Manifest, ManifestErrors, read_declared
 from joblet.manifest.errors import ManifestError
 
 MAX_FILE_BYTES = 16 << 20
@@ -47,9 +48,10 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A good file."""
+    """A good file. places: line and column of the names, by key."""
 
     manifests: tuple[Manifest, ...]
+    places: Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ class SpoolDirectory:
         finally:
             os.close(fd)
         try:
-            return stamp, Loaded(read_manifests(data, filename=name))
+            return stamp, Loaded(*read_declared(data, filename=name))
         except ManifestErrors as found:
             return stamp, Refused("InvalidManifest", found.errors)
 

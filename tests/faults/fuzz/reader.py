@@ -31,7 +31,7 @@ Maker = Callable[[Path], Reader]
 
 NAMES = (
     *("manifests", "server_configuration", "client_configuration", "certificates", "rootfs_archives", "uploads"),
-    *("sealed_secrets", "exit_records", "attempt_files", "logs", "spool_names", "upkeep_requests"),
+    *("sealed_secrets", "exit_records", "attempt_files", "logs", "spool_names", "git", "upkeep_requests"),
 )
 
 

@@ -138,7 +138,7 @@ def test_a_check_that_fails_rolls_back(root: Root, monkeypatch: pytest.MonkeyPat
 def test_a_restore_that_was_killed_is_undone_by_the_next_one_and_keeps_the_daemon_from_starting(
     root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # what it unpacked stays there
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")  # nothing is unpacked there
     archive = back_up(root)
     (root.path / "spool/report.yml").write_text("two")
     before = root.files()
@@ -152,6 +152,8 @@ def test_a_restore_that_was_killed_is_undone_by_the_next_one_and_keeps_the_daemo
         refuse_cut_off(root.config.state.directory)
     restoring.undo_cut_off(root.config.state.directory)
     refuse_cut_off(root.config.state.directory)
+    assert any("/.joblet-restore-" in name for name in root.files())
+    restoring.remove_unpacked(root.config.state.directory)  # as the daemon's next start does
     assert root.files() == before
     restoring.undo_cut_off(root.config.state.directory)  # once more changes nothing
     assert root.files() == before

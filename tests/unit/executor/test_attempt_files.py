@@ -157,3 +157,20 @@ def test_notes_that_make_no_sense_are_none(tmp_path: Path, name: str, values: li
 def test_a_pid_that_cannot_be_one_is_nobodys(tmp_path: Path, text: str) -> None:
     (tmp_path / "state").write_text(text)
     assert attempt_files.read_state(str(tmp_path)) == InitState(0, 0, "", None)
+
+
+def test_the_range_of_ids_is_known_from_two_places(tmp_path: Path) -> None:
+    assert attempt_files.held_ids(str(tmp_path)) == set()
+    attempt_files.note_ids(str(tmp_path), 131072)
+    attempt_files.write_notes(str(tmp_path), AttemptNotes(131072, CgroupLimits(), (), {"grace": "10s"}, ""))
+    assert attempt_files.held_ids(str(tmp_path)) == {131072}
+    attempt_files.write_notes(str(tmp_path), AttemptNotes(65536, CgroupLimits(), (), {"grace": "10s"}, ""))
+    assert attempt_files.held_ids(str(tmp_path)) == {131072, 65536}
+    (tmp_path / "attempt.json").write_bytes(b"\0" * 100)
+    assert attempt_files.held_ids(str(tmp_path)) == {131072}
+    (tmp_path / "ids").unlink()
+    assert attempt_files.held_ids(str(tmp_path)) == set()
+    for nonsense in ("-1", "0", str(1 << 32), "x"):
+        (tmp_path / "ids").symlink_to(nonsense)
+        assert attempt_files.held_ids(str(tmp_path)) == set()
+        (tmp_path / "ids").unlink()

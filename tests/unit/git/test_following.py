@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
 
 from jobletd.model import JobName, Source
+from jobletd.sources.git.applied import Applied, load_applied, save_applied
 from jobletd.sources.git.source import Wishes
 from tests.git_repository import Repository, job
 from tests.unit.git.followed import Followed
@@ -293,3 +299,15 @@ def test_a_suspended_source_is_not_looked_at(repository: Repository, followed: F
     asyncio.run(run())
     assert followed.source.fault is not None and followed.source.fault.reason == "Suspended"
     assert followed.desired.generation("a") == 1
+
+
+@pytest.mark.parametrize(
+    "change", [{"revision": 5}, {"manifests": "3"}, {"label": None}, {"author": "\ud800"}, {"more": 1}, []]
+)
+def test_a_damaged_note_of_what_is_in_force_is_none(tmp_path: Path, change: dict[str, object] | list[object]) -> None:
+    path = tmp_path / "fleet.json"
+    good = Applied("0" * 40, "main", ".", "Ann <a@example.org>", "A change", 3)
+    save_applied(str(path), good)
+    assert load_applied(str(path)) == good
+    path.write_text(json.dumps({**asdict(good), **change} if isinstance(change, dict) else change))
+    assert load_applied(str(path)) is None

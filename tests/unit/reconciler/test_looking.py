@@ -213,6 +213,23 @@ def test_a_follower_of_events_gets_old_and_new_ones_once(world: World) -> None:
     play(scenario, world)
 
 
+def test_a_look_at_events_may_begin_with_the_latest(world: World) -> None:
+    async def scenario(world: World) -> None:
+        await world.apply(job())
+        for reason in ("A", "B", "C"):
+            await world.desired.record_event("job", "", "Normal", reason, "")
+            await world.desired.record_event("other", "", "Normal", reason, "")
+        for tail, reasons in (
+            (2, ["B", "C"]),
+            (4, ["Started", "A", "B", "C"]),
+            (100, ["Created", "Started", "A", "B", "C"]),
+        ):
+            events = world.desired.events("job", follow=False, since_ns=0, tail=tail)
+            assert [event.reason async for event in events] == reasons
+
+    play(scenario, world)
+
+
 def test_events_since_a_time_and_of_a_deleted_job(world: World) -> None:
     async def scenario(world: World) -> None:
         await world.apply(job())

@@ -7,7 +7,7 @@ import pytest
 from jobletd.errors import NoSuchJob, WrongState
 from jobletd.executor import LogQuery
 from jobletd.model import Action, JobName, Phase
-from jobletd.retention import EVENTS_OF_JOB, Bounds, Retention
+from jobletd.retention import BELIEVED_AFTER_SECONDS, EVENTS_OF_JOB, Bounds, Retention
 from tests.unit.reconciler.world import World, job, play
 
 DAY = 86_400.0
@@ -235,5 +235,65 @@ def test_the_hosts_events_are_bounded(world: World) -> None:
         await sweeper_after_restart(world, Bounds(events=20)).sweep()
         events = await world.events("")
         assert [event.job for event in events] == [f"job-{number}" for number in range(30, 50)]
+
+    play(scenario, world)
+
+
+def test_a_clock_that_jumps_ahead_costs_no_history_before_an_hour_has_passed(world: World) -> None:
+    async def scenario(world: World) -> None:
+        sweeper = retention(world)
+        await world.apply(job("history: {for: 10d}"))
+        await world.exit(0)
+        await run_again(world, 1)
+        world.clock.set_wall(11 * DAY)
+        assert await sweeper.sweep() == 0
+        await world.advance(BELIEVED_AFTER_SECONDS / 2)
+        assert await sweeper.sweep() == 0
+        world.clock.set_wall(-11 * DAY)  # somebody sets it right
+        await world.advance(BELIEVED_AFTER_SECONDS)
+        assert await sweeper.sweep() == 0
+        await world.advance(11 * DAY)
+        assert await sweeper.sweep() == 1
+
+    play(scenario, world)
+
+
+def test_a_clock_that_stays_ahead_is_believed_in_the_end(world: World) -> None:
+    async def scenario(world: World) -> None:
+        sweeper = retention(world)
+        await world.apply(job("history: {for: 10d}"))
+        await world.exit(0)
+        await run_again(world, 1)
+        world.clock.set_wall(11 * DAY)
+        assert await sweeper.sweep() == 0
+        await world.advance(BELIEVED_AFTER_SECONDS)
+        assert await sweeper.sweep() == 1
+
+    play(scenario, world)
+
+
+def test_counts_hold_after_a_clock_was_set_back(world: World) -> None:
+    async def scenario(world: World) -> None:
+        sweeper = retention(world)
+        await world.apply(job("history: {keep: 2}"))
+        await world.exit(0)
+        await sweeper.sweep()
+        world.clock.set_wall(-30 * DAY)
+        await run_again(world, 2)
+        assert await sweeper.sweep() == 1
+
+    play(scenario, world)
+
+
+def test_other_bounds_count_from_the_next_sweep_on(world: World) -> None:
+    async def scenario(world: World) -> None:
+        sweeper = retention(world)
+        await world.apply(job())
+        await world.exit(0)
+        await run_again(world, 3)
+        await world.advance(2 * DAY)
+        assert await sweeper.sweep() == 0
+        sweeper.reconfigure(Bounds(age_ns=int(DAY * 10**9)))
+        assert await sweeper.sweep() == 3
 
     play(scenario, world)

@@ -7,6 +7,8 @@ import asyncio
 import pytest
 
 from jobletd.model import AttemptId, Exited, Phase, Reason
+from jobletd.reconciler import UNRECORDED_SECONDS
+from jobletd.store import StoreError
 from tests.unit.reconciler.world import World, job, play
 
 
@@ -50,6 +52,29 @@ def test_what_its_policy_lets_go_on_has_another_attempt_of_the_same_run_at_the_n
         await world.restart()
         again = await world.run()
         assert (again.id, again.phase, len(again.attempts)) == (first.id, Phase.RUNNING, 2)
+
+    play(scenario, world)
+
+
+def test_a_shutdown_does_not_wait_for_room_on_a_full_disk(world: World) -> None:
+    async def scenario(world: World) -> None:
+        await world.apply(job())
+        world.host.ignores_stop = True
+        stopping = asyncio.ensure_future(world.reconciler.stop_all())
+        await world.settle()
+        world.store.is_full = True
+        await world.advance(2 * UNRECORDED_SECONDS)
+        assert not stopping.done()  # its grace is not over
+        world.host.end(world.live_attempt(), Exited(143), Reason.STOPPED)
+        await world.settle()
+        assert not stopping.done()
+        await world.advance(UNRECORDED_SECONDS)
+        with pytest.raises(StoreError, match="how 1 runs ended cannot be recorded"):
+            await stopping
+        world.store.is_full = False
+        await world.restart()
+        ended = await world.run()
+        assert (ended.phase, ended.reason, len(ended.attempts)) == (Phase.STOPPED, Reason.SHUTDOWN, 1)
 
     play(scenario, world)
 

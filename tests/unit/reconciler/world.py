@@ -33,6 +33,7 @@ from jobletd.secrets.host_key import HostKey
 from jobletd.secrets.vault import Vault
 from jobletd.selectors import LabelSelector
 from jobletd.store import Store, rows
+from jobletd.store.errors import StoreFull
 from tests.unit.reconciler.fake_executor import FakeExecutor, FakeHost
 from tests.unit.reconciler.stepped_clock import SteppedClock
 
@@ -73,9 +74,12 @@ class FusedStore(Store):
     """A store whose writes are steps: before it, nothing is on record; after it, all is, and nobody was told."""
 
     fuse: Fuse
+    is_full = False
 
     async def write(self, function: Callable[[sqlite3.Connection], T]) -> T:
         await self.fuse.step("before write")
+        if self.is_full:
+            raise StoreFull("no room is left", where=self._path)
         result = await super().write(function)
         await self.fuse.step("after write")
         return result

@@ -64,6 +64,7 @@ def test_the_flags_of_run_become_a_manifest(rnx: Rnx, answers: Answers, tmp_path
             "host",
         ),
         *("--env", "A=1", "-e", "B=x=y", "--workdir", "/tmp", "--label", "team=data", "--timeout", "1h30m"),
+        *("--priority", "70"),
         *("--upload", tmp_path / "tool.sh", "--upload-dir", tmp_path / "data"),
         *("--volume", "a", "--volume", "b:/data", "--volume", "c:/old:ro"),
     )
@@ -77,6 +78,7 @@ def test_the_flags_of_run_become_a_manifest(rnx: Rnx, answers: Answers, tmp_path
     assert spec.limits.io is not None
     assert (spec.limits.io.read_bytes, spec.limits.io.write_bytes) == (1000000, 1000000)
     assert (spec.isolation.network, spec.workdir, spec.timeout_seconds) == ("host", "/tmp", 5400.0)
+    assert spec.priority == 70
     assert [(one.name, one.path, one.read_only) for one in spec.volumes] == [
         *(("b", "/data", False), ("c", "/old", True), ("a", "/volumes/a", False)),
     ]

@@ -192,6 +192,18 @@ def test_events_are_a_table_or_json(rnx: Rnx, answers: Answers) -> None:
     assert json.loads(rnx("events", "-w", "--json").out)["id"] == 7
 
 
+def test_following_events_begins_with_the_latest_ones(rnx: Rnx, answers: Answers) -> None:
+    for flags, tail in (
+        ([], 0),
+        (["-w"], 10),
+        (["-w", "--since", "1h"], 0),
+        (["-w", "--tail", "3"], 3),
+        (["--tail", "5"], 5),
+    ):
+        assert rnx("events", *flags).code == 0
+        assert answers.requests[-1].tail == tail, flags
+
+
 def test_control_characters_of_a_job_do_not_reach_the_terminal(rnx: Rnx, answers: Answers) -> None:
     run = make_run(message="\x1b]0;title\x07 gone")
     run.command[:] = ["echo", "\x1b[31mred"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -192,7 +193,7 @@ def test_files_deleted_while_other_jobs_are_being_deleted_take_their_jobs_along(
     asyncio.run(check())
 
 
-def test_a_job_that_cannot_be_deleted_is_deleted_once_it_can(place: Place) -> None:
+def test_a_job_that_cannot_be_deleted_is_deleted_once_it_can(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     async def check() -> None:
         gone = place.write("a.yml", "a")
         place.write("b.yml", "b", "c")
@@ -203,6 +204,7 @@ def test_a_job_that_cannot_be_deleted_is_deleted_once_it_can(place: Place) -> No
             place.write("b.yml", "b")
             await asyncio.sleep(0.5)
             assert place.desired.owner("a") and place.desired.owner("c")
+            assert capsys.readouterr().out.count("not deleted") == 2  # each once, however often it is tried
             place.desired.refuse_delete = ""
             await place.until(lambda: not place.desired.owner("a") and not place.desired.owner("c"))
 
@@ -274,6 +276,8 @@ def test_a_second_file_with_the_same_name_is_a_conflict_and_takes_over_when_the_
             await place.until(lambda: place.desired.owner("a"))
             place.write("a.yml", "a", "c", command="[y]")  # sorts first, but the incumbent stays
             await place.until(lambda: "spool:b.yml" in place.error("a.yml"))
+            at = re.search(r"a\.yml:(\d+):\d+", place.error("a.yml"))
+            assert at and "name: a" in (place.path / "a.yml").read_text().splitlines()[int(at[1]) - 1]
             assert place.desired.owner("a") == "spool:b.yml"
             assert place.desired.owner("c") == "spool:a.yml"
             assert place.desired.generation("a") == 1

@@ -7,7 +7,8 @@ import json
 import math
 import os
 import re
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from joblet.atomicfile import write_atomic
@@ -15,8 +16,10 @@ from joblet.cgroup import CgroupLimits
 from joblet.sandbox import exit_record
 from jobletd.executor.local.launch_spec import limits_from_json, limits_to_json
 from jobletd.executor.local.record_shape import are_limits, fault_of_record
+from jobletd.model import LimitStatus
 
 ATTEMPT = "attempt.json"
+IDS = "ids"
 STATE_BYTES = 4096
 VERSION_SHOWN = 40
 # Whole lines only; a pid of seven digits is the largest that Linux gives.
@@ -30,7 +33,8 @@ class AttemptNotes:
     """What the executor itself noted before the launch, for the next daemon.
 
     id_first: the host id that is 0 in its range. words: limits for messages. disk: as asked, or empty. disk_in_memory: its
-    workspace is a tmpfs. image: the root file system it runs on, as the store of images names it.
+    workspace is a tmpfs. image: the root file system it runs on, as the store of images names it. given: limits of what it was
+    given from outside its cgroup (a network), as read back.
     """
 
     id_first: int
@@ -40,6 +44,7 @@ class AttemptNotes:
     disk: str
     disk_in_memory: bool = True
     image: str = ""
+    given: tuple[LimitStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +67,24 @@ def write_notes(directory: str, notes: AttemptNotes) -> None:
         "disk": notes.disk,
         "disk_in_memory": notes.disk_in_memory,
         "image": notes.image,
+        "given": [astuple(limit) for limit in notes.given],
     }
     write_atomic(f"{directory}/{ATTEMPT}", json.dumps(data).encode(), durable=False)
+
+
+def note_ids(directory: str, id_first: int) -> None:
+    """Put on record which range of ids it has, apart from the other notes: a link is whole or not there."""
+    os.symlink(str(id_first), f"{directory}/{IDS}")
+
+
+def held_ids(directory: str) -> set[int]:
+    """The first id of its range, from both places; two if a damaged disk has them differ: then neither may be given away."""
+    found = set()
+    with suppress(OSError, ValueError):
+        found.add(int(os.readlink(f"{directory}/{IDS}")))
+    if (notes := read_notes(directory)) is not None:
+        found.add(notes.id_first)
+    return {id_first for id_first in found if 0 < id_first < 1 << 32}
 
 
 def read_notes(directory: str) -> AttemptNotes | None:
@@ -79,6 +100,7 @@ def read_notes(directory: str) -> AttemptNotes | None:
             data["disk"],
             data["disk_in_memory"],
             data["image"],
+            tuple(LimitStatus(*limit) for limit in data.get("given", ())),
         )
         return notes if _are_notes(notes) else None
     except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -87,12 +109,14 @@ def read_notes(directory: str) -> AttemptNotes | None:
 
 def _are_notes(notes: Any) -> bool:
     """Raises ValueError, TypeError, KeyError or AttributeError where they are so wrong that they cannot be asked."""
-    words = [notes.disk, notes.image, *notes.words.values(), *(word for entry in notes.left_out for word in entry)]
+    words = [*(word for limit in notes.given for word in (limit.name, limit.asked, limit.effective, limit.message))]
+    words += [notes.disk, notes.image, *notes.words.values(), *(word for entry in notes.left_out for word in entry)]
     "".join(words).encode()
     return (
         type(notes.id_first) is int
         and 0 < notes.id_first < 1 << 32
         and isinstance(notes.disk_in_memory, bool)
+        and all(isinstance(limit.enforced, bool) for limit in notes.given)
         and 0 <= float(notes.words["grace"].removesuffix("s")) < math.inf
         and are_limits(notes.limits)
     )

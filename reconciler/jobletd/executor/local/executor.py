@@ -123,8 +123,9 @@ class LocalExecutor:
         os.makedirs(self._settings.log_directory, 0o750, exist_ok=True)
         self._prepare_cgroups()
         for attempt_id in self._on_record():
-            if notes := self._notes_of(attempt_id):
-                self._ids.adopt(notes.id_first, attempt_id)
+            self._notes_of(attempt_id)
+            for id_first in attempt_files.held_ids(self._settings.attempt_directory(attempt_id)):
+                self._ids.adopt(id_first, attempt_id)
         self._images.remove_unused({notes.image for notes in self._notes.values()})
         await self._launcher.start()
 
@@ -178,8 +179,8 @@ class LocalExecutor:
         disk = "" if request.manifest.spec.limits.disk_bytes is None else readable_size(bound.bytes)
         words = limit_words(request.manifest)
         notes = AttemptNotes(id_base, limits, left_out, words, disk, bound.in_memory, image)
-        attempt_files.write_notes(directory, notes)
-        self._notes[request.attempt_id] = notes
+        attempt_files.note_ids(directory, id_base)
+        self._note(request.attempt_id, notes)
         reached("daemon.attempt-noted")
         owner = id_base + request.manifest.spec.isolation.user
         workspace = await make_workspace(self._settings.work_directory(request.attempt_id), bound, owner)
@@ -200,9 +201,12 @@ class LocalExecutor:
             content_path=self._settings.content_path,
         )
         descriptors: list[int] = []
+        given: list[LimitStatus] = []
         try:
             for provider in self._providers:
-                spec |= await provider.attach(request, id_base, descriptors)
+                spec |= await provider.attach(request, id_base, descriptors, given)
+            if given:
+                self._note(request.attempt_id, replace(notes, given=tuple(given)))
             reached("daemon.resources-attached")
             await self._hand_over(request.attempt_id, spec, descriptors)
             reached("daemon.launched")
@@ -383,6 +387,10 @@ class LocalExecutor:
     def _parse_usage(self, raw: Mapping[str, str]) -> Usage:
         return limit_status.usage_of(self._hierarchy.parse_usage(raw))
 
+    def _note(self, attempt_id: AttemptId, notes: AttemptNotes) -> None:
+        attempt_files.write_notes(self._settings.attempt_directory(attempt_id), notes)
+        self._notes[attempt_id] = notes
+
     def _notes_of(self, attempt_id: AttemptId) -> AttemptNotes | None:
         if attempt_id not in self._notes:
             notes = attempt_files.read_notes(self._settings.attempt_directory(attempt_id))
@@ -436,8 +444,7 @@ class LocalExecutor:
         if notes is not None:
             words = {**notes.words, "memory": readable_size(manifest.spec.limits.memory_bytes)}
             notes = replace(notes, limits=limits, left_out=left_out, words=words)
-            attempt_files.write_notes(self._settings.attempt_directory(attempt), notes)
-            self._notes[attempt] = notes
+            self._note(attempt, notes)
         self._limits.pop(attempt, None)
         return self._limits_of(attempt)
 

@@ -41,7 +41,7 @@ def statuses(readings: Iterable[LimitReading], notes: AttemptNotes) -> tuple[Lim
     if notes.disk:
         how = "in memory" if notes.disk_in_memory else "a file system of its own"
         found.append(LimitStatus("disk", notes.disk, notes.disk, True, how))
-    return tuple(found)
+    return (*found, *notes.given)
 
 
 def usage_of(usage: CgroupUsage) -> Usage:

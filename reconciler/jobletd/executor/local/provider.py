@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from jobletd.executor import AttemptRequest
-from jobletd.model import AttemptId
+from jobletd.model import AttemptId, LimitStatus
 
 
 class Provider(Protocol):
     """One for each kind of thing. What it gives to an attempt it finds again after a restart, by the attempt's id alone."""
 
-    async def attach(self, request: AttemptRequest, first_id: int, descriptors: list[int]) -> dict[str, Any]:
+    async def attach(
+        self, request: AttemptRequest, first_id: int, descriptors: list[int], limits: list[LimitStatus]
+    ) -> dict[str, Any]:
         """Get ready what this attempt asks for. Returns what to put into its launch spec (empty: it asks for nothing).
 
         first_id: the host id that is 0 in the job. descriptors: the provider appends those that the init needs, and writes
-        their index in that list into the spec; they are closed for it after the launch. Raises JobletError, OSError: the
-        attempt does not start then.
+        their index in that list into the spec; they are closed for it after the launch. limits: it appends those that it set,
+        as read back. Raises JobletError, OSError: the attempt does not start then.
         """
 
     async def detach(self, attempt_id: AttemptId) -> None:

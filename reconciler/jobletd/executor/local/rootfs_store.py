@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import IO
 
 import joblet
+from joblet.crash_points import reached
 from joblet.sandbox.rootfs_archive import RootfsError
 
 UNUSED_SECONDS = 30 * 86400
@@ -113,5 +114,6 @@ class RootfsStore:
                     f"unpacking broke off with status {process.returncode}", where=archive.path, todo=todo
                 )
             os.rename(f"{new}/root", target)
+            reached("rootfs.unpacked")
         finally:
             await asyncio.to_thread(shutil.rmtree, new, ignore_errors=True)

@@ -15,6 +15,7 @@ import os
 import subprocess
 
 from joblet.cgroup import readable_size
+from joblet.crash_points import reached
 from joblet.errors import JobletError
 from joblet.sandbox import loop_device, syscalls
 from jobletd.executor.local.workspace import mkfs
@@ -58,14 +59,17 @@ def make_image(image: str, size_bytes: int) -> int:
     fd = os.open(image, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.posix_fallocate(fd, 0, total)
+        reached("volume.image-made")
         journal = journal_mebibytes(size_bytes)
         options = ["-q", "-F", "-m", "0", "-b", str(BLOCK_BYTES), "-i", str(BYTES_AN_INODE), "-I", str(INODE_BYTES)]
         options += ["-J", f"size={journal}"] if journal else ["-O", "^has_journal"]
         run([mkfs() or "mkfs.ext4", *options, "-E", "nodiscard,lazy_itable_init=1", image])
         os.fsync(fd)
+        reached("volume.formatted")
     finally:
         os.close(fd)
     mount_fd = mount_image(image)
+    reached("volume.mounted")
     try:
         root = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount_fd)
         try:
@@ -112,6 +116,7 @@ def grow_image(image: str, mount_fd: int, size_bytes: int) -> None:
         if (missing := total - os.fstat(fd).st_size) > 0:
             check_room(os.path.dirname(os.path.dirname(image)), missing)
         os.posix_fallocate(fd, 0, total)
+        reached("volume.image-enlarged")
     finally:
         os.close(fd)
     device_fd, _ = loop_device.attach_once(image)
@@ -138,8 +143,9 @@ def grow_unmounted(image: str) -> None:
                 where="spec.size",
                 todo="it grows when the jobs that use it have ended",
             ) from None
-        run(["e2fsck", "-f", "-p", image], fine=(0, 1))
-        run(["resize2fs", image])
+        # They hold the lock too: if we die meanwhile, nobody mounts it under their hands.
+        run(["e2fsck", "-f", "-p", image], fine=(0, 1), lock_fd=fd)
+        run(["resize2fs", image], lock_fd=fd)
     finally:
         os.close(fd)
 
@@ -164,12 +170,12 @@ def rounded(size_bytes: int) -> str:
     return readable_size(size_bytes)
 
 
-def run(command: list[str], fine: tuple[int, ...] = (0,)) -> None:
-    """Raises VolumeError with its last line."""
+def run(command: list[str], fine: tuple[int, ...] = (0,), lock_fd: int | None = None) -> None:
+    """lock_fd: what it shall hold open as long as it runs. Raises VolumeError with its last line."""
     try:
         done = subprocess.run(
             command, env={"PATH": SEARCH_PATH}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            check=False,
+            check=False, pass_fds=() if lock_fd is None else (lock_fd,),
         )  # fmt: skip
     except FileNotFoundError:
         raise VolumeError(f"there is no {command[0]} on this host", todo="apt-get install e2fsprogs") from None

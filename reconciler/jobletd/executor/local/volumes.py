@@ -18,6 +18,7 @@ from typing import Any
 
 import structlog
 
+from joblet.crash_points import reached
 from joblet.manifest import ResourceManifest, VolumeManifest, VolumeType, key, key_of
 from joblet.sandbox import syscalls
 from joblet.sandbox.volumes import need_own_root
@@ -26,7 +27,7 @@ from jobletd.executor.local import volume_image as images
 from jobletd.executor.local.volume_image import VolumeError, rounded
 from jobletd.executor.local.workspace import can_limit_disk, remove_workspace
 from jobletd.host_features import kernel_at_least
-from jobletd.model import AttemptId, JobName, ResourceView
+from jobletd.model import AttemptId, JobName, LimitStatus, ResourceView
 
 IMAGE = "volume.img"
 HALF_MADE, HALF_GONE = ".new-", ".gone-"  # no volume's name begins with a dot
@@ -131,11 +132,13 @@ class Volumes:
             self._hold(name, images.make_image(f"{half_made}/{IMAGE}", size))
             os.rename(half_made, directory)
             _sync(parent)
+            reached("volume.put-in-place")
             return
         if name not in self._held:
             self._hold(name, images.mount_image(image))
         if images.is_smaller(image, size):
             self._grow(name, image, size)
+            reached("volume.grown")
 
     def _grow(self, name: str, image: str, size: int) -> None:
         try:
@@ -163,11 +166,19 @@ class Volumes:
             elif os.path.isdir(path):
                 os.rename(path, going)
                 _sync(directory)
+                reached("volume.set-aside")
                 _discard(going)
+        reached("volume.removed")
 
     # --- the provider -------------------------------------------------------------------------------------------------
 
-    async def attach(self, request: AttemptRequest, first_id: int, descriptors: list[int]) -> dict[str, Any]:  # noqa: ARG002
+    async def attach(
+        self,
+        request: AttemptRequest,
+        first_id: int,  # noqa: ARG002
+        descriptors: list[int],
+        limits: list[LimitStatus],  # noqa: ARG002
+    ) -> dict[str, Any]:
         spec = request.manifest.spec
         if not spec.volumes:
             return {}
@@ -176,6 +187,7 @@ class Volumes:
         for volume in spec.volumes:
             async with self._busy[volume.name]:
                 tree = await asyncio.to_thread(self._one_more_mount, manifests[key("Volume", volume.name)])
+            reached("volume.lent")
             descriptors.append(tree)
             index = len(descriptors) - 1
             volumes.append({"name": volume.name, "path": volume.path, "read_only": volume.read_only, "tree": index})
@@ -213,10 +225,12 @@ def _mount_memory(path: str, size: int) -> None:
     if not os.path.ismount(path):
         os.makedirs(path, 0o700, exist_ok=True)
         syscalls.mount("tmpfs", path, "tmpfs", flags, f"mode=1777,{options}")
+        reached("volume.memory-mounted")
         return
     present = os.statvfs(path)
     if present.f_blocks * present.f_frsize < size:
         syscalls.mount("", path, "", syscalls.MS_REMOUNT | flags, options)
+        reached("volume.memory-grown")
 
 
 def _check_memory(size: int, pages: int) -> None:

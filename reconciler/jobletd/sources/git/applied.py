@@ -30,10 +30,15 @@ def load_applied(path: str) -> Applied | None:
     """None if there is none, or it cannot be read: then the next look finds out anew."""
     try:
         with open(path, encoding="utf-8") as file:
-            return Applied(**json.load(file))
+            applied = Applied(**json.load(file))
+        words = (applied.revision, applied.label, applied.path, applied.author, applied.subject)
+        "".join(words).encode()  # what is no text, or none that can be stored, is damaged
+        if type(applied.manifests) is not int:
+            raise ValueError("manifests is no number")
+        return applied
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         log.warning("what is in force is not known until the next look", path=path, error=str(error))
         return None
 

@@ -96,7 +96,7 @@ class Mirror:
             return Remote(wanted.commit[:SHORT], wanted.commit, wanted.commit)
         pattern = _pattern(wanted)
         out = await git(_call(self.directory, access, seconds), "ls-remote", "--quiet", "--symref", "--", url, pattern)
-        refs, symbolic = _refs(out)
+        refs, symbolic = refs_of(out)
         if wanted.semver:
             tags = [ref.removeprefix("refs/tags/") for ref in refs if ref.startswith("refs/tags/") and "^{}" not in ref]
             tag = highest(tags, wanted.semver)
@@ -156,7 +156,7 @@ class Mirror:
             raise NoSuchRevision(f"{path} {what} in commit {commit[:SHORT]}", todo="change spec.path, or add it")
         # A few small objects can make a tree without end: reading stops at the bound of every call.
         listed = await git(self._local, "ls-tree", "-r", "-z", "--long", tree)
-        return [_entry(record) for record in listed.split(b"\0") if record]
+        return [entry_of(record) for record in listed.split(b"\0") if record]
 
     async def contents(self, objects: Sequence[str], total_bytes: int) -> list[bytes]:
         """The contents of blobs, in their order. total_bytes: their sizes together."""
@@ -223,7 +223,7 @@ def _call(directory: str, access: Access, seconds: float) -> Call:
     return Call(directory, seconds, config=access.config, environment=access.environment, protocols=access.protocols)
 
 
-def _refs(out: bytes) -> tuple[dict[str, str], dict[str, str]]:
+def refs_of(out: bytes) -> tuple[dict[str, str], dict[str, str]]:
     """Objects by ref, and what symbolic refs name, of ``ls-remote --symref``."""
     refs: dict[str, str] = {}
     symbolic: dict[str, str] = {}
@@ -236,7 +236,7 @@ def _refs(out: bytes) -> tuple[dict[str, str], dict[str, str]]:
     return refs, symbolic
 
 
-def _entry(record: bytes) -> Entry:
+def entry_of(record: bytes) -> Entry:
     head, _, path = record.partition(b"\t")
     mode, kind, object_id, size = head.decode().split()
     shown = path.decode("utf-8", "backslashreplace")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from joblet.clock import Clock
+from joblet.crash_points import reached
 from joblet.errors import JobletError
 from joblet.manifest import Drift, GitSourceSpec, Manifest, key_of
 from jobletd.errors import WrongState
@@ -198,6 +199,7 @@ class GitSource:
             if self._fetched is None or self._fetched[:2] != (spec.url, remote):
                 left = max(end - self._settings.clock.boot_seconds(), 0.1)
                 object_id = await self._mirror.fetch(spec.url, remote, access, left)
+                reached("git.fetched")
                 self._fetched = (spec.url, remote, object_id)
         object_id = self._fetched[2]
         commit = await self._mirror.commit_of(object_id) if remote.ref.startswith("refs/tags/") else object_id
@@ -262,6 +264,7 @@ class GitSource:
             await self._follower.apply(together, _sources(chosen, scope), plan.transfers, take_over=wishes.take_over)
         except JobletError as error:  # what a dry run does not see: a content that is not here
             raise await self._not_applied(commit, "", error) from error
+        reached("git.applied")
         self._waits = 0 if await self._follower.delete(deletes) else self._waits + 1
         await self._follower.tell_conflicts(plan.conflicts)
         await self._put_on_record(spec, remote, commit, tree, claims)
@@ -331,11 +334,13 @@ class GitSource:
         self._claims = (commit, spec.path, remote.label, claims)
         self._read = None
         await self._mirror.keep(commit)
+        reached("git.commit-kept")
         facts = await self._mirror.facts(commit)
         self.applied = Applied(commit, remote.label, spec.path, facts.author, facts.subject, tree.count)
         if before == self.applied:
             return
         save_applied(self._state_file, self.applied)
+        reached("git.revision-stored")
         if before is None or before.revision != commit:
             what = f"{tree.count} manifests of {remote.label} as of {facts}"
             await self._desired.record_event(self._key, "", "Normal", "Applied", what)

@@ -44,7 +44,7 @@ async def read_tree(mirror: Mirror, commit: str, path: str) -> Tree:
     submodules = [entry.path for entry in entries if entry.type == _SUBMODULE]
     wanted = [entry for entry in entries if counts(entry)]
     prefix = "" if path == "." else f"{path}/"
-    errors = [error for entry in wanted if (error := _refusal(entry, prefix)) is not None]
+    errors = [error for entry in wanted if (error := refusal(entry, prefix)) is not None]
     total = sum(entry.size for entry in wanted)
     if len(wanted) > MAX_FILES:
         errors.append(_error(path, f"holds {len(wanted)} manifest files, at most {MAX_FILES} are read"))
@@ -55,7 +55,7 @@ async def read_tree(mirror: Mirror, commit: str, path: str) -> Tree:
         return Tree({}, tuple(errors), passed_over)
     contents = await mirror.contents([entry.object for entry in wanted], total)
     names = [prefix + entry.path for entry in wanted]
-    manifests, found = await asyncio.to_thread(_parsed, names, contents)
+    manifests, found = await asyncio.to_thread(parsed, names, contents)
     return Tree(manifests, tuple(found), passed_over)
 
 
@@ -66,7 +66,7 @@ def counts(entry: Entry) -> bool:
     return entry.type == "blob" and not hidden and is_manifest_name(name)
 
 
-def _refusal(entry: Entry, prefix: str) -> ManifestError | None:
+def refusal(entry: Entry, prefix: str) -> ManifestError | None:
     """Why a file is not even read."""
     file = prefix + entry.path
     if not entry.valid:
@@ -78,7 +78,7 @@ def _refusal(entry: Entry, prefix: str) -> ManifestError | None:
     return None
 
 
-def _parsed(
+def parsed(
     names: Sequence[str], contents: Sequence[bytes]
 ) -> tuple[dict[str, tuple[Manifest, ...]], list[ManifestError]]:
     manifests: dict[str, tuple[Manifest, ...]] = {}

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
+from joblet.crash_points import reached
 from joblet.errors import JobletError
 from joblet.manifest import Network
 from jobletd.executor.local.networking import filter as packet_filter
@@ -143,6 +144,7 @@ class HostNetworks:
             try:
                 await self._load_rules()  # before there is anything that they protect from
                 await self._in_thread(lambda links: links.make_bridge(lan))
+                reached("network.bridge-made")
                 await self._open_the_way_out()
             except BaseException:
                 if former is None:
@@ -158,6 +160,7 @@ class HostNetworks:
             self._addresses.pop(lan.bridge, None)
             if self._is_there(lan.bridge):
                 await self._in_thread(lambda links: links.remove_interfaces([lan.bridge]))
+            reached("network.bridge-removed")
             if self._loaded is not None:
                 await self._load_rules()
         shutil.rmtree(self._hosts_path(lan).parent, ignore_errors=True)
@@ -172,15 +175,16 @@ class HostNetworks:
 
     # --- attempts -----------------------------------------------------------------------------------------------------
 
-    async def connect(self, lan: Lan, attempt: str, job: str, bandwidth: Bandwidth) -> int:
-        """A place on the lan. Returns the descriptor of its network namespace. Raises JobletError, OSError."""
+    async def connect(self, lan: Lan, attempt: str, job: str, bandwidth: Bandwidth) -> tuple[int, Bandwidth]:
+        """A place on the lan. Returns the descriptor of its network namespace, and the bandwidth as read back. Raises
+        JobletError, OSError."""
         from jobletd.executor.local.networking.links import Cable
 
         await self.ensure(lan)
         address = await self._take_address(lan)
         cable = Cable(address, attempt, job)
         try:
-            namespace = await self._in_thread(lambda links: links.connect(lan, cable, bandwidth))
+            namespace, held = await self._in_thread(lambda links: links.connect(lan, cable, bandwidth))
         except BaseException:
             if addresses := self._addresses.get(lan.bridge):
                 addresses.give_back(address)
@@ -191,7 +195,8 @@ class HostNetworks:
         except BaseException:
             os.close(namespace)  # ``disconnect`` gives the rest back
             raise
-        return namespace
+        reached("network.attached")
+        return namespace, held
 
     def disconnect(self, attempt: str) -> None:
         """Give back what the attempt had."""
@@ -275,6 +280,7 @@ class HostNetworks:
         text = rules(self.naming, list(self._lans.values()), members, policy)
         if text != self._loaded:
             await packet_filter.load(text)
+            reached("network.rules-loaded")
             self._loaded = text
 
     async def _see_off(self, lan: Lan, cable: Cable) -> None:
@@ -289,6 +295,7 @@ class HostNetworks:
                 await self._in_thread(lambda links: links.remove_interfaces([name]))
         except (JobletError, OSError) as error:
             log.warning("interface not removed", interface=name, error=str(error))
+        reached("network.detached")
         if addresses := self._addresses.get(lan.bridge):
             addresses.give_back(cable.address)  # as long as its interface is there, it is not given out
 

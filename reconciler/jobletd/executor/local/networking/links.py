@@ -19,6 +19,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from joblet.crash_points import reached
 from joblet.sandbox import syscalls
 from joblet.sandbox.command import bring_loopback_up
 from jobletd.executor.local.networking.errors import NetworkUnavailable
@@ -43,6 +44,7 @@ BRIDGE_SYSCTLS = {
 }
 LATENCY_SECONDS = 0.1  # what a shaped packet waits at most; then it is lost, and TCP slows down
 BURST_SECONDS = 0.02
+MOST_BYTES = (1 << 32) - 1
 BURST_BYTES_AT_LEAST = 16384
 
 
@@ -107,21 +109,24 @@ class Links:
 
     # --- cables -------------------------------------------------------------------------------------------------------
 
-    def connect(self, lan: Lan, cable: Cable, bandwidth: Bandwidth) -> int:
+    def connect(self, lan: Lan, cable: Cable, bandwidth: Bandwidth) -> tuple[int, Bandwidth]:
         """A network namespace with ``eth0`` on the lan. Returns its descriptor: closed, and entered by nobody, all goes
-        again. Raises NetworkUnavailable, OSError."""
+        again; and the bandwidth as read back. Raises NetworkUnavailable, OSError."""
+        in_bytes = out_bytes = None
         namespace, inside = self._make_namespace()
         try:
             self._plug_in(lan, cable, namespace)
+            reached("network.cable-plugged")
             eth0 = self._index_within(namespace, "eth0")
             inside.link("set", index=eth0, state="up")
             inside.addr("add", index=eth0, address=str(cable.address), prefixlen=lan.cidr.prefixlen)
             if lan.mode.goes_out:
                 inside.route("add", dst="default", gateway=str(lan.gateway), oif=eth0)
             if bandwidth.out_bytes is not None:
-                shape(inside, eth0, bandwidth.out_bytes)
+                out_bytes = shape(inside, eth0, bandwidth.out_bytes)
             if bandwidth.in_bytes is not None:
-                shape(self._route, socket.if_nametoindex(self._naming.cable(cable.address)), bandwidth.in_bytes)
+                outside = socket.if_nametoindex(self._naming.cable(cable.address))
+                in_bytes = shape(self._route, outside, bandwidth.in_bytes)
         except BaseException as error:
             os.close(namespace)
             if isinstance(error, NetlinkError):
@@ -129,7 +134,7 @@ class Links:
             raise
         finally:
             inside.close()
-        return namespace
+        return namespace, Bandwidth(in_bytes, out_bytes)
 
     def _make_namespace(self) -> tuple[int, Any]:
         """A new network namespace: its descriptor, and a netlink socket in it."""
@@ -193,12 +198,24 @@ class Links:
         return sorted(set(names))
 
 
-def shape(route: Any, index: int, bytes_per_second: int) -> None:
-    """What leaves by this interface is held to the rate by a token bucket, tc-tbf(8)."""
+def shape(route: Any, index: int, bytes_per_second: int) -> int | None:
+    """What leaves by this interface is held to the rate by a token bucket, tc-tbf(8). Returns the rate as the kernel has it.
+
+    Raises NetworkUnavailable for one that the kernel's 32 bits do not hold.
+    """
+    if bytes_per_second > MOST_BYTES:
+        what = f"more than {MOST_BYTES} bytes a second cannot be limited"
+        raise NetworkUnavailable(what, where="spec.limits.network", todo="leave the limit out")
     burst = max(BURST_BYTES_AT_LEAST, int(bytes_per_second * BURST_SECONDS))
     route.tc(
         "add", "tbf", index, rate=f"{bytes_per_second * 8}bit", burst=burst, latency=f"{LATENCY_SECONDS * 1000:g}ms"
     )
+
+    for qdisc in route.get_qdiscs(index):
+        options = qdisc.get_attr("TCA_OPTIONS") if qdisc.get_attr("TCA_KIND") == "tbf" else None
+        if options is not None:
+            return int(options.get_attr("TCA_TBF_PARMS")["rate"])
+    return None
 
 
 def write_sysctls(values: dict[str, str]) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
+from joblet.cgroup import readable_size
 from joblet.manifest import Network, NetworkManifest
 from jobletd.executor import AttemptRequest
 from jobletd.executor.local.networking.controller import lan_of_manifest
 from jobletd.executor.local.networking.host_networks import HostNetworks
 from jobletd.executor.local.networking.lan import Lan
-from jobletd.model import AttemptId
+from jobletd.model import AttemptId, LimitStatus
+
+if TYPE_CHECKING:
+    from jobletd.executor.local.networking.links import Bandwidth
 
 
 class NetworkProvider:
@@ -18,7 +23,9 @@ class NetworkProvider:
     def __init__(self, networks: HostNetworks) -> None:
         self._networks = networks
 
-    async def attach(self, request: AttemptRequest, first_id: int, descriptors: list[int]) -> dict[str, Any]:
+    async def attach(
+        self, request: AttemptRequest, first_id: int, descriptors: list[int], limits: list[LimitStatus]
+    ) -> dict[str, Any]:
         if request.manifest.spec.isolation.network in (Network.NONE, Network.HOST):
             return {}
         from jobletd.executor.local.networking.links import Bandwidth
@@ -27,7 +34,9 @@ class NetworkProvider:
         asked = request.manifest.spec.limits.network
         bandwidth = Bandwidth(asked.in_bytes, asked.out_bytes) if asked else Bandwidth()
         name = request.manifest.metadata.name
-        descriptors.append(await self._networks.connect(lan, request.attempt_id, name, bandwidth))
+        namespace, held = await self._networks.connect(lan, request.attempt_id, name, bandwidth)
+        descriptors.append(namespace)
+        limits += _readings(bandwidth, held)
         return {"network": "given", "network_fd": len(descriptors) - 1, "etc_bound": self._networks.etc(lan)}
 
     async def detach(self, attempt_id: AttemptId) -> None:
@@ -44,3 +53,12 @@ class NetworkProvider:
             one for one in request.resources if isinstance(one, NetworkManifest) and one.metadata.name == name
         )
         return lan_of_manifest(self._networks.naming, manifest)
+
+
+def _readings(asked: Bandwidth, held: Bandwidth) -> Iterator[LimitStatus]:
+    """Each limit that was asked for, beside what the kernel holds it to."""
+    pairs = (("network.in", asked.in_bytes, held.in_bytes), ("network.out", asked.out_bytes, held.out_bytes))
+    for name, wanted, there in pairs:
+        if wanted is not None:
+            effective = "max" if there is None else readable_size(there)
+            yield LimitStatus(name, readable_size(wanted), effective, there == wanted)
