@@ -47,8 +47,6 @@ def _cpu(attempt: job_pb2.Attempt, limits: dict[str, str], seconds: float) -> It
     usage = attempt.usage
     if "cpu" not in limits or not usage.HasField("cpu_seconds") or not seconds:
         return
-    from joblet.manifest.quantities import parse_cpu
-
     percent = usage.cpu_seconds / seconds * 100
     told = f"cpu limit {limits['cpu']}, used {percent:.0f}%"
     if usage.throttled_seconds > HELD_BACK * seconds:

@@ -24,7 +24,7 @@ import structlog
 
 from joblet.atomicfile import write_atomic
 from jobletd.executor import AttemptRequest
-from jobletd.model import AttemptId
+from jobletd.model import AttemptId, LimitStatus
 from jobletd.upkeep.calls import AGAIN, Answer, Asker, Calls
 
 REQUEST_SECONDS = 10.0
@@ -44,7 +44,9 @@ class UpkeepProvider:
         self._listening: dict[str, asyncio.Server] = {}
         self._answering: dict[str, set[asyncio.Task[None]]] = {}
 
-    async def attach(self, request: AttemptRequest, first_id: int, descriptors: list[int]) -> dict[str, Any]:
+    async def attach(
+        self, request: AttemptRequest, first_id: int, descriptors: list[int], limits: list[LimitStatus]
+    ) -> dict[str, Any]:
         asked = request.manifest.spec.isolation.upkeep
         if not asked:
             return {}
