@@ -18,6 +18,7 @@ READING = {
     "GetNode",
     "WatchUsage",
     "GetProfile",
+    "GetLogLevel",
     "GetResource",
     "ListResources",
     "Check",
