@@ -106,7 +106,7 @@ def found(log: Path) -> Counter[str]:
     return Counter(line for line in ended.stdout.splitlines() if line)
 
 
-@pytest.fixture(params=["text", "json"])
+@pytest.fixture(params=["text", "json"])  # one daemon for both: a reload takes it from one to the other
 def log(host: Host, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The daemon logs there now, in that form."""
     path = tmp_path / "joblet.log"
