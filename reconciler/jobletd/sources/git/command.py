@@ -87,7 +87,7 @@ async def git(call: Call, *arguments: str) -> bytes:
     """Run git to its end. Returns what it wrote. Raises GitError."""
     status, out, err = await git_status(call, *arguments)
     if status != 0:
-        raise GitError(_reason(err, status))
+        raise GitError(reason_of(err, status))
     return out
 
 
@@ -164,7 +164,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-def _reason(stderr: bytes, status: int) -> str:
+def reason_of(stderr: bytes, status: int) -> str:
     """The lines of git's that say why, as one."""
     lines = [printable(line) for line in stderr.decode(errors="replace").splitlines()]
     telling = [line for line in lines if line and not line.startswith(_NOISE)]

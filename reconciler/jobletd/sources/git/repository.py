@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from joblet.errors import JobletError
 from joblet.manifest import GitSelection, GitSignature
 from jobletd.sources.git.access import Access, memory_file
-from jobletd.sources.git.command import Call, GitError, git, git_status, printable
+from jobletd.sources.git.command import Call, GitError, git, git_status, printable, reason_of
 from jobletd.sources.git.versions import highest
 
 WANTED, APPLIED = "refs/joblet/wanted", "refs/joblet/applied"
@@ -150,13 +150,19 @@ class Mirror:
     async def entries(self, commit: str, path: str) -> list[Entry]:
         """All below a directory. Raises NoSuchRevision if there is none, GitError if there is too much."""
         tree = f"{commit}^{{tree}}" if path == "." else f"{commit}:{path}"
+        # A few small objects can make a tree without end: reading stops at the bound of every call.
+        status, listed, err = await git_status(self._local, "ls-tree", "-r", "-z", "--long", tree)
+        if status != 0:
+            await self._tell_no_directory(commit, path, tree)
+            raise GitError(reason_of(err, status))
+        return [_entry(record) for record in listed.split(b"\0") if record]
+
+    async def _tell_no_directory(self, commit: str, path: str, tree: str) -> None:
+        """Raises NoSuchRevision if that is why it could not be listed."""
         status, out, _ = await git_status(self._local, "cat-file", "-t", tree)
         if status != 0 or out.strip() != b"tree":
             what = "is no directory (a link, or a file)" if status == 0 else "is not there"
             raise NoSuchRevision(f"{path} {what} in commit {commit[:SHORT]}", todo="change spec.path, or add it")
-        # A few small objects can make a tree without end: reading stops at the bound of every call.
-        listed = await git(self._local, "ls-tree", "-r", "-z", "--long", tree)
-        return [_entry(record) for record in listed.split(b"\0") if record]
 
     async def contents(self, objects: Sequence[str], total_bytes: int) -> list[bytes]:
         """The contents of blobs, in their order. total_bytes: their sizes together."""

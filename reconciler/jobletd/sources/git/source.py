@@ -133,11 +133,12 @@ class GitSource:
                 self._nudge.clear()
                 asked, self._wishes = self._wishes, []
                 wishes = Wishes(any(one.allow_delete for one, _ in asked), any(one.take_over for one, _ in asked))
+                began = self._settings.clock.boot_seconds()
                 await self._look_and_tell(wishes)
                 for _, done in asked:
                     if not done.done():
                         done.set_result(None)
-                await self._wait()
+                await self._wait(self._settings.clock.boot_seconds() - began)
         finally:
             for _, done in (*asked, *self._wishes):
                 done.cancel()
@@ -183,8 +184,8 @@ class GitSource:
     async def _look(self, wishes: Wishes) -> None:
         spec = self._spec
         remote, commit = await self._arrive(spec)
-        await self._tell_rewritten(remote, commit)
         if not await self._is_in_line(spec, remote.label, commit, wishes):
+            await asyncio.gather(self._tree(spec, commit), self._tell_rewritten(remote, commit))
             await self._follow(spec, remote, commit, wishes)
 
     async def _arrive(self, spec: GitSourceSpec) -> tuple[Remote, str]:
@@ -386,14 +387,16 @@ class GitSource:
     def _note_kept(self, spec: GitSourceSpec, plan: Plan) -> None:
         self.kept = frozenset() if spec.prune.enabled else frozenset(job for job, _ in plan.deletes)
 
-    async def _wait(self) -> None:
-        seconds: float | None = self._spec.interval_seconds
+    async def _wait(self, took_seconds: float) -> None:
+        """From the beginning of one look to that of the next is an interval; one that takes long rests as long as it took."""
+        interval = self._spec.interval_seconds
+        seconds: float | None = max(interval - took_seconds, min(took_seconds, interval))
         if self._spec.suspend:
             seconds = None
         elif self._waits:
-            seconds = min(SOON_SECONDS * 2 ** min(self._waits - 1, 20), self._spec.interval_seconds)
+            seconds = min(SOON_SECONDS * 2 ** min(self._waits - 1, 20), interval)
         elif self._failures:
-            seconds = min(FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 20), self._spec.interval_seconds)
+            seconds = min(FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 20), interval)
         try:
             async with asyncio.timeout(seconds):
                 await self._nudge.wait()
