@@ -55,6 +55,7 @@ from jobletd.services.jobs import JobService
 from jobletd.services.node import NodeFacts, NodeService
 from jobletd.services.resources import ResourceService
 from jobletd.services.server import ApiServer
+from jobletd.sources.git.contents import Contents
 from jobletd.sources.git.controller import GitSources
 from jobletd.sources.spool import Spool, SpoolSettings
 from jobletd.sources.status_files import StatusFiles
@@ -171,7 +172,13 @@ class Daemon:
         host_key = HostKey(key_file, self._env, anything_sealed=registry.anything_sealed)
         vault = Vault(host_key)
         controllers["Secret"] = SecretController(vault)
-        git = GitSources(f"{config.state.directory}/git", registry, vault, self._clock)
+        git = GitSources(
+            f"{config.state.directory}/git",
+            registry,
+            vault,
+            lambda: Contents(blobs, self._headroom.check),
+            self._clock,
+        )
         controllers["GitSource"] = git
         resources = Resources(registry, controllers, vault)
         self._reconciler = Reconciler(

@@ -42,7 +42,7 @@ def measure(host: Host, repository: Repository, server: HttpsServer) -> None:
     waits = []
     for number in range(ROUNDS):
         repository.commit(manifests(number), "--quiet")
-        waits.append(seconds_until(host, lambda run, number=number: run_is(run, number)))
+        waits.append(seconds_until(host, number))
     print(
         f"push to all {MANIFESTS} running, at an interval of {INTERVAL_SECONDS} s: {statistics.median(waits):.2f} s median,"
         f" {max(waits):.2f} s at most, of {ROUNDS}"
@@ -53,10 +53,14 @@ def measure(host: Host, repository: Repository, server: HttpsServer) -> None:
     begin = time.perf_counter()
     sync(host)
     looked = time.perf_counter() - begin
-    seconds_until(host, lambda run: run_is(run, ROUNDS))
-    print(f"rnx sync of a commit that changes all: {looked:.2f} s, all running after {time.perf_counter() - begin:.2f} s")
+    seconds_until(host, ROUNDS)
+    print(
+        f"rnx sync of a commit that changes all: {looked:.2f} s, all running after {time.perf_counter() - begin:.2f} s"
+    )
     own, children = cpu_ms(host, lambda: [sync(host) for _ in range(QUIET_LOOKS)])
-    print(f"a look that finds nothing new: {own / QUIET_LOOKS:.1f} ms of the daemon's CPU, {children / QUIET_LOOKS:.1f} of git's")
+    print(
+        f"a look that finds nothing new: {own / QUIET_LOOKS:.1f} ms of the daemon's CPU, {children / QUIET_LOOKS:.1f} of git's"
+    )
     repository.remove("jobs")
     repository.commit()
     answer = sync(host)
@@ -77,13 +81,13 @@ def run_is(run: job_pb2.Run, number: int) -> bool:
     return run.phase == "RUNNING" and run.command[1] == str(1000 + number)
 
 
-def seconds_until(host: Host, done: Callable[[job_pb2.Run], bool]) -> float:
-    """How long until each job's run is as wanted."""
+def seconds_until(host: Host, number: int) -> float:
+    """How long until each job runs as that round has it."""
     begin = time.perf_counter()
     found: set[str] = set()
     stream = host.jobs.Watch(job_pb2.WatchRequest())
     for event in stream:
-        if event.job.runs and done(event.job.runs[0]):
+        if event.job.runs and run_is(event.job.runs[0], number):
             found.add(event.job.name)
             if len(found) == MANIFESTS:
                 break

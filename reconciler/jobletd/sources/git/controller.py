@@ -20,6 +20,7 @@ from jobletd.resources import READY, NotInLine
 from jobletd.secrets.vault import Vault
 from jobletd.sources.desired_jobs import DesiredJobs
 from jobletd.sources.git.access import NoCredentials
+from jobletd.sources.git.contents import Contents
 from jobletd.sources.git.repository import SHORT
 from jobletd.sources.git.source import GitScope, GitSource, Settings, Wishes, follower_of
 
@@ -40,9 +41,12 @@ class _Followed:
 class GitSources:
     """See ``jobletd.resources.Controller``. ``begin`` before ``run``."""
 
-    def __init__(self, directory: str, registry: Registry, vault: Vault, clock: Clock) -> None:
-        """directory: of all mirrors."""
+    def __init__(
+        self, directory: str, registry: Registry, vault: Vault, contents: Callable[[], Contents], clock: Clock
+    ) -> None:
+        """directory: of all mirrors. contents: makes what takes the files that a source's jobs name."""
         self._directory = directory
+        self._contents = contents
         self._registry = registry
         self._vault = vault
         self._clock = clock
@@ -183,7 +187,7 @@ class GitSources:
         os.makedirs(self._directory, 0o700, exist_ok=True)
         name = manifest.metadata.name
         key = JobName(f"gitsource/{name}")
-        settings = Settings(self._directory, self._secret, lambda: self._look_at(key), self._clock)
+        settings = Settings(self._directory, self._contents(), self._secret, lambda: self._look_at(key), self._clock)
         return GitSource(name, manifest.spec, settings, self._desired)
 
     def _secret(self, name: str) -> Mapping[str, bytes]:

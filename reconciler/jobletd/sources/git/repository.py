@@ -70,6 +70,11 @@ class Mirror:
         self.directory = directory
         self._local = Call(directory)
 
+    @property
+    def place(self) -> str:
+        """The directory that it lies in, on the same disk."""
+        return os.path.dirname(self.directory)
+
     async def ensure(self) -> None:
         """Make the mirror unless it is there. Raises GitError, OSError."""
         if self._is_there():
@@ -171,6 +176,12 @@ class Mirror:
         stdin = "".join(f"{one}\n" for one in objects).encode()
         call = Call(self.directory, stdin=stdin, output_bytes=total_bytes + 128 * len(objects))
         return _blobs(await git(call, "cat-file", "--batch", "--buffer"), len(objects))
+
+    async def write(self, object_id: str, fd: int, size: int) -> None:
+        """Write a blob of any size to a file. Raises GitError."""
+        await git(Call(self.directory, stdout=fd), "cat-file", "blob", object_id)
+        if os.fstat(fd).st_size != size:
+            raise GitError(f"{object_id[:SHORT]} is not what its tree says")
 
     async def keep(self, commit: str) -> None:
         """Note the commit that is in force, so that it is not collected."""

@@ -21,6 +21,7 @@ from jobletd.sources.desired_jobs import DesiredJobs
 from jobletd.sources.following import Follower
 from jobletd.sources.git.access import NoCredentials, open_access
 from jobletd.sources.git.applied import Applied, load_applied, save_applied
+from jobletd.sources.git.contents import Contents
 from jobletd.sources.git.repository import SHORT, Mirror, NoSuchRevision, NotSigned, Remote
 from jobletd.sources.git.tree import Tree, read_tree
 from jobletd.sources.ownership import Claim, Plan, make_plan
@@ -64,10 +65,11 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """directory: of all mirrors. secret: opens the values of a Secret; raises JobletError. changed: called after each change
-    of what there is to say."""
+    """directory: of all mirrors. contents: takes what jobs name by ``from``. secret: opens the values of a Secret; raises
+    JobletError. changed: called after each change of what there is to say."""
 
     directory: str
+    contents: Contents
     secret: Callable[[str], Mapping[str, bytes]]
     changed: Callable[[], None]
     clock: Clock
@@ -269,7 +271,12 @@ class GitSource:
 
     async def _tree(self, spec: GitSourceSpec, commit: str) -> Tree:
         if self._read is None or self._read[:2] != (commit, spec.path):
-            self._read = (commit, spec.path, await read_tree(self._mirror, commit, spec.path))
+            tree = await read_tree(self._mirror, commit, spec.path)
+            if not tree.errors:
+                tree = await self._settings.contents.resolved(self._mirror, tree)
+                if tree.errors:
+                    return tree  # there may be room at the next look
+            self._read = (commit, spec.path, tree)
         return self._read[2]
 
     async def _refuse(self, commit: str, tree: Tree) -> None:
