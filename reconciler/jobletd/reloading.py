@@ -27,6 +27,7 @@ from jobletd.places import Bounds
 from jobletd.policy import Policy
 from jobletd.reconciler import Reconciler
 from jobletd.services.access import AccessControl
+from jobletd.sources.fleet import Fleet
 from jobletd.tls_context import Revocations, credentials_of, server_context
 from jobletd.tls_front import Identity, TlsFront
 
@@ -45,6 +46,7 @@ class Adjustable:
     desired: DesiredState
     executor: LocalExecutor
     blobs: BlobStore
+    fleet: Fleet
 
 
 class Reloader:
@@ -97,6 +99,7 @@ class Reloader:
         config, parts = changes.in_force, self._parts
         credentials = credentials_of(config.security)
         context, revocations = server_context(credentials), Revocations.of(credentials.crl)
+        parts.fleet.check(config)
         stream = open_log(config.logging.output)
 
         set_up_logging(level=config.logging.level, json_lines=config.logging.format == "json", stream=stream)
@@ -107,6 +110,7 @@ class Reloader:
         parts.executor.reconfigure(local_settings_of(config, policy))
         parts.blobs.reconfigure(blob_limits_of(config.uploads))
         parts.reconciler.reconfigure(bounds=places_of(config.joblet), job_bounds=JobBounds.of(config.joblet))
+        parts.fleet.reconfigure(config)
         self._config = config
         self._take(config)
         return changes

@@ -55,6 +55,7 @@ from jobletd.services.jobs import JobService
 from jobletd.services.node import NodeFacts, NodeService
 from jobletd.services.resources import ResourceService
 from jobletd.services.server import ApiServer
+from jobletd.sources.fleet import Fleet
 from jobletd.sources.git.contents import Contents
 from jobletd.sources.git.controller import GitSources
 from jobletd.sources.spool import Spool, SpoolSettings
@@ -222,7 +223,8 @@ class Daemon:
         self._start_spool(stack, desired)
         desired.on_change(git.job_changed)
         self._background(stack, "git", git.run())
-        port = await self._start_api(stack, front, registry, desired, executor, blobs, git)
+        fleet = await self._start_fleet(stack, git, desired)
+        port = await self._start_api(stack, front, registry, desired, executor, blobs, git, fleet)
         log.info(
             "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=executor.cgroup_mode
         )
@@ -316,6 +318,16 @@ class Daemon:
         desired.on_change(spool.job_changed)
         self._background(stack, "spool", spool.run())
 
+    async def _start_fleet(self, stack: AsyncExitStack, git: GitSources, desired: DesiredState) -> Fleet:
+        fleet = Fleet(self._config, git, desired)
+        desired.on_change(fleet.configured.job_changed)
+        self._background(stack, "configured sources", fleet.configured.run())
+        port = await fleet.start()
+        stack.push_async_callback(fleet.stop)
+        if port is not None:
+            write_atomic(f"{self._config.run.directory}/webhook-port", f"{port}\n".encode(), durable=False)
+        return fleet
+
     def _make_front(self) -> TlsFront:
         """Raises CertificateError: before anything is made on the host."""
         config = self._config
@@ -338,6 +350,7 @@ class Daemon:
         executor: LocalExecutor,
         blobs: BlobStore,
         git: GitSources,
+        fleet: Fleet,
     ) -> int:
         config = self._config
         facts = NodeFacts(
@@ -348,7 +361,7 @@ class Daemon:
             max_concurrent_per_source=config.joblet.max_concurrent_per_source,
         )
         access = AccessControl(front.identity, call_seconds=config.server.timeout_seconds)
-        parts = Adjustable(front, access, self._reconciler, desired, executor, blobs)
+        parts = Adjustable(front, access, self._reconciler, desired, executor, blobs, fleet)
         reloader = Reloader(config, parts, read=self._read_config, take=self._take_config)
         here = Place(config.state.directory, config.server.address, config.server.port, config.socket_path)
         node = NodeService(
@@ -360,6 +373,7 @@ class Daemon:
             probe=lambda: HostFeatures.probe(here),
             reload=reloader.reload,
             conditions=self._facts_of_state.conditions,
+            labels=lambda: fleet.labels,
         )
         jobs = JobService(desired, message_bytes=config.grpc.max_send_bytes)
         server = ApiServer(

@@ -42,6 +42,7 @@ class Followed:
         self.mirrors = mirrors
         self.desired = Desired()
         self.changes = 0
+        self.labels: dict[str, str] = {}
         self.secret: Mapping[str, bytes] = {}
         self.spec: dict[str, Any] = {"url": url, "ref": {"branch": "main"}}
         self.source = self.make()
@@ -52,7 +53,9 @@ class Followed:
         def changed() -> None:
             self.changes += 1
 
-        settings = Settings(str(self.mirrors), Contents(self.blobs), lambda _: self.secret, changed, SystemClock())
+        settings = Settings(
+            str(self.mirrors), Contents(self.blobs), lambda: self.labels, lambda _: self.secret, changed, SystemClock()
+        )
         return GitSource("fleet", self.manifest.spec, settings, self.desired)
 
     @property

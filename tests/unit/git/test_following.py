@@ -293,3 +293,36 @@ def test_a_suspended_source_is_not_looked_at(repository: Repository, followed: F
     asyncio.run(run())
     assert followed.source.fault is not None and followed.source.fault.reason == "Suspended"
     assert followed.desired.generation("a") == 1
+
+
+def test_a_host_that_is_not_meant_follows_nothing_and_one_that_is_no_longer_meant_lets_go_guarded(
+    repository: Repository, followed: Followed
+) -> None:
+    repository.commit({"a.yml": job("a"), "b.yml": job("b")})
+    followed.set(nodeSelector={"role": "web", "site": "fra"})
+    followed.labels = {"role": "web"}
+    followed.look_well()
+    assert followed.jobs == {} and not followed.source.selected
+    followed.labels = {"role": "web", "site": "fra", "more": "x"}
+    followed.look_well()
+    assert set(followed.jobs) == {"a", "b"} and followed.source.selected
+    followed.labels = {"role": "wbe", "site": "fra"}
+    fault = followed.look()
+    assert fault is not None and fault.reason == "DeletionGuard" and "removes 2 of 2" in str(fault)
+    assert set(followed.jobs) == {"a", "b"}, "a slip in a label stops nothing"
+    followed.look_well(Wishes(allow_delete=True))
+    assert followed.jobs == {} and followed.source.applied is None
+    followed.labels = {"role": "web", "site": "fra"}
+    followed.look_well()
+    assert set(followed.jobs) == {"a", "b"}
+
+
+def test_without_pruning_a_host_that_is_no_longer_meant_keeps_what_it_has(
+    repository: Repository, followed: Followed
+) -> None:
+    repository.commit({"a.yml": job("a"), "b.yml": job("b")})
+    followed.set(prune=False)
+    followed.look_well()
+    followed.set(nodeSelector={"role": "web"})
+    followed.look_well()
+    assert set(followed.jobs) == {"a", "b"} == followed.source.kept

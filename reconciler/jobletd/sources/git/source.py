@@ -65,11 +65,12 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """directory: of all mirrors. contents: takes what jobs name by ``from``. secret: opens the values of a Secret; raises
-    JobletError. changed: called after each change of what there is to say."""
+    """directory: of all mirrors. contents: takes what jobs name by ``from``. labels: of this host. secret: opens the values
+    of a Secret; raises JobletError. changed: called after each change of what there is to say."""
 
     directory: str
     contents: Contents
+    labels: Callable[[], Mapping[str, str]]
     secret: Callable[[str], Mapping[str, bytes]]
     changed: Callable[[], None]
     clock: Clock
@@ -81,6 +82,7 @@ class GitSource:
     def __init__(self, name: str, spec: GitSourceSpec, settings: Settings, desired: DesiredJobs) -> None:
         self.name = name
         self.fault: Fault | None = None
+        self.selected = True  # whether this host is one of those that it is for
         self.looked = False  # whether the first look is over
         self.synced_ns: int | None = None  # the last look that found everything in line
         self.drifted: frozenset[JobName] = frozenset()
@@ -112,6 +114,12 @@ class GitSource:
             self._spec = spec
             self._failures = 0
             self._nudge.set()
+
+    def look_soon(self) -> None:
+        """Something that it goes by may have changed. Raises WrongState."""
+        if self._spec.suspend:
+            raise WrongState(f"gitsource {self.name!r} is suspended", todo="apply it with spec.suspend: false")
+        self._nudge.set()
 
     def job_changed(self, name: JobName) -> None:
         """Look soon if that may end a conflict."""
@@ -185,10 +193,29 @@ class GitSource:
 
     async def _look(self, wishes: Wishes) -> None:
         spec = self._spec
+        self.selected = spec.node_selector.items() <= self._settings.labels().items()
+        if not self.selected:
+            await self._let_go(spec, wishes)
+            return
         remote, commit = await self._arrive(spec)
         if not await self._is_in_line(spec, remote.label, commit, wishes):
             await asyncio.gather(self._tree(spec, commit), self._tell_rewritten(remote, commit))
             await self._follow(spec, remote, commit, wishes)
+
+    async def _let_go(self, spec: GitSourceSpec, wishes: Wishes) -> None:
+        """This host is none of those that it is for: as if a commit declared nothing. Raises Fault."""
+        owners = await self._desired.owners()
+        owned = [(job, owner) for job, owner in owners.items() if self._follower.scope.file_of(owner) is not None]
+        if spec.prune.enabled:
+            if not wishes.allow_delete:
+                self._guard(spec, "spec.nodeSelector, which does not name this host,", len(owned), len(owned))
+            self._waits = 0 if await self._follower.delete(owned) else self._waits + 1
+        self.kept = frozenset() if spec.prune.enabled else frozenset(job for job, _ in owned)
+        await self._follower.tell_conflicts(())
+        if self.applied is not None:
+            self.applied = self._claims = self._read = None
+            save_applied(self._state_file, None)
+            self._settings.changed()
 
     async def _arrive(self, spec: GitSourceSpec) -> tuple[Remote, str]:
         """Have what the repository has. Returns what was seen there, and its commit. Only this speaks to the network."""
@@ -252,7 +279,12 @@ class GitSource:
         self._note_kept(spec, plan)
         deletes = plan.deletes if spec.prune.enabled else []
         if not wishes.allow_delete:
-            self._guard(spec, commit, len(deletes), sum(scope.file_of(owner) is not None for owner in owners.values()))
+            self._guard(
+                spec,
+                f"commit {commit[:SHORT]}",
+                len(deletes),
+                sum(scope.file_of(owner) is not None for owner in owners.values()),
+            )
         chosen = {
             file: [one for one in manifests if JobName(key_of(one)) in plan.owned[file]]
             for file, manifests in tree.manifests.items()
@@ -294,13 +326,11 @@ class GitSource:
         what = f"commit {commit[:SHORT]} is not applied: {shown}{more}; {author}; {self._in_force()}"
         raise Fault("InvalidManifest", what)
 
-    def _guard(self, spec: GitSourceSpec, commit: str, deletes: int, owned: int) -> None:
-        """Raises Fault if a commit takes so much away that it may be a mistake. One thing alone may always go."""
+    def _guard(self, spec: GitSourceSpec, who: str, deletes: int, owned: int) -> None:
+        """Raises Fault if something takes so much away that it may be a mistake. One thing alone may always go."""
         most = spec.prune.max_delete_percent
         if deletes > 1 and deletes * 100 > most * owned:
-            what = (
-                f"commit {commit[:SHORT]} removes {deletes} of {owned}, more than {most} % at once; {self._in_force()}"
-            )
+            what = f"{who} removes {deletes} of {owned}, more than {most} % at once; {self._in_force()}"
             raise Fault("DeletionGuard", what, todo=f"rnx sync {self.name} --allow-delete lets it through")
 
     async def _try_out(
