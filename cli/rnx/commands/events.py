@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rnx import exit_codes
 from rnx.options import Format, FormatOption, JsonOption, chosen
-from rnx.target import Target, complete_job, connected
+from rnx.target import Target, complete_job, connected_to_many
 
 if TYPE_CHECKING:
     from joblet.api.v1 import job_pb2
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 HEADER = ("LAST", "TYPE", "REASON", "JOB", "RUN", "COUNT", "MESSAGE")
 
 
-@connected
+@connected_to_many
 def events(
     target: Target,
     ref: Annotated[
@@ -25,10 +26,10 @@ def events(
     since: Annotated[str | None, typer.Option(metavar="TIME", help="Only newer ones: 10m or an RFC 3339 time.")] = None,
     output: FormatOption = Format.TABLE,
     json: JsonOption = False,
-) -> None:
+) -> int:
     """Show what happened.
 
-    With --watch and -o json each event is one line.
+    With --watch and -o json each event is one line. With --all-nodes or several nodes each has its node.
 
     \b
     Example:
@@ -46,8 +47,12 @@ def events(
     request = job_pb2.EventsRequest(ref=ref, follow=watch)
     if since is not None:
         request.since.FromNanoseconds(since_ns(since))
-    found = target.daemon().events(request)
     form = chosen(output, json)
+    if target.is_many:
+        from rnx.merged import events_from
+
+        return events_from(target.several(), request, form)
+    found = target.daemon().events(request)
     if watch:
         for event in found:
             text = encoder.dumps(event_data(event)) if form is Format.JSON else "  ".join(row(event))
@@ -56,6 +61,7 @@ def events(
         (print_json if form is Format.JSON else print_yaml)([event_data(event) for event in found])
     else:
         print_table(HEADER, [row(event) for event in found])
+    return exit_codes.OK
 
 
 def row(event: job_pb2.Event) -> list[str]:

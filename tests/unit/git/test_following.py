@@ -302,10 +302,10 @@ def test_a_host_that_is_not_meant_follows_nothing_and_one_that_is_no_longer_mean
     followed.set(nodeSelector={"role": "web", "site": "fra"})
     followed.labels = {"role": "web"}
     followed.look_well()
-    assert followed.jobs == {} and not followed.source.selected
+    assert (followed.jobs, followed.source.selected) == ({}, False)
     followed.labels = {"role": "web", "site": "fra", "more": "x"}
     followed.look_well()
-    assert set(followed.jobs) == {"a", "b"} and followed.source.selected
+    assert (set(followed.jobs), followed.source.selected) == ({"a", "b"}, True)
     followed.labels = {"role": "wbe", "site": "fra"}
     fault = followed.look()
     assert fault is not None and fault.reason == "DeletionGuard" and "removes 2 of 2" in str(fault)
