@@ -34,6 +34,8 @@ def get_from(nodes: Several, kind: str, names: Sequence[str], selector: str, for
     found = nodes.ask(
         lambda _, daemon: _some(names, daemon.get) if names else list(daemon.list_jobs(selector=selector))
     )
+    if names and not any(found.values()):
+        return _none_found(nodes, names)
     _check_names(nodes, names, {job.name for jobs in found.values() for job in jobs})
     if manifests:
         _print_manifests([job.manifest for jobs in found.values() for job in jobs])
@@ -56,6 +58,8 @@ def _resources_from(nodes: Several, kind: str, names: Sequence[str], form: Forma
 
     found = nodes.ask(ask)
     everything = [resource for resources in found.values() for resource in resources]
+    if names and not everything:
+        return _none_found(nodes, names)
     _check_names(nodes, names, {resource.name for resource in everything})
     if manifests:
         _print_manifests([resource.manifest for resource in everything])
@@ -266,6 +270,11 @@ def _check_names(nodes: Several, names: Sequence[str], found: set[str]) -> None:
             nodes.failures["all nodes"] = NotFound(
                 f"there is no {name!r}", todo="rnx get --all-nodes shows what there is"
             )
+
+
+def _none_found(nodes: Several, names: Sequence[str]) -> int:
+    _check_names(nodes, names, set())
+    return nodes.tell()
 
 
 def _print(data: list[dict[str, Any]], form: Format) -> None:
