@@ -277,6 +277,20 @@ def test_a_look_without_changes_applies_nothing(repository: Repository, followed
     assert len(followed.desired.applies) == before and followed.changes <= 2
 
 
+def test_a_commit_that_only_spells_the_same_differently_changes_nothing(
+    repository: Repository, followed: Followed
+) -> None:
+    """nomad#8559, #2551: a plan showed changes that were none."""
+    text = job("a").replace("spec: {", "spec: {timeout: 90s, ")
+    first = repository.commit({"a.yml": text})
+    followed.look_well()
+    repository.commit(
+        {"a.yml": f"# a comment\n{text}".replace("90s", "1m30s").replace("timeout", "suspend: false, timeout")}
+    )
+    followed.look_well()
+    assert followed.desired.generation("a") == 1 and followed.jobs["a"] == f"git:fleet@{first[:12]}:a.yml"
+
+
 def test_a_suspended_source_is_not_looked_at(repository: Repository, followed: Followed) -> None:
     repository.commit({"a.yml": job("a")})
     followed.look_well()
