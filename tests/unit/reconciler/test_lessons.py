@@ -26,7 +26,11 @@ def test_a_plan_shows_no_change_where_only_the_spelling_has_changed(world: World
         commits = world.store.commits
         for text in (before, after):
             (planned,) = await world.desired.apply(manifests(job(text)), CLIENT, dry_run=True)
-            assert (planned.action, planned.generation, planned.consequence) == (Action.UNCHANGED, 1, "")
+            assert (planned.action, planned.generation, planned.consequence) == (
+                Action.UNCHANGED,
+                1,
+                "nothing changes",
+            )
             assert (await world.apply(job(text))).action is Action.UNCHANGED
         assert (world.store.commits, len(world.host.launches)) == (commits, 1)
 
