@@ -30,12 +30,7 @@ pytestmark = pytest.mark.native_only(
 )
 ROLES = {"web1": "web", "web2": "web", "db": "db"}
 SECRET = "known to the hoster and to us"
-SOURCE = """\
-apiVersion: joblet/v1
-kind: GitSource
-metadata: {{name: {role}}}
-spec: {{url: '{url}', path: roles/{role}, nodeSelector: {{role: {role}}}, interval: 1h}}
-"""
+EXAMPLE = Path(__file__).parents[2] / "examples/fleet"
 
 
 @dataclass
@@ -90,11 +85,18 @@ class Fleet:
             yaml.dump({"version": "3.0", "nodes": found}, stream)
 
 
+def source(role: str, url: str) -> str:
+    text = (EXAMPLE / f"sources/{role}.yml").read_text()
+    assert "https://git.example.org/team/fleet.git" in text and "interval: 1m" in text
+    return text.replace("https://git.example.org/team/fleet.git", url).replace("interval: 1m", "interval: 1h")
+
+
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     directory = tmp_path_factory.mktemp("fleet")
     repository = Repository(directory / "clone")
-    repository.commit({f"sources/{role}.yml": SOURCE.format(role=role, url=repository.url) for role in ("web", "db")})
+    sources = {f"sources/{role}.yml": source(role, repository.url) for role in ("web", "db")}
+    repository.commit({**sources, "roles/web/none": "", "roles/db/none": ""})
     with ExitStack() as stack:
         client = stack.enter_context(namespace())
         nodes = {}
@@ -163,10 +165,8 @@ def rows(fleet: Fleet, *columns: str) -> set[tuple[str, ...]]:
 
 def test_one_repository_and_one_client_for_all_of_them(fleet: Fleet) -> None:
     """Each host takes what its labels say; a sync, a list, a log and a stopped daemon are seen with their nodes."""
-    files = {
-        f"roles/{role}/{role}.yml": job(role, f'[sh, -c, "echo I am {role}; sleep 600"]') for role in ("web", "db")
-    }
-    fleet.repository.commit(files)
+    files = ("roles/web/web.yml", "roles/web/site/page.txt", "roles/db/db.yml")
+    fleet.repository.commit({file: (EXAMPLE / file).read_text() for file in files})
     for name in ("fleet", "web", "db"):
         fleet.told("sync", name, "--all-nodes")
     eventually(
@@ -177,10 +177,10 @@ def test_one_repository_and_one_client_for_all_of_them(fleet: Fleet) -> None:
         what="each has what its role says",
     )
     selected = {
-        (one["node"], one["metadata"]["name"]): one["status"].get("node", "")
+        (one["node"], one["metadata"]["name"]): one["status"].get("selected", "")
         for one in json.loads(fleet.told("get", "gitsources", "--all-nodes", "-o", "json"))
     }
-    assert selected["db", "web"] == selected["web1", "db"] == "not selected"
+    assert selected["db", "web"] == selected["web1", "db"] == "no"
     assert selected["db", "db"] == selected["web1", "web"] == selected["web2", "fleet"] == ""
     assert fleet.told("get", "gitsource/fleet", "--node", "db,web1").splitlines()[1].split()[:3] == [
         "db",
@@ -191,7 +191,10 @@ def test_one_repository_and_one_client_for_all_of_them(fleet: Fleet) -> None:
     assert "role=db,site=test" in fleet.told("nodes", "-o", "wide").splitlines()[3]
 
     eventually(
-        lambda: sorted(fleet.told("log", "web", "--all-nodes").splitlines()) == ["web1  I am web", "web2  I am web"],
+        lambda: (
+            sorted(fleet.told("log", "web", "--all-nodes").splitlines())
+            == [f"web{number}  the same page on every web host" for number in (1, 2)]
+        ),
         what="both have written",
     )
     assert table(fleet.told("status", "db", "--all-nodes"), "NODE", "NAME") == [("db", "db")]
@@ -267,7 +270,7 @@ def test_the_configuration_declares_labels_and_sources_and_a_reload_changes_them
     said = there.host.rnx("get", "gitsource/fleet", "-o", "json")
     assert json.loads(said.out)["status"]["source"] == "config:gitops.sources", said.err
     with pytest.raises(Exception, match="belongs to config:gitops"):
-        there.host.apply(SOURCE.format(role="fleet", url=fleet.repository.url))
+        there.host.apply(source("web", fleet.repository.url).replace("name: web", "name: fleet"))
 
     def relabel(config: dict[str, Any]) -> None:
         config["node"]["labels"]["role"] = "web"

@@ -186,7 +186,7 @@ class GitSources:
         if source.synced_ns is not None:
             found["synced"] = f"{datetime.fromtimestamp(source.synced_ns // 10**9, UTC):%Y-%m-%dT%H:%M:%SZ}"
         if not source.selected:
-            found["node"] = "not selected"
+            found["selected"] = "no"
         numbers = {"drifted": len(source.drifted), "conflicts": source.conflicts, "kept": len(source.kept)}
         return {**found, **{name: str(number) for name, number in numbers.items() if number}}
 
