@@ -401,4 +401,6 @@ def test_edits_in_three_sources_come_to_the_same_state_in_any_order(
             **{"e": "grpc:admin", "f": "grpc:admin"},
         }
     finally:
-        (host.spool / "a.yml").unlink(missing_ok=True)
+        for path in host.spool.glob("*.yml"):
+            path.unlink()
+        eventually(lambda: not any(one.source.startswith("spool:") for one in jobs(host)), what="the spool is empty")
