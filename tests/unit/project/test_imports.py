@@ -25,7 +25,7 @@ class Missing(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"{name} is not there on this machine", name=name)
 
 sys.meta_path.insert(0, Missing())
-import asyncio, selectors, subprocess  # Python's own modules choose by the real platform
+import asyncio, selectors, subprocess, zoneinfo  # Python's own modules choose by the real platform
 for name in ("pidfd_open", "memfd_create", "unshare", "setns", "eventfd", "sched_setaffinity", "sched_getaffinity", "splice"):
     if hasattr(os, name):
         delattr(os, name)
