@@ -43,12 +43,15 @@ def measure(host: Host, repository: Repository, server: HttpsServer) -> None:
     for number in range(ROUNDS):
         repository.commit(manifests(number), "--quiet")
         waits.append(seconds_until(host, number))
+        remove_all(host, repository)
     print(
         f"push to all {MANIFESTS} running, at an interval of {INTERVAL_SECONDS} s: {statistics.median(waits):.2f} s median,"
         f" {max(waits):.2f} s at most, of {ROUNDS}"
     )
     host.apply(SOURCE.format(url=url, interval="1h"))
+    repository.commit(manifests(0))
     sync(host)
+    seconds_until(host, 0)
     repository.commit(manifests(ROUNDS))
     begin = time.perf_counter()
     sync(host)
@@ -61,6 +64,12 @@ def measure(host: Host, repository: Repository, server: HttpsServer) -> None:
     print(
         f"a look that finds nothing new: {own / QUIET_LOOKS:.1f} ms of the daemon's CPU, {children / QUIET_LOOKS:.1f} of git's"
     )
+    gone = remove_all(host, repository)
+    print(f"git rm of all: held back first, then stopped and gone after {gone:.2f} s")
+
+
+def remove_all(host: Host, repository: Repository) -> float:
+    """Which the guard holds back until it is let through. Returns how long that took then."""
     repository.remove("jobs")
     repository.commit()
     answer = sync(host)
@@ -70,7 +79,7 @@ def measure(host: Host, repository: Repository, server: HttpsServer) -> None:
     assert answer.in_line, answer
     while list(host.jobs.List(job_pb2.ListRequest(page_size=1)).jobs):
         time.sleep(0.02)
-    print(f"all removed: held back first, then stopped and gone after {time.perf_counter() - begin:.2f} s")
+    return time.perf_counter() - begin
 
 
 def manifests(number: int) -> dict[str, str]:

@@ -343,9 +343,7 @@ def test_people_see_what_comes_from_where(host: Host, repository: Repository) ->
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_edits_in_three_sources_come_to_the_same_state_in_any_order(
-    host: Host, repository: Repository, seed: int
-) -> None:
+def test_edits_in_any_order_come_to_one_state(host: Host, repository: Repository, seed: int) -> None:
     """What each source says in the end counts, whichever came first, with a daemon that is killed in between."""
 
     def at(name: str, version: int) -> str:
