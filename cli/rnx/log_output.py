@@ -28,12 +28,24 @@ class LogPrinter:
         stream = "stdout"
         for entry in entries:
             if entry.stream != stream:
-                _flush(stream, pieces)
+                self._flush(stream, pieces)
                 stream = entry.stream
             pieces.append(self._dated(entry) if self._timestamps else entry.data)
             time_ns, count = self._last.get(entry.attempt, (0, 0))
             self._last[entry.attempt] = (entry.time_ns, count + 1 if entry.time_ns == time_ns else 1)
-        _flush(stream, pieces)
+        self._flush(stream, pieces)
+
+    def _flush(self, stream: str, pieces: list[bytes]) -> None:
+        if pieces:
+            self.put(stream, b"".join(pieces))
+            pieces.clear()
+
+    def put(self, stream: str, data: bytes) -> None:
+        """Onto our own stream of that name."""
+        file = sys.stderr if stream == "stderr" else sys.stdout
+        file.flush()
+        file.buffer.write(data)
+        file.buffer.flush()
 
     def _dated(self, entry: job_pb2.LogEntry) -> bytes:
         starts, self._at_line_start[entry.stream] = self._at_line_start[entry.stream], not entry.partial
@@ -66,15 +78,6 @@ class LogPrinter:
             return fresh
 
         return select
-
-
-def _flush(stream: str, pieces: list[bytes]) -> None:
-    if pieces:
-        file = sys.stderr if stream == "stderr" else sys.stdout
-        file.flush()
-        file.buffer.write(b"".join(pieces))
-        file.buffer.flush()
-        pieces.clear()
 
 
 def print_log(daemon: Daemon, request: job_pb2.LogsRequest, printer: LogPrinter) -> None:

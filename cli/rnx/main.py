@@ -34,12 +34,13 @@ def root(
     ctx: typer.Context,
     config: Annotated[str | None, typer.Option(metavar="FILE", help="The client configuration to use.")] = None,
     node: Annotated[str | None, typer.Option(metavar="NAME", help="The node of the configuration to talk to.")] = None,
+    all_nodes: Annotated[bool, typer.Option("--all-nodes", help="Talk to all nodes of the configuration.")] = False,
     version: Annotated[  # noqa: ARG001 (its callback acts)
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the client's version.")
     ] = False,
 ) -> None:
     """Joblet's client: declare jobs, run commands, follow them."""
-    ctx.obj = (config, node)
+    ctx.obj = (config, node, all_nodes)
 
 
 def run(arguments: Sequence[str]) -> int:

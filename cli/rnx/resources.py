@@ -31,17 +31,19 @@ def show_resources(
             for resource in resources:
                 print(f"{resource.kind.lower()}/{resource.name}")
         case _:
-            figures = sorted({name for resource in resources for name in resource.status})
-            header = ("NAME", "READY", *(name.upper() for name in figures), "USED BY")
-            more = ("GENERATION", "SOURCE", "UPDATED") if form is Format.WIDE else ()
-            rows = [row(resource, figures, bool(more)) for resource in resources]
-            messages = [message(resource) for resource in resources]
-            if any(messages):  # what is long stands last
-                header = (*header, *more, "MESSAGE")
-                rows = [[*cells, text] for cells, text in zip(rows, messages, strict=True)]
-            else:
-                header = (*header, *more)
-            print_table(header, rows)
+            print_table(*table(resources, form))
+
+
+def table(resources: Sequence[resource_pb2.Resource], form: Format) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Header and rows. What is long stands last."""
+    figures = sorted({name for resource in resources for name in resource.status})
+    header: tuple[str, ...] = ("NAME", "READY", *(name.upper() for name in figures), "USED BY")
+    header = (*header, "GENERATION", "SOURCE", "UPDATED") if form is Format.WIDE else header
+    rows = [row(resource, figures, form is Format.WIDE) for resource in resources]
+    messages = [message(resource) for resource in resources]
+    if not any(messages):
+        return header, rows
+    return (*header, "MESSAGE"), [[*cells, text] for cells, text in zip(rows, messages, strict=True)]
 
 
 def row(resource: resource_pb2.Resource, figures: Sequence[str], wide: bool) -> list[str]:

@@ -126,8 +126,8 @@ def local_files(found: Mapping[str, LocalContent]) -> list[dict[str, Any]]:
     return [{"from": source, "sha256": one.sha256, "size": one.size, "mode": one.mode} for source, one in found.items()]
 
 
-def send(daemon: Daemon, contents: Sequence[LocalContent]) -> None:
-    """Upload what the daemon does not have. Raises ClientError."""
+def send(daemon: Daemon, contents: Sequence[LocalContent], *, quiet: bool = False) -> None:
+    """Upload what the daemon does not have. quiet: without a bar. Raises ClientError."""
     by_sum = {one.sha256: one for one in contents}
     if not by_sum:
         return
@@ -137,7 +137,7 @@ def send(daemon: Daemon, contents: Sequence[LocalContent]) -> None:
     from rnx.output.terminal import byte_progress
 
     unreadable: list[str] = []
-    with byte_progress("uploading", sum(one.size for one in wanted)) as advance:
+    with byte_progress("uploading", sum(one.size for one in wanted), quiet=quiet) as advance:
         try:
             daemon.upload(_messages(wanted, advance, unreadable))
         except ClientError as error:

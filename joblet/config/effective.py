@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from joblet.config.section import SECRET
 from joblet.config.server import LoadedConfig, ServerConfig
 from joblet.config.values import TYPE
+from joblet.manifest.canonical import plain
+from joblet.manifest.models import ManifestModel
 from joblet.manifest.quantities import format_duration, format_size
 
 HIDDEN = "(not shown)"
@@ -68,6 +70,8 @@ def written(value: Any, schema: Mapping[str, Any]) -> Any:
         return format_size(value)
     if isinstance(value, tuple):
         return [str(one) for one in value]
+    if isinstance(value, dict):
+        return {name: plain(one) if isinstance(one, ManifestModel) else one for name, one in value.items()}
     return value if isinstance(value, bool | int | type(None)) else str(value)
 
 

@@ -71,7 +71,7 @@ def _lines() -> Iterator[str]:
 
 def _default(value: Any, schema: dict[str, Any]) -> str:
     shown = written(value, schema)
-    if shown in (None, "", []):
+    if shown in (None, "", [], {}):
         return ""
     if isinstance(shown, bool):
         shown = str(shown).lower()

@@ -23,6 +23,7 @@ from joblet.config.daemon_sections import (
 from joblet.config.document import validate
 from joblet.config.environment import with_environment
 from joblet.config.errors import ConfigError
+from joblet.config.fleet_sections import GitopsSection, NodeSection, WebhookSection
 from joblet.config.go_joblet import without_go_keys
 from joblet.config.job_sections import (
     CgroupSection,
@@ -72,6 +73,9 @@ class ServerConfig(Section):
     uploads: UploadsSection = UploadsSection()
     network: NetworkSection = NetworkSection()
     history: HistorySection = HistorySection()
+    node: NodeSection = NodeSection()
+    gitops: GitopsSection = GitopsSection()
+    webhook: WebhookSection = WebhookSection()
     metrics: MetricsSection = MetricsSection()
 
     @property

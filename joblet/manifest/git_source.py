@@ -71,6 +71,11 @@ class GitSourceSpec(ManifestModel):
     timeout_seconds: f.SourceInterval = Field(
         default=60.0, alias="timeout", description="How long one look may take; then it has failed."
     )
+    node_selector: dict[f.LabelKey, f.LabelValue] = Field(
+        default={},
+        alias="nodeSelector",
+        description="Only hosts with all these labels (`node.labels` of their configuration) follow it.",
+    )
     credentials: f.OptionalName = Field(
         default=None,
         description="A Secret with username and token, or ssh-key and known-hosts; ca.crt for an authority of one's own.",

@@ -29,6 +29,7 @@ from jobletd.places import Bounds
 from jobletd.policy import Policy
 from jobletd.reconciler import Reconciler
 from jobletd.services.access import AccessControl
+from jobletd.sources.fleet import Fleet
 from jobletd.tls_context import Revocations, credentials_of, server_context
 from jobletd.tls_front import Identity, TlsFront
 
@@ -48,6 +49,7 @@ class Adjustable:
     executor: LocalExecutor
     blobs: BlobStore
     retention: retention.Retention
+    fleet: Fleet
 
 
 class Reloader:
@@ -100,6 +102,7 @@ class Reloader:
         config, parts = changes.in_force, self._parts
         credentials = credentials_of(config.security)
         context, revocations = server_context(credentials), Revocations.of(credentials.crl)
+        parts.fleet.check(config)
         stream = open_log(config.logging.output)
 
         reached("reload.read")
@@ -112,6 +115,7 @@ class Reloader:
         parts.blobs.reconfigure(blob_limits_of(config.uploads))
         parts.retention.reconfigure(kept_of(config.history))
         parts.reconciler.reconfigure(bounds=places_of(config.joblet), job_bounds=JobBounds.of(config.joblet))
+        parts.fleet.reconfigure(config)
         self._config = config
         self._take(config)
         reached("reload.in-force")

@@ -59,6 +59,8 @@ from jobletd.services.node import NodeFacts, NodeService
 from jobletd.services.operation import OperationService, TimedLevel
 from jobletd.services.resources import ResourceService
 from jobletd.services.server import ApiServer
+from jobletd.sources.fleet import Fleet
+from jobletd.sources.git.contents import Contents
 from jobletd.sources.git.controller import GitSources
 from jobletd.sources.spool import Spool, SpoolSettings
 from jobletd.sources.status_files import StatusFiles
@@ -177,7 +179,13 @@ class Daemon:
         host_key = HostKey(key_file, self._env, anything_sealed=registry.anything_sealed)
         vault = Vault(host_key)
         controllers["Secret"] = SecretController(vault)
-        git = GitSources(f"{config.state.directory}/git", registry, vault, self._clock)
+        git = GitSources(
+            f"{config.state.directory}/git",
+            registry,
+            vault,
+            lambda: Contents(blobs, self._headroom.check),
+            self._clock,
+        )
         controllers["GitSource"] = git
         resources = Resources(registry, controllers, vault)
         self._reconciler = Reconciler(
@@ -225,7 +233,8 @@ class Daemon:
         self._start_spool(stack, desired)
         desired.on_change(git.job_changed)
         self._background(stack, "git", git.run())
-        port = await self._start_api(stack, front, registry, desired, executor, blobs, git)
+        fleet = await self._start_fleet(stack, git, desired)
+        port = await self._start_api(stack, front, registry, desired, executor, blobs, git, fleet)
         self._start_metrics(stack, registry, executor, git)
         stack.push_async_callback(upkeep.close)  # before the API, which an exchange of certificates needs
         log.info(
@@ -315,6 +324,16 @@ class Daemon:
         desired.on_change(spool.job_changed)
         self._background(stack, "spool", spool.run())
 
+    async def _start_fleet(self, stack: AsyncExitStack, git: GitSources, desired: DesiredState) -> Fleet:
+        fleet = Fleet(self._config, git, desired)
+        desired.on_change(fleet.configured.job_changed)
+        self._background(stack, "configured sources", fleet.configured.run())
+        port = await fleet.start()
+        stack.push_async_callback(fleet.stop)
+        if port is not None:
+            write_atomic(f"{self._config.run.directory}/webhook-port", f"{port}\n".encode(), durable=False)
+        return fleet
+
     def _make_front(self) -> TlsFront:
         """Raises CertificateError: before anything is made on the host."""
         config = self._config
@@ -337,6 +356,7 @@ class Daemon:
         executor: LocalExecutor,
         blobs: BlobStore,
         git: GitSources,
+        fleet: Fleet,
     ) -> int:
         config = self._config
         facts = NodeFacts(
@@ -347,7 +367,7 @@ class Daemon:
             max_concurrent_per_source=config.joblet.max_concurrent_per_source,
         )
         access = AccessControl(front.identity, call_seconds=config.server.timeout_seconds)
-        parts = Adjustable(front, access, self._reconciler, desired, executor, blobs, self._retention)
+        parts = Adjustable(front, access, self._reconciler, desired, executor, blobs, self._retention, fleet)
         reloader = Reloader(config, parts, read=self._read_config, take=self._take_config)
         here = Place(config.state.directory, config.server.address, config.server.port, config.socket_path)
         node = NodeService(
@@ -359,6 +379,7 @@ class Daemon:
             probe=lambda: HostFeatures.probe(here),
             reload=reloader.reload,
             conditions=self._facts_of_state.conditions,
+            labels=lambda: fleet.labels,
         )
         jobs = JobService(desired, message_bytes=config.grpc.max_send_bytes)
         server = ApiServer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("launch", "memory", "output", "end_to_end", "client", "network", "layers")
+BENCHMARKS = ("launch", "memory", "output", "end_to_end", "client", "network", "gitops", "layers")
 
 
 def main() -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -338,3 +340,65 @@ def test_people_see_what_comes_from_where(host: Host, repository: Repository) ->
     assert host.rnx("sync", "nothing").status == 3
     described = host.rnx("describe", "gitsource/fleet").out
     assert "Applied" in described and "Ann Author <ann@example.org>" in described
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_edits_in_any_order_come_to_one_state(host: Host, repository: Repository, seed: int) -> None:
+    """What each source says in the end counts, whichever came first, with a daemon that is killed in between."""
+
+    def at(name: str, version: int) -> str:
+        return job(name, f'[sleep, "{1000 + version}"]')
+
+    def drop(name: str, version: int) -> None:
+        (host.spool / f".{name}.tmp").write_text(at(name, version))
+        (host.spool / f".{name}.tmp").rename(host.spool / f"{name}.yml")
+
+    def commit(**versions: int) -> None:
+        for path in repository.clone.glob("*.yml"):
+            path.unlink()
+        repository.commit({f"{name}.yml": at(name, version) for name, version in versions.items()})
+
+    def die() -> None:
+        host.kill()
+        host.start()
+
+    commit(both=1)
+    follow(host, repository.url)
+    synced(host)
+    edits: list[list[Callable[[], object]]] = [
+        [partial(drop, "a", 1), partial(drop, "b", 1), partial(drop, "a", 2), (host.spool / "b.yml").unlink],
+        [
+            partial(commit, both=1, c=1),
+            partial(commit, both=2, c=2, d=1),
+            partial(sync, host),
+            partial(commit, both=2, d=2),
+        ],
+        [partial(host.apply, at("e", 1)), partial(host.apply, at("f", 1)), partial(host.apply, at("e", 2))],
+        [die],
+    ]
+    chance = random.Random(seed)
+    try:
+        while left := [one for one in edits if one]:
+            chance.choice(left).pop(0)()
+        synced(host)
+        wanted = {"a": 2, "both": 2, "d": 2, "e": 2, "f": 1}
+        eventually(
+            lambda: (
+                {
+                    one.name: int(one.runs[0].command[1]) - 1000
+                    for one in jobs(host)
+                    if one.runs and one.runs[0].phase == "RUNNING" and not one.deleting
+                }
+                == wanted
+            ),
+            what=f"the same state: {wanted}",
+        )
+        eventually(lambda: names(host) == wanted.keys(), what="and nothing else")
+        assert {one.name: one.source.partition("@")[0] for one in jobs(host)} == {
+            **{"a": "spool:a.yml", "both": "git:fleet", "d": "git:fleet"},
+            **{"e": "grpc:admin", "f": "grpc:admin"},
+        }
+    finally:
+        for path in host.spool.glob("*.yml"):
+            path.unlink()
+        eventually(lambda: not any(one.source.startswith("spool:") for one in jobs(host)), what="the spool is empty")

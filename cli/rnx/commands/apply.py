@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rnx import exit_codes
 from rnx.options import FilesOption, Format, FormatOption, RecursiveOption
-from rnx.target import Target, connected
+from rnx.target import Target, connected_to_many
 
 if TYPE_CHECKING:
     from joblet.api.v1 import job_pb2
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 DOCUMENTS = (Format.JSON, Format.YAML)
 
 
-@connected
+@connected_to_many
 def apply(
     target: Target,
     filename: FilesOption,
@@ -41,12 +42,15 @@ def apply(
 
     Files that spec.files names with `from` lie beside the manifest, or below; those that the daemon does not have are uploaded.
 
+    With --all-nodes or several nodes each applies all of it or nothing; what one refuses keeps no other from it.
+
     \b
     Example:
       rnx apply -f job.yml
       rnx apply -f jobs/ -R --dry-run
       rnx apply -f job.yml -o json
       rnx apply -f job.yml --take-over
+      rnx apply -f jobs/ --node web1,web2
     """
     from rnx.manifest_files import read_files
     from rnx.uploads import of_manifests
@@ -54,6 +58,11 @@ def apply(
 
     files = read_files(filename, recursive=recursive)
     local = {file.name: of_manifests(file) for file in files}
+    if target.is_many:
+        from rnx.merged import apply_to
+
+        order = Order(files, local, dry_run=dry_run, take_over=take_over, wait=wait)
+        return apply_to(target.several(), order, output)
     daemon = target.daemon()
     if dry_run or len(files) > 1:
         # With several files the daemon looks at all of them before it takes the first.
@@ -77,6 +86,17 @@ def apply(
     return wait_for_all(daemon, files, results, output) if wait else exit_codes.OK
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What several nodes are to apply. local: of each file what its ``from`` stand for."""
+
+    files: Sequence[ManifestFile]
+    local: Mapping[str, Mapping[str, LocalContent]]
+    dry_run: bool
+    take_over: bool
+    wait: bool
+
+
 def send(
     daemon: Daemon, file: ManifestFile, local: Mapping[str, LocalContent], *, dry_run: bool, take_over: bool = False
 ) -> list[job_pb2.ApplyResult]:
@@ -84,6 +104,25 @@ def send(
     from rnx.uploads import local_files
 
     return daemon.apply(file.data, filename=file.name, dry_run=dry_run, take_over=take_over, files=local_files(local))
+
+
+def carry_out(daemon: Daemon, order: Order) -> list[job_pb2.ApplyResult]:
+    """All of it on one node, or nothing, without a word. Raises ClientError."""
+    from rnx.uploads import send as upload
+
+    def sent(*, dry_run: bool) -> list[job_pb2.ApplyResult]:
+        return [
+            result
+            for file in order.files
+            for result in send(daemon, file, order.local[file.name], dry_run=dry_run, take_over=order.take_over)
+        ]
+
+    if order.dry_run or len(order.files) > 1:
+        expected = sent(dry_run=True)
+        if order.dry_run:
+            return expected
+    upload(daemon, [content for found in order.local.values() for content in found.values()], quiet=True)
+    return sent(dry_run=False)
 
 
 def show(results: Sequence[job_pb2.ApplyResult], form: Format, *, dry_run: bool) -> None:
@@ -121,29 +160,42 @@ def wait_for_all(
     daemon: Daemon, files: Sequence[ManifestFile], results: Sequence[job_pb2.ApplyResult], output: Format
 ) -> int:
     """Wait for each job's run. Returns the exit code of the first that failed."""
-    from joblet.manifest import Restart, jobs_of
     from rnx.output.terminal import progress
-    from rnx.watching import exit_code_of, is_final, wait_for_run
+    from rnx.watching import exit_code_of, is_final
+
+    code = exit_codes.OK
+    with progress("waiting") as tell:
+        for name, run in awaited(daemon, files, results, tell):
+            # Where the output is a document, this is for people who wait.
+            to = sys.stderr if output in DOCUMENTS else sys.stdout
+            print(f"job/{name} {run.phase}{f' ({run.reason})' if run.reason else ''}", file=to, flush=True)
+            if is_final(run):
+                code = code or exit_code_of(run)
+    return code
+
+
+def awaited(
+    daemon: Daemon,
+    files: Sequence[ManifestFile],
+    results: Sequence[job_pb2.ApplyResult],
+    tell: Callable[[str], None] | None = None,
+) -> Iterator[tuple[str, job_pb2.Run]]:
+    """Each job's run, once it has ended; a service's, once it runs."""
+    from joblet.manifest import Restart, jobs_of
+    from rnx.watching import is_final, wait_for_run
 
     manifests = [one for file in files for one in jobs_of(file.manifests)]
     services = {one.metadata.name for one in manifests if one.spec.restart is Restart.ALWAYS}
     # Who has a schedule may have its next run in a year.
     idle = {one.metadata.name for one in manifests if one.spec.suspend or one.spec.schedule is not None}
-    code = exit_codes.OK
-    with progress("waiting") as tell:
-        for result in results:
-            if result.name in idle or result.kind not in ("", "Job"):
-                continue
-            service = result.name in services
-            run = wait_for_run(
-                daemon,
-                result.run_id or result.name,
-                (lambda one: is_final(one) or one.phase == "RUNNING") if service else is_final,
-                tell=tell,
-            )
-            # Where the output is a document, this is for people who wait.
-            to = sys.stderr if output in DOCUMENTS else sys.stdout
-            print(f"job/{result.name} {run.phase}{f' ({run.reason})' if run.reason else ''}", file=to, flush=True)
-            if is_final(run):
-                code = code or exit_code_of(run)
-    return code
+    for result in results:
+        if result.name in idle or result.kind not in ("", "Job"):
+            continue
+        service = result.name in services
+        run = wait_for_run(
+            daemon,
+            result.run_id or result.name,
+            (lambda one: is_final(one) or one.phase == "RUNNING") if service else is_final,
+            tell=tell,
+        )
+        yield result.name, run

@@ -8,10 +8,10 @@ import typer
 
 from rnx import exit_codes
 from rnx.options import RecursiveOption
-from rnx.target import Target, complete_job, connected
+from rnx.target import Target, complete_job, connected_to_many
 
 
-@connected
+@connected_to_many
 def delete(
     target: Target,
     names: Annotated[
@@ -30,7 +30,7 @@ def delete(
     """Stop jobs and remove them; or remove what is no job, named as in volume/data.
 
     Their history and output stay for as long as spec.history says. All are tried, even if one fails; the exit code is
-    that of the first failure.
+    that of the first failure. With --all-nodes or several nodes: on each that has it.
 
     \b
     Example:
@@ -51,6 +51,10 @@ def delete(
         wanted += sorted((key_of(one) for file in files for one in file.manifests), key=lambda key: "/" in key)
     if not wanted:
         raise InvalidRequest("nothing to delete was named", todo="rnx delete NAME, or rnx delete -f FILE")
+    if target.is_many:
+        from rnx.merged import delete_from
+
+        return delete_from(target.several(), wanted, ignore_not_found=ignore_not_found)
     daemon, code = target.daemon(), exit_codes.OK
     for name in wanted:
         try:

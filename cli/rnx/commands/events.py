@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rnx import exit_codes
 from rnx.options import Format, FormatOption, JsonOption, chosen
-from rnx.target import Target, complete_job, connected
+from rnx.target import Target, complete_job, connected_to_many
 
 if TYPE_CHECKING:
     from joblet.api.v1 import job_pb2
@@ -16,7 +17,7 @@ TAIL_OF_WATCH = 10  # what is shown of the past, as context
 HEADER = ("LAST", "TYPE", "REASON", "JOB", "RUN", "COUNT", "MESSAGE")
 
 
-@connected
+@connected_to_many
 def events(
     target: Target,
     ref: Annotated[
@@ -34,10 +35,10 @@ def events(
     ] = None,
     output: FormatOption = Format.TABLE,
     json: JsonOption = False,
-) -> None:
+) -> int:
     """Show what happened.
 
-    With --watch and -o json each event is one line.
+    With --watch and -o json each event is one line. With --all-nodes or several nodes each has its node.
 
     \b
     Example:
@@ -58,8 +59,12 @@ def events(
     request = job_pb2.EventsRequest(ref=ref, follow=watch, tail=tail)
     if since is not None:
         request.since.FromNanoseconds(since_ns(since))
-    found = target.daemon().events(request)
     form = chosen(output, json)
+    if target.is_many:
+        from rnx.merged import events_from
+
+        return events_from(target.several(), request, form)
+    found = target.daemon().events(request)
     if watch:
         for event in found:
             text = encoder.dumps(event_data(event)) if form is Format.JSON else "  ".join(row(event))
@@ -68,6 +73,7 @@ def events(
         (print_json if form is Format.JSON else print_yaml)([event_data(event) for event in found])
     else:
         print_table(HEADER, [row(event) for event in found])
+    return exit_codes.OK
 
 
 def row(event: job_pb2.Event) -> list[str]:

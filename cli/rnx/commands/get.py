@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rnx import exit_codes
 from rnx.options import Format, FormatOption, JobArgument, JsonOption, SelectorOption, chosen
-from rnx.target import Target, complete_job, connected
+from rnx.target import Target, complete_job, connected, connected_to_many
 
 if TYPE_CHECKING:
     from joblet.api.v1 import job_pb2, resource_pb2
     from rnx.daemon import Daemon
 
 SHOWN_EVENTS = 20
+HEADER = ("NAME", "STATUS", "REASON", "GENERATION", "UPDATED", "SOURCE")
+WIDE = ("NAME", "STATUS", "REASON", "GENERATION", "UPDATED", "OBSERVED", "RUN", "SOURCE", "LABELS")
 
 
-@connected
+@connected_to_many
 def get(
     target: Target,
     names: Annotated[
@@ -34,10 +37,11 @@ def get(
     manifest: Annotated[
         bool, typer.Option("--manifest", help="Print the manifests alone, ready for editing and rnx apply.")
     ] = False,
-) -> None:
+) -> int:
     """Show jobs, as a table or with their manifests; or what is of another kind, such as volumes.
 
-    -o json and -o yaml show the manifest with a status beside it.
+    -o json and -o yaml show the manifest with a status beside it. With --all-nodes or several nodes it is one table, with the
+    node of each.
 
     \b
     Example:
@@ -45,6 +49,7 @@ def get(
       rnx get hello -o yaml
       rnx get hello --manifest > hello.yml
       rnx get volumes
+      rnx get jobs --all-nodes
       rnx get volume/data -o yaml
     """
     from rnx.kinds import find_kind, kind_of
@@ -56,18 +61,23 @@ def get(
     elif wanted and "/" in wanted[0]:
         kind = kind_of(wanted[0].partition("/")[0])
     wanted = [name.rpartition("/")[2] for name in wanted]
+    if target.is_many:
+        from rnx.merged import get_from
+
+        return get_from(target.several(), kind, wanted, selector, chosen(output, json), manifests=manifest)
     daemon = target.daemon()
     if kind != "Job":
         from rnx.resources import show_resources
 
         resources = [daemon.resource(kind, name) for name in wanted] if wanted else daemon.list_resources(kind)
         show_resources(resources, chosen(output, json), alone=len(wanted) == 1, manifests=manifest)
-        return
+        return exit_codes.OK
     jobs = [daemon.get(name) for name in wanted] if wanted else list(daemon.list_jobs(selector=selector))
     if manifest:
         print("---\n".join(job.manifest for job in jobs), end="")
     else:
         show(jobs, chosen(output, json), alone=len(wanted) == 1)
+    return exit_codes.OK
 
 
 def show(jobs: Sequence[job_pb2.Job], form: Format, *, alone: bool) -> None:
@@ -85,11 +95,9 @@ def show(jobs: Sequence[job_pb2.Job], form: Format, *, alone: bool) -> None:
             for job in jobs:
                 print(f"job/{job.name}")
         case Format.TABLE:
-            header: tuple[str, ...] = ("NAME", "STATUS", "REASON", "GENERATION", "UPDATED", "SOURCE")
-            print_table(header, [[*row(job), job.source] for job in jobs])
+            print_table(HEADER, [[*row(job), job.source] for job in jobs])
         case Format.WIDE:
-            header = ("NAME", "STATUS", "REASON", "GENERATION", "UPDATED", "OBSERVED", "RUN", "SOURCE", "LABELS")
-            print_table(header, [[*row(job), *wide(job)] for job in jobs])
+            print_table(WIDE, [[*row(job), *wide(job)] for job in jobs])
 
 
 def row(job: job_pb2.Job) -> list[str]:

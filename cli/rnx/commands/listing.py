@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rnx import exit_codes
 from rnx.options import Format, FormatOption, JsonOption, SelectorOption, chosen
-from rnx.target import Target, connected
+from rnx.target import Target, connected_to_many
 
 if TYPE_CHECKING:
     from joblet.api.v1 import job_pb2
@@ -16,7 +17,7 @@ HEADER = ("ID", "NAME", "STATUS", "STARTED", "DURATION", "EXIT", "COMMAND")
 WIDE = ("ID", "NAME", "STATUS", "REASON", "STARTED", "DURATION", "EXIT", "ATTEMPTS", "SOURCE", "LABELS", "COMMAND")
 
 
-@connected
+@connected_to_many
 def list_jobs(
     target: Target,
     output: FormatOption = Format.TABLE,
@@ -25,18 +26,25 @@ def list_jobs(
     phase: Annotated[
         list[str] | None, typer.Option(metavar="PHASE", help="Only jobs whose latest run is RUNNING, FAILED ...")
     ] = None,
-) -> None:
+) -> int:
     """List jobs with their latest run.
+
+    With --all-nodes or several nodes it is one table, with the node of each.
 
     \b
     Example:
       rnx list -l team=data --phase FAILED
       rnx list --json
+      rnx list --node web1,web2
     """
     from rnx.output.documents import listed_data, print_json, print_yaml
     from rnx.output.table import print_table
 
     phases = [name.strip().upper() for text in phase or () for name in text.split(",")]
+    if target.is_many:
+        from rnx.merged import list_from
+
+        return list_from(target.several(), selector, phases, chosen(output, json))
     jobs = list(target.daemon().list_jobs(selector=selector, phases=phases))
     match chosen(output, json):
         case Format.JSON:
@@ -50,6 +58,7 @@ def list_jobs(
             print_table(HEADER, [row(job, wide=False) for job in jobs])
         case Format.WIDE:
             print_table(WIDE, [row(job, wide=True) for job in jobs])
+    return exit_codes.OK
 
 
 def row(job: job_pb2.Job, *, wide: bool) -> list[str]:

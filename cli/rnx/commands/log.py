@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rnx.options import RefArgument
-from rnx.target import Target, connected
+from rnx.target import Target, connected_to_many
 
 
 class Stream(StrEnum):
@@ -18,7 +18,7 @@ class Stream(StrEnum):
     STDERR = "stderr"
 
 
-@connected
+@connected_to_many
 def log(
     target: Target,
     ref: RefArgument,
@@ -33,7 +33,8 @@ def log(
 ) -> int | None:
     """Print a run's output, or follow it.
 
-    What the job wrote to its standard output comes on ours, its standard error on ours, byte for byte.
+    What the job wrote to its standard output comes on ours, its standard error on ours, byte for byte. With --all-nodes or
+    several nodes each line begins with its node.
 
     \b
     Example:
@@ -51,6 +52,10 @@ def log(
     if since is not None:
         request.since.FromNanoseconds(since_ns(since))
     try:
+        if target.is_many:
+            from rnx.merged import log_from
+
+            return log_from(target.several(), request, timestamps=timestamps)
         print_log(target.daemon(), request, LogPrinter(timestamps=timestamps))
     except KeyboardInterrupt:
         if follow:

@@ -22,6 +22,7 @@ WIDE = (
     "CPUS",
     "MEMORY",
     "CGROUPS",
+    "LABELS",
     "CERTIFICATE",
     "CLIENT CERTIFICATE",
 )  # until when: the daemon's, ours
@@ -119,9 +120,10 @@ def row(one: dict[str, Any]) -> list[str]:
     node = one["node"]
     start = [one["name"], one["address"], state(node) if node else str(one["error"])]
     if node is None:
-        return [*start, "", "", "", one["role"] or "", *[""] * 6, (one["certificateExpires"] or "")[:10]]
+        return [*start, "", "", "", one["role"] or "", *[""] * 7, (one["certificateExpires"] or "")[:10]]
     counts = [node["version"], str(node["runningJobs"]), str(node["queuedJobs"]), one["role"] or ""]
     host = [node["hostname"], node["kernel"], str(node["cpus"]), size(node["memoryBytes"]), node["cgroupMode"]]
+    host.append(",".join(f"{key}={value}" for key, value in sorted(node["labels"].items())))
     ends = [(found["certificateExpires"] or "")[:10] for found in (node, one)]
     return [*start, *counts, *host, *ends]
 

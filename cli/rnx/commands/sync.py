@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from rnx import exit_codes
-from rnx.target import Target, connected
+from rnx.target import Target, connected_to_many
 
 ANSWER_SECONDS = 600.0  # a look at a large repository may take that
 
 
-@connected
+@connected_to_many
 def sync(
     target: Target,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The GitSource's name.")],
@@ -33,10 +33,17 @@ def sync(
       rnx sync fleet
       rnx sync fleet --allow-delete
       rnx sync fleet --take-over
+      rnx sync fleet --all-nodes
     """
     from rnx.failures import ClientError
 
     short = name.removeprefix("gitsource/")
+    if target.is_many:
+        from rnx.merged import sync_on
+
+        return sync_on(
+            target.several(answer_seconds=ANSWER_SECONDS), short, allow_delete=allow_delete, take_over=take_over
+        )
     daemon = target.daemon(answer_seconds=ANSWER_SECONDS)
     answer = daemon.sync_source(short, allow_delete=allow_delete, take_over=take_over)
     if not answer.in_line:

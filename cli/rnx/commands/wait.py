@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rnx.options import RefArgument
-from rnx.target import Target, connected
+from rnx.target import Target, connected_to_many
+
+if TYPE_CHECKING:
+    from joblet.api.v1 import job_pb2
 
 
 class Goal(StrEnum):
@@ -18,8 +21,18 @@ class Goal(StrEnum):
     FINISHED = "finished"
     RUNNING = "running"
 
+    def is_over(self, run: job_pb2.Run) -> bool:
+        """Whether there is nothing more to wait for."""
+        from rnx.watching import is_final
 
-@connected
+        return is_final(run) or (self is Goal.RUNNING and run.phase == "RUNNING")
+
+    def is_reached(self, run: job_pb2.Run) -> bool:
+        """Whether a run that is over came to that."""
+        return self is Goal.FINISHED or run.phase == "COMPLETED" or (self is Goal.RUNNING and run.phase == "RUNNING")
+
+
+@connected_to_many
 def wait(
     target: Target,
     ref: RefArgument,
@@ -30,7 +43,8 @@ def wait(
 ) -> int:
     """Wait until a job runs or has ended.
 
-    Exit code 0: it came to that; 1: it ended otherwise; 124: not in time. A job that is gone is an error.
+    Exit code 0: it came to that; 1: it ended otherwise; 124: not in time. A job that is gone is an error. With --all-nodes or
+    several nodes it has to come to that on each that has the job.
 
     \b
     Example:
@@ -42,22 +56,29 @@ def wait(
     from rnx import exit_codes
     from rnx.moments import seconds_of
     from rnx.output.terminal import printable, progress
-    from rnx.watching import is_final, wait_for_run
+    from rnx.watching import wait_for_run
 
     seconds = None if timeout is None else seconds_of("--timeout", timeout)
     try:
+        if target.is_many:
+            from rnx.merged import wait_from
+
+            return wait_from(target.several(), ref, goal, seconds)
         with progress(f"waiting for {ref}") as tell:
             run = wait_for_run(
                 target.daemon(),
                 ref,
-                lambda one: is_final(one) or (goal is Goal.RUNNING and one.phase == "RUNNING"),
+                goal.is_over,
                 seconds=seconds,
                 tell=tell,
             )
     except KeyboardInterrupt:
         print("\nrnx: the job goes on", file=sys.stderr)
         return exit_codes.INTERRUPTED
-    reached = goal is Goal.FINISHED or run.phase == "COMPLETED" or (goal is Goal.RUNNING and run.phase == "RUNNING")
+    print(printable(told(run)))
+    return exit_codes.OK if goal.is_reached(run) else exit_codes.FAILURE
+
+
+def told(run: job_pb2.Run) -> str:
     message = f": {run.message}" if run.message else ""
-    print(printable(f"job/{run.job} {run.phase}{f' ({run.reason})' if run.reason else ''}{message}"))
-    return exit_codes.OK if reached else exit_codes.FAILURE
+    return f"job/{run.job} {run.phase}{f' ({run.reason})' if run.reason else ''}{message}"

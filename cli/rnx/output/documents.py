@@ -163,6 +163,7 @@ def node_data(node: node_pb2.Node) -> dict[str, Any]:
     return {
         "hostname": node.hostname,
         "version": node.version,
+        "labels": dict(node.labels),
         "kernel": node.kernel,
         "architecture": node.architecture,
         "started": time_of(node, "started"),

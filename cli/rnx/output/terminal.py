@@ -62,9 +62,9 @@ def _count_for_nobody(count: int) -> None:
 
 
 @contextmanager
-def byte_progress(text: str, total: int) -> Iterator[Callable[[int], None]]:
+def byte_progress(text: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
     """A bar on standard error, if that is a terminal. Yields a function that is told of each further number of bytes."""
-    if not sys.stderr.isatty():
+    if quiet or not sys.stderr.isatty():
         yield _count_for_nobody
         return
     from rich.console import Console

@@ -43,6 +43,10 @@ class BlobStore:
         """Other limits, for uploads to come."""
         self._limits = limits
 
+    @property
+    def limits(self) -> BlobLimits:
+        return self._limits
+
     def open(self) -> None:
         """Make the directory if need be; drop what uploads of an earlier daemon left unfinished. Raises OSError."""
         for path in (self._finished, self._incoming):

@@ -6,7 +6,7 @@ import asyncio
 import os
 import platform
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,9 +57,10 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         probe: Callable[[], HostFeatures],
         reload: Callable[[Identity], Changes],
         conditions: Callable[[], list[model.Condition]] = list,
+        labels: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         """probe: what the host can do; asked in a thread, once, when somebody wants to know. reload: puts the configuration
-        as it is now into force, for whoever asks for it. conditions: lasting facts."""
+        as it is now into force, for whoever asks for it. conditions: lasting facts. labels: of this host."""
         self._facts = facts
         self._registry = registry
         self._reconciler = reconciler
@@ -67,6 +68,7 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         self._certificate_expires_ns = certificate_expires_ns
         self._probe = probe
         self._conditions = conditions
+        self._labels = labels
         self._reload = reload
         self._probing = asyncio.Lock()
         self._features: list[node_pb2.Feature] | None = None
@@ -97,6 +99,7 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
             conditions=map(condition, self._conditions()),
             cordon=cordon_state(self._registry.cordon),
             max_concurrent_per_source=self._facts.max_concurrent_per_source,
+            labels=self._labels(),
         )
 
     async def Cordon(self, request: node_pb2.CordonRequest, context: Context) -> node_pb2.CordonResponse:

@@ -9,7 +9,9 @@ from typing import Any
 
 from joblet.clock import SystemClock
 from joblet.manifest import GitSourceManifest
+from jobletd.blobs.store import BlobLimits, BlobStore
 from jobletd.model import JobName, Source
+from jobletd.sources.git.contents import Contents
 from jobletd.sources.git.source import Fault, GitSource, Settings, Wishes
 from tests.unit.spool.desired import MemoryDesired
 
@@ -35,9 +37,12 @@ class Followed:
 
     def __init__(self, mirrors: Path, url: str) -> None:
         mirrors.mkdir()
+        self.blobs = BlobStore(f"{mirrors}.blobs", BlobLimits(8 << 20, 64 << 20))
+        self.blobs.open()
         self.mirrors = mirrors
         self.desired = Desired()
         self.changes = 0
+        self.labels: dict[str, str] = {}
         self.secret: Mapping[str, bytes] = {}
         self.spec: dict[str, Any] = {"url": url, "ref": {"branch": "main"}}
         self.source = self.make()
@@ -48,7 +53,9 @@ class Followed:
         def changed() -> None:
             self.changes += 1
 
-        settings = Settings(str(self.mirrors), lambda _: self.secret, changed, SystemClock())
+        settings = Settings(
+            str(self.mirrors), Contents(self.blobs), lambda: self.labels, lambda _: self.secret, changed, SystemClock()
+        )
         return GitSource("fleet", self.manifest.spec, settings, self.desired)
 
     @property

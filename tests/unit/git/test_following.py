@@ -283,6 +283,20 @@ def test_a_look_without_changes_applies_nothing(repository: Repository, followed
     assert len(followed.desired.applies) == before and followed.changes <= 2
 
 
+def test_a_commit_that_only_spells_the_same_differently_changes_nothing(
+    repository: Repository, followed: Followed
+) -> None:
+    """nomad#8559, #2551: a plan showed changes that were none."""
+    text = job("a").replace("spec: {", "spec: {timeout: 90s, ")
+    first = repository.commit({"a.yml": text})
+    followed.look_well()
+    repository.commit(
+        {"a.yml": f"# a comment\n{text}".replace("90s", "1m30s").replace("timeout", "suspend: false, timeout")}
+    )
+    followed.look_well()
+    assert followed.desired.generation("a") == 1 and followed.jobs["a"] == f"git:fleet@{first[:12]}:a.yml"
+
+
 def test_a_suspended_source_is_not_looked_at(repository: Repository, followed: Followed) -> None:
     repository.commit({"a.yml": job("a")})
     followed.look_well()
@@ -311,3 +325,36 @@ def test_a_damaged_note_of_what_is_in_force_is_none(tmp_path: Path, change: dict
     assert load_applied(str(path)) == good
     path.write_text(json.dumps({**asdict(good), **change} if isinstance(change, dict) else change))
     assert load_applied(str(path)) is None
+
+
+def test_a_host_that_is_not_meant_follows_nothing_and_one_that_is_no_longer_meant_lets_go_guarded(
+    repository: Repository, followed: Followed
+) -> None:
+    repository.commit({"a.yml": job("a"), "b.yml": job("b")})
+    followed.set(nodeSelector={"role": "web", "site": "fra"})
+    followed.labels = {"role": "web"}
+    followed.look_well()
+    assert (followed.jobs, followed.source.selected) == ({}, False)
+    followed.labels = {"role": "web", "site": "fra", "more": "x"}
+    followed.look_well()
+    assert (set(followed.jobs), followed.source.selected) == ({"a", "b"}, True)
+    followed.labels = {"role": "wbe", "site": "fra"}
+    fault = followed.look()
+    assert fault is not None and fault.reason == "DeletionGuard" and "removes 2 of 2" in str(fault)
+    assert set(followed.jobs) == {"a", "b"}, "a slip in a label stops nothing"
+    followed.look_well(Wishes(allow_delete=True))
+    assert followed.jobs == {} and followed.source.applied is None
+    followed.labels = {"role": "web", "site": "fra"}
+    followed.look_well()
+    assert set(followed.jobs) == {"a", "b"}
+
+
+def test_without_pruning_a_host_that_is_no_longer_meant_keeps_what_it_has(
+    repository: Repository, followed: Followed
+) -> None:
+    repository.commit({"a.yml": job("a"), "b.yml": job("b")})
+    followed.set(prune=False)
+    followed.look_well()
+    followed.set(nodeSelector={"role": "web"})
+    followed.look_well()
+    assert set(followed.jobs) == {"a", "b"} == followed.source.kept

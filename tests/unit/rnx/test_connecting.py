@@ -195,7 +195,7 @@ def test_nodes_shows_each_with_its_state(rnx: Rnx, service: Running, answers: An
     data = json.loads(rnx("nodes", "--json", config=config).out)
     assert [(one["name"], one["node"] is None) for one in data] == [("default", False), ("away", True)]
     *host, ends = rnx("nodes", "-o", "wide").out.splitlines()[1].split()[7:]
-    assert host == ["box", "6.1", "2", "1.0", "GiB", "v2", "-"]
+    assert host == ["box", "6.1", "2", "1.0", "GiB", "v2", "-", "-"]
     assert ends == data[0]["certificateExpires"][:10]
 
 

@@ -72,7 +72,10 @@ class GitTooLong(GitError):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What one call of git gets. seconds: then it is ended. config, environment: beside those that always hold."""
+    """What one call of git gets. seconds: then it is ended. config, environment: beside those that always hold.
+
+    stdout: a descriptor that gets the output instead of us.
+    """
 
     directory: str
     seconds: float = LOCAL_SECONDS
@@ -81,13 +84,14 @@ class Call:
     protocols: str = "none"
     stdin: bytes = b""
     output_bytes: int = LARGEST_OUTPUT_BYTES
+    stdout: int | None = None
 
 
 async def git(call: Call, *arguments: str) -> bytes:
     """Run git to its end. Returns what it wrote. Raises GitError."""
     status, out, err = await git_status(call, *arguments)
     if status != 0:
-        raise GitError(_reason(err, status))
+        raise GitError(reason_of(err, status))
     return out
 
 
@@ -99,7 +103,7 @@ async def git_status(call: Call, *arguments: str) -> tuple[int, bytes, bytes]:
             f"--git-dir={call.directory}",
             *arguments,
             stdin=asyncio.subprocess.PIPE if call.stdin else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE if call.stdout is None else call.stdout,
             stderr=asyncio.subprocess.PIPE,
             env=_environment(call),
             start_new_session=True,
@@ -136,7 +140,8 @@ def _environment(call: Call) -> dict[str, str]:
 
 
 async def _read(stream: asyncio.StreamReader | None, most: int) -> bytes:
-    assert stream is not None
+    if stream is None:
+        return b""
     parts: list[bytes] = []
     left = most
     while part := await stream.read(1 << 16):
@@ -164,7 +169,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-def _reason(stderr: bytes, status: int) -> str:
+def reason_of(stderr: bytes, status: int) -> str:
     """The lines of git's that say why, as one."""
     lines = [printable(line) for line in stderr.decode(errors="replace").splitlines()]
     telling = [line for line in lines if line and not line.startswith(_NOISE)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,13 +14,14 @@ import structlog
 from joblet.clock import Clock
 from joblet.errors import JobletError
 from joblet.manifest import GitSourceManifest, ResourceManifest
-from jobletd.errors import NoSuchResource
+from jobletd.errors import NoSuchResource, WrongState
 from jobletd.model import JobName, JobView, ResourceView, Source
 from jobletd.registry import Registry
 from jobletd.resources import READY, NotInLine
 from jobletd.secrets.vault import Vault
 from jobletd.sources.desired_jobs import DesiredJobs
 from jobletd.sources.git.access import NoCredentials
+from jobletd.sources.git.contents import Contents
 from jobletd.sources.git.repository import SHORT
 from jobletd.sources.git.source import GitScope, GitSource, Settings, Wishes, follower_of
 
@@ -40,12 +42,16 @@ class _Followed:
 class GitSources:
     """See ``jobletd.resources.Controller``. ``begin`` before ``run``."""
 
-    def __init__(self, directory: str, registry: Registry, vault: Vault, clock: Clock) -> None:
-        """directory: of all mirrors."""
+    def __init__(
+        self, directory: str, registry: Registry, vault: Vault, contents: Callable[[], Contents], clock: Clock
+    ) -> None:
+        """directory: of all mirrors. contents: makes what takes the files that a source's jobs name."""
         self._directory = directory
+        self._contents = contents
         self._registry = registry
         self._vault = vault
         self._clock = clock
+        self._labels: Mapping[str, str] = {}
         self._desired: DesiredJobs | None = None
         self._look_at: Callable[[JobName], None] = lambda _: None
         self._followed: dict[str, _Followed] = {}
@@ -67,6 +73,21 @@ class GitSources:
         finally:
             self._running = False
             await _end(*(one.task for one in self._followed.values() if one.task is not None))
+
+    def reconfigure(self, labels: Mapping[str, str]) -> None:
+        """What this host is called from now on."""
+        if labels != self._labels:
+            self._labels = labels
+            for one in self._followed.values():
+                with suppress(WrongState):
+                    one.source.look_soon()
+
+    def pushed(self, name: str) -> None:
+        """Somebody says that the repository has changed: look, and let nobody wait. Raises NoSuchResource, WrongState."""
+        followed = self._followed.get(name)
+        if followed is None or followed.leaving:
+            raise NoSuchResource("gitsource", name)
+        followed.source.look_soon()
 
     async def sync(self, name: str, wishes: Wishes) -> GitSource:
         """Look now; the source that is returned says how it went. Raises NoSuchResource, WrongState."""
@@ -164,6 +185,8 @@ class GitSources:
             found |= {"revision": f"{applied.label}@{applied.revision[:SHORT]}", "manifests": str(applied.manifests)}
         if source.synced_ns is not None:
             found["synced"] = f"{datetime.fromtimestamp(source.synced_ns // 10**9, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        if not source.selected:
+            found["selected"] = "no"
         numbers = {"drifted": len(source.drifted), "conflicts": source.conflicts, "kept": len(source.kept)}
         return {**found, **{name: str(number) for name, number in numbers.items() if number}}
 
@@ -187,7 +210,14 @@ class GitSources:
         os.makedirs(self._directory, 0o700, exist_ok=True)
         name = manifest.metadata.name
         key = JobName(f"gitsource/{name}")
-        settings = Settings(self._directory, self._secret, lambda: self._look_at(key), self._clock)
+        settings = Settings(
+            self._directory,
+            self._contents(),
+            lambda: self._labels,
+            self._secret,
+            lambda: self._look_at(key),
+            self._clock,
+        )
         return GitSource(name, manifest.spec, settings, self._desired)
 
     def _secret(self, name: str) -> Mapping[str, bytes]:

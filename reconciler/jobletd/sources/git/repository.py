@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from joblet.errors import JobletError
 from joblet.manifest import GitSelection, GitSignature
 from jobletd.sources.git.access import Access, memory_file
-from jobletd.sources.git.command import Call, GitError, git, git_status, printable
+from jobletd.sources.git.command import Call, GitError, git, git_status, printable, reason_of
 from jobletd.sources.git.versions import highest
 
 WANTED, APPLIED = "refs/joblet/wanted", "refs/joblet/applied"
@@ -69,6 +69,11 @@ class Mirror:
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self._local = Call(directory)
+
+    @property
+    def place(self) -> str:
+        """The directory that it lies in, on the same disk."""
+        return os.path.dirname(self.directory)
 
     async def ensure(self) -> None:
         """Make the mirror unless it is there. Raises GitError, OSError."""
@@ -150,13 +155,19 @@ class Mirror:
     async def entries(self, commit: str, path: str) -> list[Entry]:
         """All below a directory. Raises NoSuchRevision if there is none, GitError if there is too much."""
         tree = f"{commit}^{{tree}}" if path == "." else f"{commit}:{path}"
+        # A few small objects can make a tree without end: reading stops at the bound of every call.
+        status, listed, err = await git_status(self._local, "ls-tree", "-r", "-z", "--long", tree)
+        if status != 0:
+            await self._tell_no_directory(commit, path, tree)
+            raise GitError(reason_of(err, status))
+        return [entry_of(record) for record in listed.split(b"\0") if record]
+
+    async def _tell_no_directory(self, commit: str, path: str, tree: str) -> None:
+        """Raises NoSuchRevision if that is why it could not be listed."""
         status, out, _ = await git_status(self._local, "cat-file", "-t", tree)
         if status != 0 or out.strip() != b"tree":
             what = "is no directory (a link, or a file)" if status == 0 else "is not there"
             raise NoSuchRevision(f"{path} {what} in commit {commit[:SHORT]}", todo="change spec.path, or add it")
-        # A few small objects can make a tree without end: reading stops at the bound of every call.
-        listed = await git(self._local, "ls-tree", "-r", "-z", "--long", tree)
-        return [entry_of(record) for record in listed.split(b"\0") if record]
 
     async def contents(self, objects: Sequence[str], total_bytes: int) -> list[bytes]:
         """The contents of blobs, in their order. total_bytes: their sizes together."""
@@ -165,6 +176,12 @@ class Mirror:
         stdin = "".join(f"{one}\n" for one in objects).encode()
         call = Call(self.directory, stdin=stdin, output_bytes=total_bytes + 128 * len(objects))
         return _blobs(await git(call, "cat-file", "--batch", "--buffer"), len(objects))
+
+    async def write(self, object_id: str, fd: int, size: int) -> None:
+        """Write a blob of any size to a file. Raises GitError."""
+        await git(Call(self.directory, stdout=fd), "cat-file", "blob", object_id)
+        if os.fstat(fd).st_size != size:
+            raise GitError(f"{object_id[:SHORT]} is not what its tree says")
 
     async def keep(self, commit: str) -> None:
         """Note the commit that is in force, so that it is not collected."""

@@ -22,6 +22,7 @@ from jobletd.sources.desired_jobs import DesiredJobs
 from jobletd.sources.following import Follower
 from jobletd.sources.git.access import NoCredentials, open_access
 from jobletd.sources.git.applied import Applied, load_applied, save_applied
+from jobletd.sources.git.contents import Contents
 from jobletd.sources.git.repository import SHORT, Mirror, NoSuchRevision, NotSigned, Remote
 from jobletd.sources.git.tree import Tree, read_tree
 from jobletd.sources.ownership import Claim, Plan, make_plan
@@ -65,10 +66,12 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """directory: of all mirrors. secret: opens the values of a Secret; raises JobletError. changed: called after each change
-    of what there is to say."""
+    """directory: of all mirrors. contents: takes what jobs name by ``from``. labels: of this host. secret: opens the values
+    of a Secret; raises JobletError. changed: called after each change of what there is to say."""
 
     directory: str
+    contents: Contents
+    labels: Callable[[], Mapping[str, str]]
     secret: Callable[[str], Mapping[str, bytes]]
     changed: Callable[[], None]
     clock: Clock
@@ -80,6 +83,7 @@ class GitSource:
     def __init__(self, name: str, spec: GitSourceSpec, settings: Settings, desired: DesiredJobs) -> None:
         self.name = name
         self.fault: Fault | None = None
+        self.selected = True  # whether this host is one of those that it is for
         self.looked = False  # whether the first look is over
         self.synced_ns: int | None = None  # the last look that found everything in line
         self.drifted: frozenset[JobName] = frozenset()
@@ -112,6 +116,12 @@ class GitSource:
             self._failures = 0
             self._nudge.set()
 
+    def look_soon(self) -> None:
+        """Something that it goes by may have changed. Raises WrongState."""
+        if self._spec.suspend:
+            raise WrongState(f"gitsource {self.name!r} is suspended", todo="apply it with spec.suspend: false")
+        self._nudge.set()
+
     def job_changed(self, name: JobName) -> None:
         """Look soon if that may end a conflict."""
         if self._follower.waits_for(name):
@@ -134,11 +144,12 @@ class GitSource:
                 self._nudge.clear()
                 asked, self._wishes = self._wishes, []
                 wishes = Wishes(any(one.allow_delete for one, _ in asked), any(one.take_over for one, _ in asked))
+                began = self._settings.clock.boot_seconds()
                 await self._look_and_tell(wishes)
                 for _, done in asked:
                     if not done.done():
                         done.set_result(None)
-                await self._wait()
+                await self._wait(self._settings.clock.boot_seconds() - began)
         finally:
             for _, done in (*asked, *self._wishes):
                 done.cancel()
@@ -183,10 +194,29 @@ class GitSource:
 
     async def _look(self, wishes: Wishes) -> None:
         spec = self._spec
+        self.selected = spec.node_selector.items() <= self._settings.labels().items()
+        if not self.selected:
+            await self._let_go(spec, wishes)
+            return
         remote, commit = await self._arrive(spec)
-        await self._tell_rewritten(remote, commit)
         if not await self._is_in_line(spec, remote.label, commit, wishes):
+            await asyncio.gather(self._tree(spec, commit), self._tell_rewritten(remote, commit))
             await self._follow(spec, remote, commit, wishes)
+
+    async def _let_go(self, spec: GitSourceSpec, wishes: Wishes) -> None:
+        """This host is none of those that it is for: as if a commit declared nothing. Raises Fault."""
+        owners = await self._desired.owners()
+        owned = [(job, owner) for job, owner in owners.items() if self._follower.scope.file_of(owner) is not None]
+        if spec.prune.enabled:
+            if not wishes.allow_delete:
+                self._guard(spec, "spec.nodeSelector, which does not name this host,", len(owned), len(owned))
+            self._waits = 0 if await self._follower.delete(owned) else self._waits + 1
+        self.kept = frozenset() if spec.prune.enabled else frozenset(job for job, _ in owned)
+        await self._follower.tell_conflicts(())
+        if self.applied is not None:
+            self.applied = self._claims = self._read = None
+            save_applied(self._state_file, None)
+            self._settings.changed()
 
     async def _arrive(self, spec: GitSourceSpec) -> tuple[Remote, str]:
         """Have what the repository has. Returns what was seen there, and its commit. Only this speaks to the network."""
@@ -251,7 +281,12 @@ class GitSource:
         self._note_kept(spec, plan)
         deletes = plan.deletes if spec.prune.enabled else []
         if not wishes.allow_delete:
-            self._guard(spec, commit, len(deletes), sum(scope.file_of(owner) is not None for owner in owners.values()))
+            self._guard(
+                spec,
+                f"commit {commit[:SHORT]}",
+                len(deletes),
+                sum(scope.file_of(owner) is not None for owner in owners.values()),
+            )
         chosen = {
             file: [one for one in manifests if JobName(key_of(one)) in plan.owned[file]]
             for file, manifests in tree.manifests.items()
@@ -271,7 +306,12 @@ class GitSource:
 
     async def _tree(self, spec: GitSourceSpec, commit: str) -> Tree:
         if self._read is None or self._read[:2] != (commit, spec.path):
-            self._read = (commit, spec.path, await read_tree(self._mirror, commit, spec.path))
+            tree = await read_tree(self._mirror, commit, spec.path)
+            if not tree.errors:
+                tree = await self._settings.contents.resolved(self._mirror, tree)
+                if tree.errors:
+                    return tree  # there may be room at the next look
+            self._read = (commit, spec.path, tree)
         return self._read[2]
 
     async def _refuse(self, commit: str, tree: Tree) -> None:
@@ -289,13 +329,11 @@ class GitSource:
         what = f"commit {commit[:SHORT]} is not applied: {shown}{more}; {author}; {self._in_force()}"
         raise Fault("InvalidManifest", what)
 
-    def _guard(self, spec: GitSourceSpec, commit: str, deletes: int, owned: int) -> None:
-        """Raises Fault if a commit takes so much away that it may be a mistake. One thing alone may always go."""
+    def _guard(self, spec: GitSourceSpec, who: str, deletes: int, owned: int) -> None:
+        """Raises Fault if something takes so much away that it may be a mistake. One thing alone may always go."""
         most = spec.prune.max_delete_percent
         if deletes > 1 and deletes * 100 > most * owned:
-            what = (
-                f"commit {commit[:SHORT]} removes {deletes} of {owned}, more than {most} % at once; {self._in_force()}"
-            )
+            what = f"{who} removes {deletes} of {owned}, more than {most} % at once; {self._in_force()}"
             raise Fault("DeletionGuard", what, todo=f"rnx sync {self.name} --allow-delete lets it through")
 
     async def _try_out(
@@ -391,14 +429,16 @@ class GitSource:
     def _note_kept(self, spec: GitSourceSpec, plan: Plan) -> None:
         self.kept = frozenset() if spec.prune.enabled else frozenset(job for job, _ in plan.deletes)
 
-    async def _wait(self) -> None:
-        seconds: float | None = self._spec.interval_seconds
+    async def _wait(self, took_seconds: float) -> None:
+        """From the beginning of one look to that of the next is an interval; one that takes long rests as long as it took."""
+        interval = self._spec.interval_seconds
+        seconds: float | None = max(interval - took_seconds, min(took_seconds, interval))
         if self._spec.suspend:
             seconds = None
         elif self._waits:
-            seconds = min(SOON_SECONDS * 2 ** min(self._waits - 1, 20), self._spec.interval_seconds)
+            seconds = min(SOON_SECONDS * 2 ** min(self._waits - 1, 20), interval)
         elif self._failures:
-            seconds = min(FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 20), self._spec.interval_seconds)
+            seconds = min(FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 20), interval)
         try:
             async with asyncio.timeout(seconds):
                 await self._nudge.wait()

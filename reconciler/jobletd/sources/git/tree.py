@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from joblet.manifest import Manifest, ManifestErrors, key_of, read_manifests
 from joblet.manifest.errors import ManifestError
@@ -14,8 +14,8 @@ from jobletd.sources.spool_files import MAX_FILE_BYTES, is_manifest_name
 
 MAX_FILES = 10_000
 MAX_ALL_BYTES = 64 << 20
-_LINK, _SUBMODULE = "120000", "commit"
-_LFS = b"version https://git-lfs.github.com/spec/"
+LINK, _SUBMODULE = "120000", "commit"
+LFS = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,14 @@ class Tree:
     """manifests: by file, whose path is that from the repository's top. passed_over: what is there and has no meaning.
 
     missing: why there is no such directory; git knows none that are empty, so a removal of everything looks like that too.
+    files: all that lies there, by the same paths, for what jobs name by ``from``.
     """
 
     manifests: Mapping[str, tuple[Manifest, ...]]
     errors: tuple[ManifestError, ...]
     passed_over: tuple[str, ...] = ()
     missing: str = ""
+    files: Mapping[str, Entry] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -56,7 +58,7 @@ async def read_tree(mirror: Mirror, commit: str, path: str) -> Tree:
     contents = await mirror.contents([entry.object for entry in wanted], total)
     names = [prefix + entry.path for entry in wanted]
     manifests, found = await asyncio.to_thread(parsed, names, contents)
-    return Tree(manifests, tuple(found), passed_over)
+    return Tree(manifests, tuple(found), passed_over, files={prefix + entry.path: entry for entry in entries})
 
 
 def counts(entry: Entry) -> bool:
@@ -71,7 +73,7 @@ def refusal(entry: Entry, prefix: str) -> ManifestError | None:
     file = prefix + entry.path
     if not entry.valid:
         return _error(file, "the file's name is not UTF-8; give it another one")
-    if entry.mode == _LINK:
+    if entry.mode == LINK:
         return _error(file, "is a symbolic link, and none is followed; put the file itself here")
     if entry.size > MAX_FILE_BYTES:
         return _error(file, f"the file is larger than {MAX_FILE_BYTES >> 20} MiB")
@@ -84,7 +86,7 @@ def parsed(
     manifests: dict[str, tuple[Manifest, ...]] = {}
     errors: list[ManifestError] = []
     for name, data in zip(names, contents, strict=True):
-        if data.startswith(_LFS):
+        if data.startswith(LFS):
             errors.append(
                 _error(name, "is a pointer to Git LFS, which is not followed; git lfs untrack it, and commit it")
             )
