@@ -12,7 +12,7 @@ from joblet.config.section import SECRET
 from joblet.config.server import LoadedConfig, ServerConfig
 from joblet.config.values import TYPE
 from joblet.manifest.canonical import plain
-from joblet.manifest.models import ManifestModel
+from joblet.manifest.model_base import ManifestModel
 from joblet.manifest.quantities import format_duration, format_size
 
 HIDDEN = "(not shown)"
