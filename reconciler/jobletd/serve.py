@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import signal
 from collections.abc import Mapping
@@ -62,6 +63,7 @@ from jobletd.state_facts import StateFacts, told_of
 from jobletd.store import Store, StoreError
 from jobletd.tls_context import credentials_of
 from jobletd.tls_front import PEER_NAME_LENGTH, TlsFront
+from jobletd.watchdog import more_time_to_end, watch
 
 SOCKET_PATH_LENGTH = 107  # sockaddr_un.sun_path, less its final NUL
 log = structlog.get_logger("serve")
@@ -81,6 +83,7 @@ def serve(config_path: str | None, env: Mapping[str, str]) -> int:
         log.warning("in the configuration", warning=warning)
     if os.geteuid() != 0:
         raise ServeError("makes namespaces and cgroups", where="joblet serve", todo="run it as root")
+    faulthandler.enable()  # systemd's watchdog sends SIGABRT: then it is told where we hung
     try:
         return asyncio.run(Daemon(loaded.config, config_path, env).run())
     except OSError as error:
@@ -220,6 +223,7 @@ class Daemon:
             "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=executor.cgroup_mode
         )
         sd_notify("READY=1")
+        self._background(stack, "watchdog", watch(store, self._env))
 
     @property
     def _journal_directory(self) -> str:
@@ -239,9 +243,10 @@ class Daemon:
         if self._shutdown_policy != "stop":
             return
         try:
-            await self._reconciler.stop_all()
-            if self._hurry is not None:
-                await self._hurry
+            async with more_time_to_end():
+                await self._reconciler.stop_all()
+                if self._hurry is not None:
+                    await self._hurry
         except StoreError as error:  # what cannot be put on record is not done
             log.error("jobs not stopped: the next daemon finds them", error=str(error))
 
