@@ -81,7 +81,8 @@ def serve(config_path: str | None, env: Mapping[str, str]) -> int:
     raises JobletError if it cannot start."""
     loaded = read_server_config(config_path, env)
     logging = loaded.config.logging
-    set_up_logging(level=logging.level, json_lines=logging.format == "json", stream=open_log(logging.output))
+    log_outputs = open_log(logging.output, logging.audit, env.get("JOURNAL_STREAM", ""))
+    set_up_logging(level=logging.level, json_lines=logging.format == "json", stream=log_outputs)
     for warning in loaded.warnings:
         log.warning("in the configuration", warning=warning)
     if os.geteuid() != 0:
@@ -351,7 +352,7 @@ class Daemon:
         )
         access = AccessControl(front.identity, call_seconds=config.server.timeout_seconds)
         parts = Adjustable(front, access, self._reconciler, desired, executor, blobs)
-        reloader = Reloader(config, parts, read=self._read_config, take=self._take_config)
+        reloader = Reloader(config, parts, read=self._read_config, take=self._take_config, env=self._env)
         here = Place(config.state.directory, config.server.address, config.server.port, config.socket_path)
         node = NodeService(
             facts,
