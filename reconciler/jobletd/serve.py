@@ -158,7 +158,7 @@ class Daemon:
         journal = LaunchJournal(self._journal_directory)
         journal.open(self._clock.wall_ns())
         stack.callback(journal.close)
-        networks = HostNetworks(self._network_settings())
+        networks = HostNetworks(network_settings(config))
         volumes = Volumes(config.state.directory, config.run.directory)
         controllers: dict[str, Controller] = {"Network": NetworkController(networks), "Volume": volumes}
         executor = LocalExecutor.on_this_host(
@@ -290,17 +290,6 @@ class Daemon:
             age_ns=None if age is None else int(age * 10**9),
             log_bytes=history.max_log_bytes,
             events=history.max_events or None,
-        )
-
-    def _network_settings(self) -> NetworkSettings:
-        config = self._config
-        ports = (port.partition("/") for port in config.network.allow_host_ports)
-        return NetworkSettings(
-            state_directory=os.path.realpath(config.state.directory),
-            directory=Path(config.run.directory, "networks"),
-            pool=config.network.pool,
-            denied=tuple(map(str, config.network.deny)),
-            host_ports=tuple(f"{protocol} . {port}" for port, _, protocol in ports),
         )
 
     def _status_files(self, registry: Registry, desired: DesiredState) -> StatusFiles:
@@ -438,3 +427,14 @@ class Daemon:
 def memory_bound() -> MemoryBound | None:
     bound = LocalExecutor.own_memory()
     return None if bound is None else MemoryBound(bound.used_bytes, bound.limit_bytes, bound.where)
+
+
+def network_settings(config: ServerConfig) -> NetworkSettings:
+    ports = (port.partition("/") for port in config.network.allow_host_ports)
+    return NetworkSettings(
+        state_directory=os.path.realpath(config.state.directory),
+        directory=Path(config.run.directory, "networks"),
+        pool=config.network.pool,
+        denied=tuple(map(str, config.network.deny)),
+        host_ports=tuple(f"{protocol} . {port}" for port, _, protocol in ports),
+    )

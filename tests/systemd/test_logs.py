@@ -44,7 +44,9 @@ def test_the_journal_finds_lines_by_job_and_peer(daemon: Installed) -> None:
 
 def test_a_forced_rotation_loses_no_line(daemon: Installed) -> None:
     ended = run("logrotate", "-d", PLACES["joblet.logrotate"])
-    assert "error" not in ended.stderr and "warning" not in ended.stderr.lower().replace("warning: logrotate in debug", "")
+    assert "error" not in ended.stderr and "warning" not in ended.stderr.lower().replace(
+        "warning: logrotate in debug", ""
+    )
     go_on = threading.Semaphore(APPLIES)
 
     def write() -> None:
