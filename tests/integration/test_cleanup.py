@@ -63,3 +63,5 @@ def test_a_dry_run_shows_all_and_changes_nothing_then_all_is_removed(host: Host)
     host.start()
     ended = host.finished("heavy")
     assert (ended.id, ended.phase, ended.signal) == (run.id, "FAILED", "SIGKILL")
+    for name in ("heavy", "volume/fast"):  # the volume is declared, so the new daemon made it again
+        assert host.rnx("delete", name).status == 0
