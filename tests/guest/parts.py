@@ -41,7 +41,7 @@ def with_systemd(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def divided(directories: Iterable[str]) -> list[list[str]]:
-    """The test files below, in PARTS lists that take about the same time; those that need systemd are together in one."""
+    """The test files below, in at most PARTS lists that take about the same time; those that need systemd are together in one."""
     files = [path for directory in directories for path in sorted((REPOSITORY / directory).rglob("test_*.py"))]
     booted = [path for path in files if path.is_relative_to(REPOSITORY / SYSTEMD)]
     pieces = [[path] for path in files if path not in booted] + ([booted] if booted else [])
@@ -51,7 +51,7 @@ def divided(directories: Iterable[str]) -> list[list[str]]:
         lightest = loads.index(min(loads))
         parts[lightest] += [str(path.relative_to(REPOSITORY)) for path in piece]
         loads[lightest] += seconds(piece)
-    return [sorted(part) for part in parts]
+    return [sorted(part) for part in parts if part]
 
 
 def seconds(piece: list[Path]) -> int:

@@ -112,9 +112,9 @@ WHOLE = """
     {apiVersion: joblet/v1, kind: Volume, metadata: {name: slow}, spec: {size: 4Mi}}
     ---
     {apiVersion: joblet/v1, kind: Job, metadata: {name: whole},
-     spec: {script: "set -e; echo new > /fast/file; cp /fast/file /slow; ip route | grep -q default; sleep 100000",
+     spec: {script: "set -e; echo new > /fast/file; cp /fast/file /slow; sleep 100000",
             limits: {disk: 64Mi, memory: 64Mi, cpu: 100%, pids: 10, io: {write: 10Mi}},
-            isolation: {network: bridge, hostname: whole},
+            isolation: {hostname: whole},
             volumes: [{name: fast, path: /fast}, {name: slow, path: /slow}]}}
 """
 
