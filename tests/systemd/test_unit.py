@@ -112,7 +112,7 @@ WHOLE = """
     {apiVersion: joblet/v1, kind: Volume, metadata: {name: slow}, spec: {size: 4Mi}}
     ---
     {apiVersion: joblet/v1, kind: Job, metadata: {name: whole},
-     spec: {script: "set -e; echo new > /fast/file; cp /fast/file /slow; sleep 100000",
+     spec: {script: "set -e; echo new > /fast/file; cp /fast/file /slow; exec sleep 100000",
             limits: {disk: 64Mi, memory: 64Mi, cpu: 100%, pids: 10, io: {write: 10Mi}},
             isolation: {hostname: whole},
             volumes: [{name: fast, path: /fast}, {name: slow, path: /slow}]}}
@@ -123,14 +123,14 @@ def test_what_sandboxes_take_is_allowed_by_the_unit_and_memory_outlives_the_daem
     daemon.set_key("server", "onShutdown", "keep")
     daemon.apply(WHOLE)
     daemon.running("whole")
-    eventually(lambda: len(daemon.pids_of("whole")) == 2, what="the script's sleep")
-    pids = daemon.pids_of("whole")
+    (pid,) = daemon.pids_of("whole")
+    eventually(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n", what="the script's end")
     daemon.forget_daemon()
     daemon.systemctl("restart", UNIT)
-    assert daemon.pids_of("whole") == pids
+    assert daemon.pids_of("whole") == [pid]
     assert (ROOT / "run/volumes/fast/file").read_text() == "new\n"
     daemon.delete("whole")
-    daemon.apply(WHOLE.replace("echo new >", "grep new").replace("sleep 100000", "exit 3"))
+    daemon.apply(WHOLE.replace("echo new >", "grep new").replace("exec sleep 100000", "exit 3"))
     assert daemon.finished("whole").exit_code == 3, daemon.log("whole", stream="stderr")
     daemon.delete("whole")
     for name in ("fast", "slow"):
