@@ -69,7 +69,7 @@ class Installed(Host):
         """The end of whatever the tests left; the guest itself ends soon after."""
         self.forget_daemon()
         self.systemctl("stop", UNIT)
-        run("umount", ROOT)
+        run("umount", "--recursive", "--lazy", ROOT)  # also from below what a failed test left
         shutil.rmtree(DISK)
 
     def systemctl(self, *arguments: str) -> str:
