@@ -112,7 +112,7 @@ WHOLE = """
     {apiVersion: joblet/v1, kind: Volume, metadata: {name: slow}, spec: {size: 4Mi}}
     ---
     {apiVersion: joblet/v1, kind: Job, metadata: {name: whole},
-     spec: {script: "set -e; echo new > /fast/file; cp /fast/file /slow; exec sleep 100000",
+     spec: {script: "set -e; echo new > /fast/file; cp /fast/file /slow; echo ready; exec sleep 100000",
             limits: {disk: 64Mi, memory: 64Mi, cpu: 100%, pids: 10, io: {write: 10Mi}},
             isolation: {hostname: whole},
             volumes: [{name: fast, path: /fast}, {name: slow, path: /slow}]}}
@@ -123,8 +123,9 @@ def test_what_sandboxes_take_is_allowed_by_the_unit_and_memory_outlives_the_daem
     daemon.set_key("server", "onShutdown", "keep")
     daemon.apply(WHOLE)
     daemon.running("whole")
+    eventually(lambda: b"ready" in daemon.log("whole", follow=False), what="the script's last line")
+    eventually(lambda: len(daemon.pids_of("whole")) == 1, what="the shell that becomes sleep")
     (pid,) = daemon.pids_of("whole")
-    eventually(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n", what="the script's end")
     daemon.forget_daemon()
     daemon.systemctl("restart", UNIT)
     assert daemon.pids_of("whole") == [pid]
