@@ -37,9 +37,10 @@ native-test: environment test-packages
 	$(pytest) -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 		tests/faults tests/hostile tests/guest tests/integration tests/unit
 
-# The same integration tests, attacks, and crash points of launcher and init where the hierarchy is cgroup v2.
+# The same integration tests, attacks, and crash points of launcher and init where the hierarchy is cgroup v2; and what needs
+# systemd, tests/systemd.
 guest-test: environment test-packages ## integration tests and attacks in a booted guest with cgroup v2 (root); T= for a part
-	$(python) -m tests.guest $(or $(T),tests/integration tests/hostile tests/faults/test_crash_points.py)
+	$(python) -m tests.guest $(or $(T),tests/integration tests/hostile tests/faults/test_crash_points.py tests/systemd)
 
 machine-test: environment test-packages ## networks in a machine that QEMU emulates, with cgroup v2 and nf_tables (root, minutes, by hand); T= for others
 	$(python) -m tests.guest.machine $(or $(T),tests/integration/test_networks.py)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from joblet.clock import Moment
 from joblet.crash_points import reached
@@ -196,7 +197,7 @@ class Reconciler:
             name = await self._queue.get()
             try:
                 async with self._registry.lock(name):
-                    with instruments.reconcile_duration.time():
+                    with instruments.reconcile_duration.time(), bound_contextvars(job=name):
                         again_seconds = await self._reconcile(name)
                 self._queue.forget_failures(name)
                 self._unrecorded.discard(name)
@@ -255,7 +256,10 @@ class Reconciler:
         """A step of that run as it is now: the step of another one may have changed the job."""
         view = self._registry.views[name]
         run = next((one for one in open_runs(view) if one.id == run_id), None)
-        return None if run is None else await self._step(view, run)
+        if run is None:
+            return None
+        with bound_contextvars(run=run.id, source=str(view.source)):
+            return await self._step(view, run)
 
     async def _step(self, view: JobView, run: Run) -> float | None:
         """One step of a run. Returns None: look at once; 0: wait for a nudge; else seconds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import signal
 from collections.abc import Mapping
@@ -70,6 +71,7 @@ from jobletd.tls_context import credentials_of
 from jobletd.tls_front import PEER_NAME_LENGTH, TlsFront
 from jobletd.upkeep.calls import Calls
 from jobletd.upkeep.provider import UpkeepProvider
+from jobletd.watchdog import more_time_to_end, watch
 
 SOCKET_PATH_LENGTH = 107  # sockaddr_un.sun_path, less its final NUL
 log = structlog.get_logger("serve")
@@ -84,11 +86,13 @@ def serve(config_path: str | None, env: Mapping[str, str]) -> int:
     raises JobletError if it cannot start."""
     loaded = read_server_config(config_path, env)
     logging = loaded.config.logging
-    set_up_logging(level=logging.level, json_lines=logging.format == "json", stream=open_log(logging.output))
+    log_outputs = open_log(logging.output, logging.audit, env.get("JOURNAL_STREAM", ""))
+    set_up_logging(level=logging.level, json_lines=logging.format == "json", stream=log_outputs)
     for warning in loaded.warnings:
         log.warning("in the configuration", warning=warning)
     if os.geteuid() != 0:
         raise ServeError("makes namespaces and cgroups", where="joblet serve", todo="run it as root")
+    faulthandler.enable()  # systemd's watchdog sends SIGABRT: then it is told where we hung
     try:
         return asyncio.run(Daemon(loaded.config, config_path, env).run())
     except OSError as error:
@@ -158,7 +162,7 @@ class Daemon:
         journal = LaunchJournal(self._journal_directory)
         journal.open(self._clock.wall_ns())
         stack.callback(journal.close)
-        networks = HostNetworks(self._network_settings())
+        networks = HostNetworks(network_settings(config))
         volumes = Volumes(config.state.directory, config.run.directory)
         controllers: dict[str, Controller] = {"Network": NetworkController(networks), "Volume": volumes}
         upkeep = UpkeepProvider(f"{config.run.directory}/upkeep", self._upkeep_calls())
@@ -241,6 +245,7 @@ class Daemon:
             "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=executor.cgroup_mode
         )
         sd_notify("READY=1")
+        self._background(stack, "watchdog", watch(store, self._env))
 
     def _upkeep_calls(self) -> Calls:
         return Calls(self._config_file, lambda: self._config, lambda: frozenset(self._config.isolation.allowed_upkeep))
@@ -263,9 +268,10 @@ class Daemon:
         if self._shutdown_policy != "stop":
             return
         try:
-            await self._reconciler.stop_all()
-            if self._hurry is not None:
-                await self._hurry
+            async with more_time_to_end():
+                await self._reconciler.stop_all()
+                if self._hurry is not None:
+                    await self._hurry
         except StoreError as error:  # what cannot be put on record is not done
             log.error("jobs not stopped: the next daemon finds them", error=str(error))
 
@@ -296,17 +302,6 @@ class Daemon:
         except BlockingIOError:
             where = lock_path(directory)
             raise ServeError("another daemon runs on these directories", where=where, todo="stop it first") from None
-
-    def _network_settings(self) -> NetworkSettings:
-        config = self._config
-        ports = (port.partition("/") for port in config.network.allow_host_ports)
-        return NetworkSettings(
-            state_directory=os.path.realpath(config.state.directory),
-            directory=Path(config.run.directory, "networks"),
-            pool=config.network.pool,
-            denied=tuple(map(str, config.network.deny)),
-            host_ports=tuple(f"{protocol} . {port}" for port, _, protocol in ports),
-        )
 
     def _status_files(self, registry: Registry, desired: DesiredState) -> StatusFiles:
         settings = SpoolSettings(self._config.spool.directory)
@@ -368,7 +363,7 @@ class Daemon:
         )
         access = AccessControl(front.identity, call_seconds=config.server.timeout_seconds)
         parts = Adjustable(front, access, self._reconciler, desired, executor, blobs, self._retention, fleet)
-        reloader = Reloader(config, parts, read=self._read_config, take=self._take_config)
+        reloader = Reloader(config, parts, read=self._read_config, take=self._take_config, env=self._env)
         here = Place(config.state.directory, config.server.address, config.server.port, config.socket_path)
         node = NodeService(
             facts,
@@ -470,3 +465,14 @@ class Daemon:
 def memory_bound() -> MemoryBound | None:
     bound = LocalExecutor.own_memory()
     return None if bound is None else MemoryBound(bound.used_bytes, bound.limit_bytes, bound.where)
+
+
+def network_settings(config: ServerConfig) -> NetworkSettings:
+    ports = (port.partition("/") for port in config.network.allow_host_ports)
+    return NetworkSettings(
+        state_directory=os.path.realpath(config.state.directory),
+        directory=Path(config.run.directory, "networks"),
+        pool=config.network.pool,
+        denied=tuple(map(str, config.network.deny)),
+        host_ports=tuple(f"{protocol} . {port}" for port, _, protocol in ports),
+    )

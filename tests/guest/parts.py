@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.guest.boot import REPOSITORY
 
 PARTS = 2
+SYSTEMD = "tests/systemd"  # in a guest that systemd has booted: one for all of them, as the boot takes half a minute
 # As a run prints them at its end, rounded; nothing but the balance depends on it.
 SECONDS = {
     **{"test_rnx.py": 90, "test_attacks.py": 80, "test_grpc_daemon.py": 70, "test_volumes.py": 65},
@@ -19,9 +20,11 @@ SECONDS = {
     **{"test_daemon_death.py": 50, "test_stress.py": 40, "test_uploads.py": 35, "test_secrets.py": 30},
     **{"test_rootfs.py": 27, "test_local_executor.py": 27, "test_examples.py": 21, "test_tls_front.py": 20},
     **{"test_upkeep.py": 28, "test_fail2ban.py": 22, "test_report.py": 17},
+    **{"test_unit.py": 75, "test_doctor.py": 20, "test_rotation.py": 18},
     **{"test_policy.py": 18, "test_sandbox.py": 17, "test_cgroup_limits.py": 17, "test_limits.py": 16},
 }
 OTHERS_SECONDS = 8
+BOOT_SECONDS = 30
 
 
 def whole_directories(arguments: Sequence[str]) -> bool:
@@ -30,22 +33,37 @@ def whole_directories(arguments: Sequence[str]) -> bool:
     return any(path.is_dir() for path in paths) and all(path.exists() for path in paths)
 
 
+def with_systemd(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """pytest's arguments for the guest with systemd, and for the one without; none at all where there are no tests for it."""
+    paths = [argument for argument in arguments if (REPOSITORY / argument.partition("::")[0]).exists()]
+    booted = [path for path in paths if (REPOSITORY / path).is_relative_to(REPOSITORY / SYSTEMD)]
+    if not booted:
+        return [], list(arguments)
+    options = [argument for argument in arguments if argument not in paths]
+    others = [path for path in paths if path not in booted]
+    return [*options, *booted], [*options, *others] if others else []
+
+
 def divided(places: Iterable[str]) -> list[list[str]]:
-    """The test files that are named or lie below, in PARTS lists that take about the same time."""
+    """The test files that are named or lie below, in at most PARTS lists that take about the same time; those that need systemd
+    are together in one."""
     paths = [REPOSITORY / place for place in places]
     files = [file for path in paths for file in (sorted(path.rglob("test_*.py")) if path.is_dir() else [path])]
+    booted = [path for path in files if path.is_relative_to(REPOSITORY / SYSTEMD)]
+    pieces = [[path] for path in files if path not in booted] + ([booted] if booted else [])
     parts: list[list[str]] = [[] for _ in range(PARTS)]
     loads = [0] * PARTS
-    for path in sorted(files, key=seconds, reverse=True):
+    for piece in sorted(pieces, key=seconds, reverse=True):
         lightest = loads.index(min(loads))
-        parts[lightest].append(str(path.relative_to(REPOSITORY)))
-        loads[lightest] += seconds(path)
-    return [sorted(part) for part in parts]
+        parts[lightest] += [str(path.relative_to(REPOSITORY)) for path in piece]
+        loads[lightest] += seconds(piece)
+    return [sorted(part) for part in parts if part]
 
 
-def seconds(path: Path) -> int:
-    """About how long the file's tests take there."""
-    return SECONDS.get(path.name, OTHERS_SECONDS)
+def seconds(piece: list[Path]) -> int:
+    """About how long these files' tests take there."""
+    boots = any(path.is_relative_to(REPOSITORY / SYSTEMD) for path in piece)
+    return sum(SECONDS.get(path.name, OTHERS_SECONDS) for path in piece) + (BOOT_SECONDS if boots else 0)
 
 
 def run_divided(directories: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import structlog
 from google.protobuf.message import DecodeError
+from structlog.contextvars import bind_contextvars
 
 from joblet.pki import Role
 from jobletd.metrics import instruments
@@ -96,6 +97,7 @@ class AccessControl(grpc.aio.ServerInterceptor):
         else:
             instruments.api_calls.labels(method).inc()
             caller.set(identity)
+            bind_contextvars(peer=identity.address)
             log.debug("call", peer=identity.address, client=identity.name, role=identity.role, method=method)
 
     def identify(self, peer: str) -> Identity | None:
