@@ -2,9 +2,10 @@
 
 from joblet.manifest.canonical import canonical_json, manifest_from_json, manifest_to_json, spec_hash
 from joblet.manifest.comparison import Change, ChangeKind, Comparison, compare
+from joblet.manifest.dependency import Dependency, find_cycle
 from joblet.manifest.errors import ManifestError, ManifestErrors
 from joblet.manifest.explanation import FieldHelp, UnknownField, explain
-from joblet.manifest.fields import Drift, Enforcement, Network, Restart, Seccomp, VolumeType
+from joblet.manifest.fields import DependencyOutcome, Drift, Enforcement, Network, Restart, Seccomp, VolumeType
 from joblet.manifest.git_source import GitPrune, GitSelection, GitSignature, GitSourceManifest, GitSourceSpec
 from joblet.manifest.kinds import (
     MODELS,
@@ -50,6 +51,8 @@ __all__ = [
     "Change",
     "ChangeKind",
     "Comparison",
+    "Dependency",
+    "DependencyOutcome",
     "Drift",
     "Enforcement",
     "FieldHelp",
@@ -91,6 +94,7 @@ __all__ = [
     "canonical_json",
     "compare",
     "explain",
+    "find_cycle",
     "jobs_of",
     "key",
     "key_of",

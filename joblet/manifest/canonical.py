@@ -10,7 +10,8 @@ import hashlib
 import json
 from typing import Any
 
-from joblet.manifest.models import JobManifest, ManifestModel
+from joblet.manifest.base import ManifestModel
+from joblet.manifest.models import JobManifest
 
 
 def plain(model: ManifestModel) -> dict[str, Any]:

@@ -40,6 +40,7 @@ _IN_PLACE = (
     "spec.limits.io",
     "spec.limits.enforcement",
     "spec.priority",
+    "spec.dependsOn",
     "spec.history",
     "spec.suspend",
 )

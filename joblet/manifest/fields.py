@@ -216,6 +216,14 @@ class Drift(StrEnum):
     IGNORE = "ignore"
 
 
+class DependencyOutcome(StrEnum):
+    """How another job's run has to have ended."""
+
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    FINISHED = "Finished"
+
+
 class Seccomp(StrEnum):
     """Which system calls a job may make; besides there are profiles by their path."""
 
@@ -362,6 +370,7 @@ Percent = Annotated[
         "percent",
     ),
 ]
+DependencyOutcomeChoice = Annotated[DependencyOutcome, _choice(DependencyOutcome)]
 DriftChoice = Annotated[Drift, _choice(Drift)]
 
 ListInput = BeforeValidator(_list)

@@ -7,7 +7,8 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from joblet.manifest import fields as f
-from joblet.manifest.models import ManifestModel, Metadata
+from joblet.manifest.base import ManifestModel
+from joblet.manifest.models import Metadata
 
 
 class GitSelection(ManifestModel):

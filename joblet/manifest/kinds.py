@@ -12,8 +12,9 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from joblet.manifest import fields as f
+from joblet.manifest.base import ManifestModel
 from joblet.manifest.git_source import GitSourceManifest
-from joblet.manifest.models import JobManifest, ManifestModel, Metadata
+from joblet.manifest.models import JobManifest, Metadata
 from joblet.manifest.secret_value import MAX_ALL_BYTES, MAX_VALUES, SecretValue
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     ValidationError,
@@ -20,14 +18,10 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from joblet.manifest import fields as f
+from joblet.manifest.base import ManifestModel
+from joblet.manifest.dependency import Dependency
 from joblet.manifest.fields import ListInput, MappingInput
 from joblet.manifest.rules import cross_field_problems
-
-
-class ManifestModel(BaseModel):
-    """What all models share: immutable, no unknown keys, aliases alone."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, hide_input_in_errors=True)
 
 
 class Metadata(ManifestModel):
@@ -254,6 +248,12 @@ class JobSpec(ManifestModel):
     secrets: Annotated[tuple[SecretUse, ...], ListInput] = Field(
         default=(), description="Secrets it gets; each is declared by a manifest of kind Secret.", max_length=32
     )
+    depends_on: Annotated[tuple[Dependency, ...], ListInput] = Field(
+        default=(),
+        alias="dependsOn",
+        description="Other jobs whose latest run has to have ended in a certain way before a run starts.",
+        max_length=32,
+    )
     history: History = Field(default=History(), description=str(History.__doc__))
     suspend: f.Flag = Field(default=False, description="true: the job is kept but does not run; what runs is stopped.")
 
@@ -272,6 +272,11 @@ class JobSpec(ManifestModel):
     def _sorted_secrets(cls, secrets: tuple[SecretUse, ...]) -> tuple[SecretUse, ...]:
         order = {secret: (secret.name, secret.key or "", secret.env or "", secret.path or "") for secret in secrets}
         return tuple(sorted(order, key=lambda secret: order[secret]))
+
+    @field_validator("depends_on", mode="after")
+    @classmethod
+    def _sorted_dependencies(cls, dependencies: tuple[Dependency, ...]) -> tuple[Dependency, ...]:
+        return tuple(sorted(dependencies, key=lambda dependency: dependency.job))
 
     @model_validator(mode="wrap")
     @classmethod

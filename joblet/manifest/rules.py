@@ -195,6 +195,19 @@ def _secrets(spec: Mapping[str, object]) -> Iterator[Problem]:
             taken.add((field, name))
 
 
+def _dependencies(spec: Mapping[str, object]) -> Iterator[Problem]:
+    dependencies = spec.get("dependsOn")
+    if not isinstance(dependencies, (list, tuple)):
+        return
+    seen: set[str] = set()
+    for position, one in enumerate(dependencies):
+        name = one.get("job") if isinstance(one, Mapping) else None
+        if isinstance(name, str):
+            if name in seen:
+                yield Problem(("dependsOn", position, "job"), f"{shown(name)} is given twice")
+            seen.add(name)
+
+
 def _seconds(value: object) -> float | None:
     try:
         return parse_duration(value)
@@ -211,4 +224,5 @@ _RULES: tuple[Callable[[Mapping[str, object]], Iterator[Problem]], ...] = (
     _files,
     _volumes,
     _secrets,
+    _dependencies,
 )

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from joblet.manifest.base import ManifestModel
 from joblet.manifest.canonical import plain
-from joblet.manifest.models import ManifestModel
 
 _WIDTH = 100
 # Text that needs no quotes in any YAML version: no indicator, nothing that some version reads as something else.

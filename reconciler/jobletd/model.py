@@ -53,6 +53,7 @@ class Reason(StrEnum):
     BACK_OFF = "BackOff"  # waits before the next attempt
     QUEUED = "Queued"  # waits for a free place
     CORDONED = "Cordoned"  # waits until the host may launch again
+    DEPENDENCY_FAILED = "DependencyFailed"  # a job that it waits for ended in another way
     WAITING = "Waiting"  # for something that it uses and that is not there
 
 

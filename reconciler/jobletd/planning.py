@@ -151,7 +151,13 @@ def _plan_in_place(
         return _plan(current, with_runs(view, (run,)), consequence, runs=(run,), run=run, generation=True)
     if latest is not None and latest.phase is Phase.FAILED and limits:
         return _plan_added_run(current, view, (), "starts a run, since the last one failed", now_ns)
+    if latest is not None and latest.reason is Reason.DEPENDENCY_FAILED and _depends_otherwise(current, manifest):
+        return _plan_added_run(current, view, (), "starts a run, since what it depends on changed", now_ns)
     return _plan(current, view, "takes effect with the next run", generation=True)
+
+
+def _depends_otherwise(current: JobView, manifest: JobManifest) -> bool:
+    return current.manifest.spec.depends_on != manifest.spec.depends_on
 
 
 def _wants_run(latest: Run | None, manifest: JobManifest) -> bool:

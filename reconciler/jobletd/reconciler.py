@@ -19,6 +19,7 @@ from joblet.errors import JobletError
 from jobletd.backup.journal import LaunchJournal
 from jobletd.conditions import with_condition, with_limits_condition
 from jobletd.decisions import SECOND_NS, Finish, Retry, after_attempt, left_ns, phase_of, wait_ns
+from jobletd.dependencies import Dependencies, Failed, Waits
 from jobletd.executor import AttemptRequest, Ended, Executor, NeverSubmitted, Observation, Pending, Running
 from jobletd.job_bounds import NO_BOUNDS as NO_JOB_BOUNDS
 from jobletd.job_bounds import JobBounds
@@ -58,6 +59,7 @@ class Reconciler:
         self._job_bounds = job_bounds
         self._resources = resources
         resources.subscribe(self.nudge)
+        self._dependencies = Dependencies(registry, self.nudge)
         self._executor = executor
         self._journal = journal
         self._room = room
@@ -242,7 +244,11 @@ class Reconciler:
             self._places.give(run.id)  # taken for an attempt that could not be put on record
             self._note_end()
             return 0.0
-        if why := self._resources.waits_for(run.manifest):
+        unmet = self._dependencies.look(run)
+        if isinstance(unmet, Failed):
+            return await self._finish(view, run, Finish(Phase.FAILED, Reason.DEPENDENCY_FAILED, unmet.why))
+        why = unmet.why if isinstance(unmet, Waits) else self._resources.waits_for(run.manifest)
+        if why:
             if (run.reason, run.message) != (Reason.WAITING, why):
                 await self._save_run(view, replace(run, phase=Phase.PENDING, reason=Reason.WAITING, message=why))
             self._places.give(run.id)  # nobody has to wait because of it
