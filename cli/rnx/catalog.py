@@ -70,6 +70,7 @@ RUN = (
     Entry("stop", "stop:stop", "Stop a job's current run"),
     Entry("wait", "wait:wait", "Wait until a job runs or has ended"),
     Entry("events", "events:events", "Show what happened"),
+    Entry("why", "why:why", "Tell why a job does not run, or why it ended"),
 )
 HOST = (
     Entry("nodes", "nodes:nodes", "Show the configured nodes and their state"),
