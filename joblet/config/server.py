@@ -27,6 +27,7 @@ from joblet.config.go_joblet import without_go_keys
 from joblet.config.job_sections import (
     CgroupSection,
     HistorySection,
+    HooksSection,
     IsolationSection,
     JobletSection,
     NetworkSection,
@@ -71,6 +72,7 @@ class ServerConfig(Section):
     uploads: UploadsSection = UploadsSection()
     network: NetworkSection = NetworkSection()
     history: HistorySection = HistorySection()
+    hooks: HooksSection = HooksSection()
 
     @property
     def socket_path(self) -> str:

@@ -5,8 +5,18 @@ from joblet.manifest.comparison import Change, ChangeKind, Comparison, compare
 from joblet.manifest.dependency import Dependency, find_cycle
 from joblet.manifest.errors import ManifestError, ManifestErrors
 from joblet.manifest.explanation import FieldHelp, UnknownField, explain
-from joblet.manifest.fields import DependencyOutcome, Drift, Enforcement, Network, Restart, Seccomp, VolumeType
+from joblet.manifest.fields import (
+    DependencyOutcome,
+    Drift,
+    Enforcement,
+    HookEvent,
+    Network,
+    Restart,
+    Seccomp,
+    VolumeType,
+)
 from joblet.manifest.git_source import GitPrune, GitSelection, GitSignature, GitSourceManifest, GitSourceSpec
+from joblet.manifest.hook import Hook, SigningKey
 from joblet.manifest.kinds import (
     MODELS,
     RESOURCE_KINDS,
@@ -63,6 +73,8 @@ __all__ = [
     "GitSourceManifest",
     "GitSourceSpec",
     "History",
+    "Hook",
+    "HookEvent",
     "IoLimits",
     "Isolation",
     "JobManifest",
@@ -85,6 +97,7 @@ __all__ = [
     "SecretSpec",
     "SecretUse",
     "SecretValue",
+    "SigningKey",
     "Stop",
     "UnknownField",
     "VolumeManifest",

@@ -41,6 +41,7 @@ _IN_PLACE = (
     "spec.limits.enforcement",
     "spec.priority",
     "spec.dependsOn",
+    "spec.notify",
     "spec.history",
     "spec.suspend",
 )

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from joblet.manifest import git_names, names, quantities, secret_value
+from joblet.manifest import git_names, names, quantities, secret_value, webhook_url
 from joblet.manifest.nearest import nearest
 from joblet.manifest.quantities import shown
 
@@ -224,6 +224,16 @@ class DependencyOutcome(StrEnum):
     FINISHED = "Finished"
 
 
+class HookEvent(StrEnum):
+    """How a run ended, for those who are told."""
+
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    TIMED_OUT = "TimedOut"
+    STOPPED = "Stopped"
+    FINISHED = "Finished"
+
+
 class Seccomp(StrEnum):
     """Which system calls a job may make; besides there are profiles by their path."""
 
@@ -371,6 +381,11 @@ Percent = Annotated[
     ),
 ]
 DependencyOutcomeChoice = Annotated[DependencyOutcome, _choice(DependencyOutcome)]
+HookEventChoice = Annotated[HookEvent, _choice(HookEvent)]
+OptionalWebhook = Annotated[
+    str | None,
+    _text(webhook_url.check_webhook, pattern=webhook_url.URL_PATTERN, examples=["https://hooks.example.org/joblet"]),
+]
 DriftChoice = Annotated[Drift, _choice(Drift)]
 
 ListInput = BeforeValidator(_list)

@@ -21,6 +21,7 @@ from joblet.manifest import fields as f
 from joblet.manifest.base import ManifestModel
 from joblet.manifest.dependency import Dependency
 from joblet.manifest.fields import ListInput, MappingInput
+from joblet.manifest.hook import Hook
 from joblet.manifest.rules import cross_field_problems
 
 
@@ -253,6 +254,9 @@ class JobSpec(ManifestModel):
         alias="dependsOn",
         description="Other jobs whose latest run has to have ended in a certain way before a run starts.",
         max_length=32,
+    )
+    notify: Annotated[tuple[Hook, ...], ListInput] = Field(
+        default=(), description="Who is told how runs end.", max_length=16
     )
     history: History = Field(default=History(), description=str(History.__doc__))
     suspend: f.Flag = Field(default=False, description="true: the job is kept but does not run; what runs is stopped.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from joblet.manifest.hook import hook_problems
 from joblet.manifest.quantities import parse_duration, shown
 
 
@@ -208,6 +209,13 @@ def _dependencies(spec: Mapping[str, object]) -> Iterator[Problem]:
             seen.add(name)
 
 
+def _hooks(spec: Mapping[str, object]) -> Iterator[Problem]:
+    hooks = spec.get("notify")
+    for position, hook in enumerate(hooks if isinstance(hooks, (list, tuple)) else ()):
+        if isinstance(hook, Mapping):
+            yield from (Problem(*found) for found in hook_problems(position, hook))
+
+
 def _seconds(value: object) -> float | None:
     try:
         return parse_duration(value)
@@ -225,4 +233,5 @@ _RULES: tuple[Callable[[Mapping[str, object]], Iterator[Problem]], ...] = (
     _volumes,
     _secrets,
     _dependencies,
+    _hooks,
 )

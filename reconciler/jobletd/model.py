@@ -104,7 +104,7 @@ class Source:
     def file(self) -> str:
         """The file that declares it, as its source names it; empty if there is none."""
         match self.kind:
-            case "grpc":
+            case "grpc" | "hook" | "workflow":
                 return ""
             case "git":
                 return self.name.partition("@")[2].partition(":")[2]

@@ -8,6 +8,7 @@ to launch is durable before the launch; what an attempt's end means is decided b
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -24,6 +25,7 @@ from jobletd.executor import AttemptRequest, Ended, Executor, NeverSubmitted, Ob
 from jobletd.job_bounds import NO_BOUNDS as NO_JOB_BOUNDS
 from jobletd.job_bounds import JobBounds
 from jobletd.model import Attempt, AttemptId, End, JobName, JobView, LimitStatus, Phase, Reason, Run, Unknown
+from jobletd.notifying.drafts import drafts_of
 from jobletd.places import Bounds, Places
 from jobletd.planning import open_runs, with_runs
 from jobletd.registry import EventDraft, Registry, Save
@@ -61,6 +63,7 @@ class Reconciler:
         resources.subscribe(self.nudge)
         self._dependencies = Dependencies(registry, self.nudge)
         self._executor = executor
+        self._node = socket.gethostname()
         self._journal = journal
         self._room = room
         self._queue: WorkQueue[JobName] = WorkQueue()
@@ -475,7 +478,14 @@ class Reconciler:
         changes_job = changed is not view and changed != view
         changed = with_runs(changed, (run,))
         await self._registry.save(
-            Save(changed, runs=[run], attempts=attempts, events=[*earlier, event], job=changes_job)
+            Save(
+                changed,
+                runs=[run],
+                attempts=attempts,
+                events=[*earlier, event],
+                job=changes_job,
+                notifications=drafts_of(view, run, self._node),
+            )
         )
         self._places.give(run.id)
         return None

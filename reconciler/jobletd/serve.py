@@ -41,6 +41,7 @@ from jobletd.job_bounds import JobBounds
 from jobletd.logging_setup import open_log, set_up_logging
 from jobletd.maintenance import Maintenance
 from jobletd.notify import sd_notify
+from jobletd.notifying.notifier import Notifier
 from jobletd.reconciler import Reconciler
 from jobletd.registry import EventDraft, Registry
 from jobletd.reloading import Adjustable, Reloader, blob_limits_of, local_settings_of, places_of, policy_of
@@ -187,6 +188,7 @@ class Daemon:
             registry, executor, self._reconciler.nudge, resources, blobs, self._policy, self._headroom.check
         )
         git.begin(desired, resources.look_at)
+        self._notifier = Notifier(registry, desired, vault, config.hooks.allowed_webhooks)
         await networks.start()
         stack.push_async_callback(networks.close)
         self._background(stack, "networks", networks.guard())
@@ -202,6 +204,7 @@ class Daemon:
         stack.callback(self._reconciler.close)
         self._background(stack, "reconciler", self._reconciler.run())
         self._background(stack, "resources", resources.run())
+        self._background(stack, "notifier", self._notifier.run())
         self._background(stack, "retention", Retention(store, executor, self._clock, self._kept()).run())
         self._background(stack, "blobs", BlobCollector(blobs, registry, self._clock).run())
         self._background(stack, "certificates", self._certificates.run())
@@ -384,6 +387,7 @@ class Daemon:
     def _take_config(self, config: ServerConfig) -> None:
         self._config = config
         self._certificates.take(config.security)
+        self._notifier.allowed = config.hooks.allowed_webhooks
 
     def _background(self, stack: AsyncExitStack, name: str, coroutine: object) -> None:
         """A part that runs until the end; if it breaks, the daemon ends with status 1, and systemd starts a new one."""

@@ -15,6 +15,7 @@ from tests.faults.asking import Caller
 from tests.faults.ledger import Asked, Audit, Journal, runs_on_record
 from tests.faults.workload import Kind, SoakJob, Way
 from tests.integration.host import FINAL, Host, cgroup_directories, eventually
+from tests.unit.notifying.receiver import Receiver
 
 WITHIN_SECONDS = 60.0
 
@@ -49,6 +50,7 @@ class Ground:
     points: Path
     keeper: Keeper
     caller: Caller
+    receiver: Receiver  # of webhooks, which the configuration allows
     number: int = 0
     journal: Journal = field(default_factory=Journal)
 
@@ -72,6 +74,11 @@ class Ground:
             job = self.caller.call(self.caller.jobs.Get, job_pb2.GetRequest(ref=name))
             return job.runs[0].phase if job.runs else ""
         return ""
+
+    def run_id(self, name: str) -> str:
+        """The id of a job's latest run."""
+        job: job_pb2.Job = self.caller.call(self.caller.jobs.Get, job_pb2.GetRequest(ref=name))
+        return job.runs[0].id
 
     def reaches(self, name: str, *phases: str) -> None:
         eventually(lambda: self.phase(name) in phases, within=WITHIN_SECONDS, what=f"{name} to be one of {phases}")
@@ -180,6 +187,32 @@ def save_status(ground: Ground, point: str) -> list[Asked]:
     return []
 
 
+def tell(ground: Ground, point: str) -> list[Asked]:
+    """By a webhook: what was sent, and not yet taken off the record, is sent again, and is known by its id."""
+    before = len(ground.receiver.received)
+    asked = run_armed(ground, point, notify=[{"on": ["Succeeded"], "webhook": f"{ground.receiver.url}/walk"}])
+    sent = ground.receiver.wait_for(before + 2, seconds=WITHIN_SECONDS)[before:]
+    assert len({one.headers["webhook-id"] for one in sent}) == 1
+    return asked
+
+
+def tell_by_command(ground: Ground, point: str) -> list[Asked]:
+    """By a job of its own, which runs once."""
+    asked = run_armed(ground, point, notify=[{"on": ["Succeeded"], "command": ["true"]}])
+    name = asked[0].job.name
+    eventually(
+        lambda: [job.name for job in ground.caller.all_jobs()] == [name], within=WITHIN_SECONDS, what="its hook's end"
+    )
+    hooks = [
+        run
+        for name, runs in runs_on_record(ground.host, "hook-").items()
+        for run in runs
+        if run.id and name.startswith(f"hook-{ground.run_id(asked[0].job.name)}")
+    ]
+    assert [len(run.attempts) for run in hooks] == [1]
+    return asked
+
+
 WALKS: dict[str, Walk] = {
     "daemon.apply-accepted": Walk(run_armed),
     "daemon.committing": Walk(run_armed),
@@ -204,6 +237,9 @@ WALKS: dict[str, Walk] = {
     "daemon.spool-looked-at": Walk(drop),
     "daemon.spool-file-applied": Walk(drop),
     "daemon.source-job-deleted": Walk(take_file_away),
+    "daemon.notification-sent": Walk(tell),
+    "daemon.hook-job-declared": Walk(tell_by_command),
+    "daemon.hook-job-told": Walk(tell_by_command),
     "daemon.status-file-written": Walk(save_status),
     "file.written": Walk(save_status),
     "launcher.attempt-locked": Walk(run_armed),

@@ -21,6 +21,7 @@ from tests.faults.crash_walk import WALKS, Ground, Keeper, check
 from tests.faults.workload import JOURNAL_VOLUME
 from tests.integration.host import BIN, Host, eventually, job_host
 from tests.timing import PATIENCE
+from tests.unit.notifying.receiver import listening
 
 SOURCE = Path(__file__).parents[2]
 BACKUP = ("backup.database-copied", "backup.archive-written")
@@ -31,7 +32,13 @@ ELSEWHERE = {"daemon.migration-step-taken", *BACKUP, *CERTIFICATES}
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     points = tmp_path_factory.mktemp("points")
-    with job_host(environment={VARIABLE: str(points)}) as host:
+    with (
+        listening() as receiver,
+        job_host(
+            environment={VARIABLE: str(points)},
+            configure=lambda config: config.update(hooks={"allowedWebhooks": [receiver.url]}),
+        ) as host,
+    ):
         keeper = Keeper(host)
         caller = Caller(host)
         caller.apply(JOURNAL_VOLUME)
@@ -39,7 +46,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
         eventually(journal.is_dir, what="the journal's volume")
         keeper.start()
         try:
-            yield Ground(host, points, keeper, caller)
+            yield Ground(host, points, keeper, caller, receiver)
         finally:
             keeper.end()
             if host.daemon is None or host.daemon.poll() is not None:

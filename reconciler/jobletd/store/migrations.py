@@ -114,6 +114,18 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX runs_unmeasured ON runs (ended_ns) WHERE is_final = 1 AND log_bytes IS NULL;
     CREATE INDEX runs_with_output ON runs (ended_ns, log_bytes) WHERE log_bytes > 0;
     """,
+    # What is still to be told of runs that have ended. hook_job: the manifest of what runs for a command hook.
+    """
+    CREATE TABLE notifications (
+        id TEXT PRIMARY KEY,
+        job TEXT NOT NULL,
+        run_id TEXT NOT NULL,
+        hook TEXT NOT NULL,
+        body TEXT NOT NULL,
+        hook_job TEXT,
+        tries INTEGER NOT NULL
+    ) STRICT;
+    """,
 )
 
 
