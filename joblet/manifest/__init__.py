@@ -11,6 +11,7 @@ from joblet.manifest.fields import (
     Enforcement,
     HookEvent,
     Network,
+    ProbeFailure,
     Restart,
     Seccomp,
     VolumeType,
@@ -50,6 +51,7 @@ from joblet.manifest.models import (
     VolumeMount,
 )
 from joblet.manifest.nearest import nearest
+from joblet.manifest.probe import HttpProbe, Probe, Update
 from joblet.manifest.reader import read_manifests
 from joblet.manifest.schema import schema_of
 from joblet.manifest.secret_value import SealedValue, SecretValue
@@ -75,6 +77,7 @@ __all__ = [
     "History",
     "Hook",
     "HookEvent",
+    "HttpProbe",
     "IoLimits",
     "Isolation",
     "JobManifest",
@@ -88,6 +91,8 @@ __all__ = [
     "NetworkLimits",
     "NetworkManifest",
     "NetworkSpec",
+    "Probe",
+    "ProbeFailure",
     "ResourceManifest",
     "Restart",
     "Retry",
@@ -100,6 +105,7 @@ __all__ = [
     "SigningKey",
     "Stop",
     "UnknownField",
+    "Update",
     "VolumeManifest",
     "VolumeMount",
     "VolumeSpec",

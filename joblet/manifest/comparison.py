@@ -42,6 +42,8 @@ _IN_PLACE = (
     "spec.priority",
     "spec.dependsOn",
     "spec.notify",
+    "spec.probe",
+    "spec.update",
     "spec.history",
     "spec.suspend",
 )

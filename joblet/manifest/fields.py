@@ -234,6 +234,13 @@ class HookEvent(StrEnum):
     FINISHED = "Finished"
 
 
+class ProbeFailure(StrEnum):
+    """What happens to a service that is not well."""
+
+    REPORT = "Report"
+    RESTART = "Restart"
+
+
 class Seccomp(StrEnum):
     """Which system calls a job may make; besides there are profiles by their path."""
 
@@ -386,6 +393,13 @@ OptionalWebhook = Annotated[
     str | None,
     _text(webhook_url.check_webhook, pattern=webhook_url.URL_PATTERN, examples=["https://hooks.example.org/joblet"]),
 ]
+Port = Annotated[int, _whole(1, 65_535)]
+OptionalPort = Annotated[int | None, _whole(1, 65_535)]
+HttpPath = Annotated[str, _text(names.check_http_path, pattern=names.HTTP_PATH_PATTERN)]
+Pace = Annotated[float, _duration(0.1)]
+Streak = Annotated[int, _whole(1, 1000)]
+MaxUnavailable = Annotated[int, _whole(0, 1)]
+ProbeFailureChoice = Annotated[ProbeFailure, _choice(ProbeFailure)]
 DriftChoice = Annotated[Drift, _choice(Drift)]
 
 ListInput = BeforeValidator(_list)

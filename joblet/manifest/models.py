@@ -22,6 +22,7 @@ from joblet.manifest.base import ManifestModel
 from joblet.manifest.dependency import Dependency
 from joblet.manifest.fields import ListInput, MappingInput
 from joblet.manifest.hook import Hook
+from joblet.manifest.probe import Probe, Update
 from joblet.manifest.rules import cross_field_problems
 
 
@@ -255,6 +256,8 @@ class JobSpec(ManifestModel):
         description="Other jobs whose latest run has to have ended in a certain way before a run starts.",
         max_length=32,
     )
+    probe: Annotated[Probe | None, MappingInput] = Field(default=None, description=str(Probe.__doc__))
+    update: Update = Field(default=Update(), description=str(Update.__doc__))
     notify: Annotated[tuple[Hook, ...], ListInput] = Field(
         default=(), description="Who is told how runs end.", max_length=16
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from joblet.manifest.hook import hook_problems
+from joblet.manifest.probe import probe_problems
 from joblet.manifest.quantities import parse_duration, shown
 
 
@@ -216,6 +217,10 @@ def _hooks(spec: Mapping[str, object]) -> Iterator[Problem]:
             yield from (Problem(*found) for found in hook_problems(position, hook))
 
 
+def _probe(spec: Mapping[str, object]) -> Iterator[Problem]:
+    yield from (Problem(*found) for found in probe_problems(spec))
+
+
 def _seconds(value: object) -> float | None:
     try:
         return parse_duration(value)
@@ -234,4 +239,5 @@ _RULES: tuple[Callable[[Mapping[str, object]], Iterator[Problem]], ...] = (
     _secrets,
     _dependencies,
     _hooks,
+    _probe,
 )

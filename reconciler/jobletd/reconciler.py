@@ -223,9 +223,22 @@ class Reconciler:
                 elif view.observed_generation < view.generation:  # a generation that asks for no run
                     await self._registry.save(Save(replace(view, observed_generation=view.generation), job=True))
                 return None
-            again = await self._step(view, active[-1])
-            if again is not None:
-                return again or None
+            pauses = await self._step_each(name, active)
+            if pauses is not None:
+                return min((pause for pause in pauses if pause), default=None)
+
+    async def _step_each(self, name: JobName, active: Sequence[Run]) -> list[float] | None:
+        """One step of the oldest run, and of each newer one that does not wait for its end. None: look at once."""
+        pauses = []
+        for run in reversed(active):
+            waits = not run.attempts and run.stop is None and not starts_beside(run, active[-1])
+            if run is not active[-1] and waits:
+                break
+            again = await self._step(self._registry.views[name], run)
+            if again is None:
+                return None
+            pauses.append(again)
+        return pauses
 
     async def _step(self, view: JobView, run: Run) -> float | None:
         """One step of a run. Returns None: look at once; 0: wait for a nudge; else seconds."""
@@ -506,6 +519,11 @@ def _event_of_retry(run: Run, number: int, end: End, retry: Retry) -> EventDraft
             run.job, run.id, "Normal", "Interrupted", f"attempt {number}: by a shutdown; it goes on later"
         )
     return EventDraft(run.job, run.id, "Warning", "Retrying", f"attempt {number}: {end.reason}: {end.message}")
+
+
+def starts_beside(run: Run, oldest: Run) -> bool:
+    """Whether a service's new run does not wait for the end of the one that serves, which ends once this one is ready."""
+    return run.manifest.spec.update.max_unavailable == 0 and oldest.stop is None
 
 
 def job_of(attempt_id: AttemptId) -> JobName:

@@ -42,6 +42,7 @@ from jobletd.logging_setup import open_log, set_up_logging
 from jobletd.maintenance import Maintenance
 from jobletd.notify import sd_notify
 from jobletd.notifying.notifier import Notifier
+from jobletd.probing.prober import Prober
 from jobletd.reconciler import Reconciler
 from jobletd.registry import EventDraft, Registry
 from jobletd.reloading import Adjustable, Reloader, blob_limits_of, local_settings_of, places_of, policy_of
@@ -204,6 +205,8 @@ class Daemon:
         stack.callback(self._reconciler.close)
         self._background(stack, "reconciler", self._reconciler.run())
         self._background(stack, "resources", resources.run())
+        prober = Prober(registry, executor, resources, self._reconciler.nudge)
+        self._background(stack, "prober", prober.run())
         self._background(stack, "notifier", self._notifier.run())
         self._background(stack, "retention", Retention(store, executor, self._clock, self._kept()).run())
         self._background(stack, "blobs", BlobCollector(blobs, registry, self._clock).run())

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass, field, replace
 
 from joblet.errors import JobletError
-from joblet.manifest import JobManifest
+from joblet.manifest import JobManifest, Probe
 from jobletd.executor import (
     AttemptRequest,
     Ended,
@@ -71,6 +71,8 @@ class FakeHost:
         self.submit_error: JobletError | None = None
         self.update_error: JobletError | None = None
         self.forget_error: JobletError | None = None
+        self.unwell: dict[AttemptId, str] = {}  # what a probe of that attempt says
+        self.probes: list[AttemptId] = []
         self.on_launch: Callable[[Launched], None] | None = None
         self.nudge: Callable[[AttemptId], None] = lambda _: None
 
@@ -80,7 +82,8 @@ class FakeHost:
     def launch(self, request: AttemptRequest) -> None:
         job = request.manifest.metadata.name
         for other in self.live():
-            if other.request.manifest.metadata.name == job:
+            beside = request.manifest.spec.update.max_unavailable == 0
+            if other.request.manifest.metadata.name == job and not beside:
                 self.broken_promises.append(f"{request.attempt_id} launched while {other.request.attempt_id} lives")
         if request.attempt_id in [launch.attempt_id for launch in self.launches]:
             self.broken_promises.append(f"{request.attempt_id} launched twice")
@@ -179,6 +182,10 @@ class FakeExecutor:
         launched.limits = limits_of(manifest)
         launched.request = replace(launched.request, manifest=manifest)
         return launched.limits
+
+    async def probe(self, request: AttemptRequest, probe: Probe) -> str:
+        self.host.probes.append(request.attempt_id)
+        return self.host.unwell.get(request.attempt_id, "")
 
     async def forget(self, attempt: AttemptId) -> None:
         await self._step("before forget")
