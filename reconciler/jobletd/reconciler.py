@@ -24,6 +24,7 @@ from jobletd.dependencies import Dependencies, Failed, Waits
 from jobletd.executor import AttemptRequest, Ended, Executor, NeverSubmitted, Observation, Pending, Running
 from jobletd.job_bounds import NO_BOUNDS as NO_JOB_BOUNDS
 from jobletd.job_bounds import JobBounds
+from jobletd.metrics import instruments
 from jobletd.model import Attempt, AttemptId, End, JobName, JobView, LimitStatus, Phase, Reason, Run, Unknown
 from jobletd.notifying.drafts import drafts_of
 from jobletd.places import Bounds, Places
@@ -79,6 +80,11 @@ class Reconciler:
     def running(self) -> int:
         """Runs that hold a place."""
         return len(self._places)
+
+    @property
+    def work_queue_length(self) -> int:
+        """Jobs that want a look, less those that are looked at."""
+        return len(self._queue)
 
     @property
     def places(self) -> Places:
@@ -179,7 +185,8 @@ class Reconciler:
             name = await self._queue.get()
             try:
                 async with self._registry.lock(name):
-                    again_seconds = await self._reconcile(name)
+                    with instruments.reconcile_duration.time():
+                        again_seconds = await self._reconcile(name)
                 self._queue.forget_failures(name)
                 if again_seconds is not None:
                     self._queue.add_after(name, again_seconds)
@@ -190,6 +197,7 @@ class Reconciler:
 
     async def _try_again(self, name: JobName, error: Exception) -> None:
         """Later, and later each time; people see why."""
+        instruments.reconcile_errors.inc()
         pause = self._queue.retry(name)
         expected = isinstance(error, JobletError | OSError)
         log.warning(
@@ -309,6 +317,8 @@ class Reconciler:
         view = with_runs(replace(view, observed_generation=observed), (started,))
         await self._registry.save(Save(view, runs=[started], attempts=[attempt], dropped=dropped, job=changes_job))
         reached("daemon.intent-stored")
+        if number == 1:
+            instruments.queue_wait.observe(instruments.seconds_between(run.created_ns, now.wall_ns))
         return await self._submit(view, started, attempt)
 
     async def _submit(self, view: JobView, written: Run, attempt: Attempt) -> float | None:
@@ -327,6 +337,7 @@ class Reconciler:
             self._journal.launching(view, written, attempt, self._now())
         async with self._launching:
             await self._executor.submit(request)
+        instruments.attempts_launched.inc()
         return await self._tend(view, written, attempt)
 
     async def _tend(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
@@ -372,6 +383,7 @@ class Reconciler:
             )
             await self._registry.save(save)
             reached("daemon.start-stored")
+            instruments.launch_duration.observe(instruments.seconds_between(attempt.created_ns, started_ns))
         if run.stop is not None:
             await self._executor.cancel(attempt.id, force=run.force)
         return 0.0
@@ -402,6 +414,7 @@ class Reconciler:
             reached("daemon.end-seen")
             await self._record_end(view, run, attempt, end, limits)
             reached("daemon.outcome-stored")
+            _count_end(attempt, end)
             self._leftovers.setdefault(run.job, set()).add(attempt.id)
             await self._clean_up(run.job)
             reached("daemon.cleaned-up")
@@ -500,6 +513,7 @@ class Reconciler:
                 notifications=drafts_of(view, run, self._node),
             )
         )
+        instruments.runs_ended.labels(finish.phase, finish.reason).inc()
         self._places.give(run.id)
         return None
 
@@ -524,6 +538,15 @@ def _event_of_retry(run: Run, number: int, end: End, retry: Retry) -> EventDraft
 def starts_beside(run: Run, oldest: Run) -> bool:
     """Whether a service's new run does not wait for the end of the one that serves, which ends once this one is ready."""
     return run.manifest.spec.update.max_unavailable == 0 and oldest.stop is None
+
+
+def _count_end(attempt: Attempt, end: End) -> None:
+    instruments.attempts_ended.labels(end.reason).inc()
+    if end.started_ns is None:
+        return
+    instruments.attempt_duration.observe(instruments.seconds_between(end.started_ns, end.ended_ns))
+    if attempt.phase is not Phase.RUNNING:  # over before we had seen it run
+        instruments.launch_duration.observe(instruments.seconds_between(attempt.created_ns, end.started_ns))
 
 
 def job_of(attempt_id: AttemptId) -> JobName:

@@ -40,6 +40,8 @@ from jobletd.host_features import HostFeatures, Place
 from jobletd.job_bounds import JobBounds
 from jobletd.logging_setup import open_log, set_up_logging
 from jobletd.maintenance import Maintenance
+from jobletd.metrics.endpoint import MetricsEndpoint
+from jobletd.metrics.facts import Facts
 from jobletd.notify import sd_notify
 from jobletd.notifying.notifier import Notifier
 from jobletd.probing.prober import Prober
@@ -54,6 +56,7 @@ from jobletd.secrets.vault import Vault
 from jobletd.services.access import AccessControl
 from jobletd.services.files import FileService
 from jobletd.services.jobs import JobService
+from jobletd.services.monitor import MonitorService
 from jobletd.services.node import NodeFacts, NodeService
 from jobletd.services.resources import ResourceService
 from jobletd.services.server import ApiServer
@@ -222,6 +225,7 @@ class Daemon:
         desired.on_change(git.job_changed)
         self._background(stack, "git", git.run())
         port = await self._start_api(stack, front, registry, desired, executor, blobs, git)
+        self._start_metrics(stack, registry, executor, git)
         log.info(
             "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=executor.cgroup_mode
         )
@@ -367,6 +371,7 @@ class Daemon:
             node,
             ResourceService(desired, git),
             FileService(blobs, self._headroom.check),
+            MonitorService(registry, self._reconciler, executor, ("/", config.state.directory, config.logs.directory)),
             config.socket_path,
             config.grpc,
         )
@@ -383,6 +388,26 @@ class Daemon:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.hang_up)
         write_atomic(config.port_path, f"{port}\n".encode(), durable=False)
         return port
+
+    def _start_metrics(
+        self, stack: AsyncExitStack, registry: Registry, executor: LocalExecutor, git: GitSources
+    ) -> None:
+        """Raises MetricsError: who asked for figures and gets none would take silence for health."""
+        if not self._config.metrics.enabled:
+            return
+        facts = Facts(
+            registry,
+            self._reconciler,
+            executor,
+            conditions=self._facts_of_state.conditions,
+            certificates=self._certificates.expiries,
+            synced_ns=git.synced_ns,
+            max_jobs=self._config.metrics.max_jobs,
+        )
+        endpoint = MetricsEndpoint(self._config.metrics, facts.collect)
+        port = endpoint.start()
+        stack.push_async_callback(endpoint.stop)
+        write_atomic(self._config.metrics_port_path, f"{port}\n".encode(), durable=False)
 
     def _read_config(self) -> LoadedConfig:
         return read_server_config(self._config_path, self._env)
