@@ -213,6 +213,26 @@ def tell_by_command(ground: Ground, point: str) -> list[Asked]:
     return asked
 
 
+def relieve(ground: Ground, point: str) -> list[Asked]:
+    """A service whose new run is ready: the old one ends, and neither of them is started twice."""
+    text = """{{apiVersion: joblet/v1, kind: Job, metadata: {{name: walk-service}}, spec: {{command: [sleep, '{0}'], restart: Always,
+        stop: {{grace: 0s}}, probe: {{command: ["true"], interval: 200ms, timeout: 20s}}, update: {{maxUnavailable: 0}}}}}}"""
+    ground.caller.apply(text.format(600))
+    ground.reaches("walk-service", "RUNNING")
+    ground.arm(point)
+    ground.caller.apply(text.format(601))
+    ground.died_at(point)
+
+    def phases() -> list[str]:
+        request = job_pb2.GetRequest(ref="walk-service", history=True)
+        job: job_pb2.Job = ground.caller.call(ground.caller.jobs.Get, request)
+        assert all(len(run.attempts) <= 1 for run in job.runs)
+        return [run.phase for run in job.runs]
+
+    eventually(lambda: phases() == ["RUNNING", "STOPPED"], within=WITHIN_SECONDS, what="the new run alone")
+    return []
+
+
 WALKS: dict[str, Walk] = {
     "daemon.apply-accepted": Walk(run_armed),
     "daemon.committing": Walk(run_armed),
@@ -240,6 +260,7 @@ WALKS: dict[str, Walk] = {
     "daemon.notification-sent": Walk(tell),
     "daemon.hook-job-declared": Walk(tell_by_command),
     "daemon.hook-job-told": Walk(tell_by_command),
+    "daemon.relieved-stored": Walk(relieve),
     "daemon.status-file-written": Walk(save_status),
     "file.written": Walk(save_status),
     "launcher.attempt-locked": Walk(run_armed),

@@ -158,10 +158,7 @@ def test_a_change_leaves_no_gap_and_a_broken_one_leaves_what_serves(host: Host) 
         within=40,
         what="the new run alone to serve",
     )
-    statuses = [
-        line.split()[2]
-        for line in host.rnx("events", "web").out.splitlines()
-        if line.split()[2] in ("Ready", "NotReady")
-    ]
+    reasons = [line.split()[2] for line in host.rnx("events", "web").out.splitlines()]
+    statuses = [reason for reason in reasons if reason in ("Ready", "NotReady")]
     assert statuses == ["NotReady", "Ready"], host.rnx("events", "web").out
     host.rnx("delete", "web")
