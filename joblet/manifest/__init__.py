@@ -55,10 +55,12 @@ from joblet.manifest.probe import HttpProbe, Probe, Update
 from joblet.manifest.reader import read_manifests
 from joblet.manifest.schema import schema_of
 from joblet.manifest.secret_value import SealedValue, SecretValue
+from joblet.manifest.workflow import ON_FAILURE, WorkflowManifest, WorkflowSpec, WorkflowStep
 from joblet.manifest.yaml_writer import to_yaml
 
 __all__ = [
     "MODELS",
+    "ON_FAILURE",
     "RESOURCE_KINDS",
     "Change",
     "ChangeKind",
@@ -110,6 +112,9 @@ __all__ = [
     "VolumeMount",
     "VolumeSpec",
     "VolumeType",
+    "WorkflowManifest",
+    "WorkflowSpec",
+    "WorkflowStep",
     "canonical_json",
     "compare",
     "explain",

@@ -18,7 +18,7 @@ from joblet.manifest import git_names, names, quantities, secret_value, webhook_
 from joblet.manifest.nearest import nearest
 from joblet.manifest.quantities import shown
 
-KINDS = ("GitSource", "Job", "Network", "Secret", "Volume")
+KINDS = ("GitSource", "Job", "Network", "Secret", "Volume", "Workflow")
 
 
 @dataclass(frozen=True)
@@ -366,6 +366,7 @@ NetworkName = Annotated[
 ]
 Cidr = Annotated[str, _text(names.check_cidr, pattern=names.CIDR_PATTERN, examples=["10.20.0.0/24"])]
 
+WorkflowKind = Annotated[str, _kind("Workflow")]
 GitSourceKind = Annotated[str, _kind("GitSource")]
 GitUrl = Annotated[
     str, _text(git_names.check_url, pattern=git_names.URL_PATTERN, examples=["https://git.example.org/team/jobs.git"])
@@ -400,6 +401,7 @@ Pace = Annotated[float, _duration(0.1)]
 Streak = Annotated[int, _whole(1, 1000)]
 MaxUnavailable = Annotated[int, _whole(0, 1)]
 ProbeFailureChoice = Annotated[ProbeFailure, _choice(ProbeFailure)]
+OutputName = Annotated[str, _text(names.check_output_name, pattern=names.OUTPUT_NAME_PATTERN)]
 DriftChoice = Annotated[Drift, _choice(Drift)]
 
 ListInput = BeforeValidator(_list)

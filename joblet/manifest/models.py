@@ -250,6 +250,11 @@ class JobSpec(ManifestModel):
     secrets: Annotated[tuple[SecretUse, ...], ListInput] = Field(
         default=(), description="Secrets it gets; each is declared by a manifest of kind Secret.", max_length=32
     )
+    outputs: Annotated[tuple[f.OutputName, ...], ListInput] = Field(
+        default=(),
+        description="Files of at most 4 KiB that it writes to /work/outputs; their text is kept with the run's end.",
+        max_length=16,
+    )
     depends_on: Annotated[tuple[Dependency, ...], ListInput] = Field(
         default=(),
         alias="dependsOn",

@@ -68,6 +68,8 @@ class Init:
         self.deadline: float | None = None  # of the timeout, then of the grace; CLOCK_BOOTTIME
         self.start_error: tuple[int, str] | None = None
         self.main_pid = 0
+        self.outputs: dict[str, str] = {}
+        self.outputs_error = ""
         self.gate = -1
         self.oom_fd = -1
         self.oom_event = -1
@@ -161,6 +163,7 @@ class Init:
             self.open_cgroup_files()
             self.supervise()
             outcome = self.outcome()
+            self.collect_outputs()
             reached("init.command-ended")
         except Exception as error:  # the record must be written, whatever it was
             why = (
@@ -298,6 +301,9 @@ class Init:
         if self.spec["workspace"]["type"] == "loop" and os.path.isdir(f"{work}/lost+found"):
             os.rmdir(f"{work}/lost+found")
         fill(work, self.spec["files"], uid, gid)
+        if self.spec["outputs"] and not os.path.lexists(f"{work}/outputs"):
+            os.mkdir(f"{work}/outputs", 0o755)
+            os.chown(f"{work}/outputs", uid, gid)
 
     def write_script(self, root: str) -> None:
         """The script, where the command can run but not change it."""
@@ -480,6 +486,13 @@ class Init:
         code = os.waitstatus_to_exitcode(self.main_status)
         return exit_record.exited(code) if code >= 0 else exit_record.killed(-code)
 
+    def collect_outputs(self) -> None:
+        """What the job was to hand on."""
+        if self.spec["outputs"]:
+            from joblet.sandbox.outputs import collect  # only jobs that have some pay for it
+
+            self.outputs, self.outputs_error = collect(self.spec["outputs"])
+
     def record(self, outcome: dict[str, object]) -> None:
         """The exit record; then there is nothing left to do."""
         usage = {}
@@ -501,6 +514,8 @@ class Init:
             "cpu_seconds": round(self.cpu_seconds, 6),
             "log_dropped_bytes": log.dropped_bytes if log else 0,
             "log_error": log.error if log else "",
+            "outputs": self.outputs,
+            "outputs_error": self.outputs_error,
         }
         while True:
             try:

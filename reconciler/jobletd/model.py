@@ -176,7 +176,7 @@ Outcome = Exited | Killed | NotStarted | Unknown
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How an attempt ended, as its executor tells: the facts of the exit record."""
+    """How an attempt ended, as its executor tells: the facts of the exit record. outputs: what it hands on, by name."""
 
     outcome: Outcome
     reason: Reason
@@ -184,6 +184,7 @@ class End:
     started_ns: int | None = None
     message: str = ""
     usage: Usage = field(default_factory=Usage)
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from joblet.config.server import IsolationSection
 from joblet.errors import JobletError
-from joblet.manifest import Hook, Isolation, JobManifest, Manifest, Network, Seccomp
+from joblet.manifest import Hook, Isolation, JobManifest, Manifest, Network, Seccomp, WorkflowManifest
 from joblet.manifest.webhook_url import is_allowed, parse_webhook
+from jobletd.workflows.steps import all_jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,9 @@ class Policy:
 
     def check(self, manifest: Manifest) -> None:
         """Raises NotAllowed, with all that is not. Only jobs run; of the other kinds nothing is bounded."""
+        if isinstance(manifest, WorkflowManifest):
+            for job in all_jobs(manifest):
+                self.check(job)
         if not isinstance(manifest, JobManifest):
             return
         if problems := (*self._problems(manifest.spec.isolation), *self._hook_problems(manifest.spec.notify)):

@@ -67,6 +67,7 @@ from jobletd.state_facts import StateFacts, told_of
 from jobletd.store import Store, StoreError
 from jobletd.tls_context import credentials_of
 from jobletd.tls_front import PEER_NAME_LENGTH, TlsFront
+from jobletd.workflows.controller import Workflows
 
 SOCKET_PATH_LENGTH = 107  # sockaddr_un.sun_path, less its final NUL
 log = structlog.get_logger("serve")
@@ -178,6 +179,8 @@ class Daemon:
         controllers["Secret"] = SecretController(vault)
         git = GitSources(f"{config.state.directory}/git", registry, vault, self._clock)
         controllers["GitSource"] = git
+        workflows = Workflows(registry)
+        controllers["Workflow"] = workflows
         resources = Resources(registry, controllers, vault)
         self._reconciler = Reconciler(
             registry,
@@ -192,6 +195,7 @@ class Daemon:
             registry, executor, self._reconciler.nudge, resources, blobs, self._policy, self._headroom.check
         )
         git.begin(desired, resources.look_at)
+        await workflows.begin(desired, resources.look_at)
         self._notifier = Notifier(registry, desired, vault, config.hooks.allowed_webhooks)
         await networks.start()
         stack.push_async_callback(networks.close)
@@ -224,7 +228,8 @@ class Daemon:
         self._start_spool(stack, desired)
         desired.on_change(git.job_changed)
         self._background(stack, "git", git.run())
-        port = await self._start_api(stack, front, registry, desired, executor, blobs, git)
+        self._background(stack, "workflows", workflows.run())
+        port = await self._start_api(stack, front, registry, desired, executor, blobs, git, workflows)
         self._start_metrics(stack, registry, executor, git)
         log.info(
             "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=executor.cgroup_mode
@@ -341,6 +346,7 @@ class Daemon:
         executor: LocalExecutor,
         blobs: BlobStore,
         git: GitSources,
+        workflows: Workflows,
     ) -> int:
         config = self._config
         facts = NodeFacts(
@@ -369,7 +375,7 @@ class Daemon:
             access,
             jobs,
             node,
-            ResourceService(desired, git),
+            ResourceService(desired, git, workflows),
             FileService(blobs, self._headroom.check),
             MonitorService(registry, self._reconciler, executor, ("/", config.state.directory, config.logs.directory)),
             config.socket_path,

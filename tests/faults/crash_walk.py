@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 
-from joblet.api.v1 import job_pb2
+from joblet.api.v1 import job_pb2, resource_pb2, resource_pb2_grpc
 from tests.faults.asking import Caller
 from tests.faults.ledger import Asked, Audit, Journal, runs_on_record
 from tests.faults.workload import Kind, SoakJob, Way
@@ -215,8 +215,9 @@ def tell_by_command(ground: Ground, point: str) -> list[Asked]:
 
 def relieve(ground: Ground, point: str) -> list[Asked]:
     """A service whose new run is ready: the old one ends, and neither of them is started twice."""
-    text = """{{apiVersion: joblet/v1, kind: Job, metadata: {{name: walk-service}}, spec: {{command: [sleep, '{0}'], restart: Always,
-        stop: {{grace: 0s}}, probe: {{command: ["true"], interval: 200ms, timeout: 20s}}, update: {{maxUnavailable: 0}}}}}}"""
+    probe = """{{command: ["true"], interval: 200ms, timeout: 20s}}"""
+    text = f"""{{{{apiVersion: joblet/v1, kind: Job, metadata: {{{{name: walk-service}}}}, spec: {{{{command: [sleep, '{{0}}'],
+        restart: Always, stop: {{{{grace: 0s}}}}, probe: {probe}, update: {{{{maxUnavailable: 0}}}}}}}}}}}}"""
     ground.caller.apply(text.format(600))
     ground.reaches("walk-service", "RUNNING")
     ground.arm(point)
@@ -230,6 +231,33 @@ def relieve(ground: Ground, point: str) -> list[Asked]:
         return [run.phase for run in job.runs]
 
     eventually(lambda: phases() == ["RUNNING", "STOPPED"], within=WITHIN_SECONDS, what="the new run alone")
+    return []
+
+
+def work_through(ground: Ground, point: str) -> list[Asked]:
+    """A workflow: each of its steps runs once, whenever the daemon dies."""
+    ground.number += 1
+    name = f"flow-{ground.number}"
+    text = """{apiVersion: joblet/v1, kind: Workflow, metadata: {name: NAME}, spec: {steps: [
+        {name: a, job: {script: "echo 12 >$JOBLET_OUTPUTS/rows", outputs: [rows]}},
+        {name: b, inputs: [{env: ROWS, step: a, output: rows}], job: {script: "test $ROWS = 12"}}]}}"""
+    ground.arm(point)
+    ground.caller.apply(text.replace("NAME", name))
+    ground.died_at(point)
+    resources = resource_pb2_grpc.ResourceServiceStub(ground.caller.channel)
+    asked = resource_pb2.GetResourceRequest(kind="Workflow", name=name)
+
+    def phase() -> str:
+        workflow: resource_pb2.Resource = ground.caller.call(resources.GetResource, asked)
+        return str(workflow.status.get("phase"))
+
+    eventually(lambda: phase() == "Succeeded", within=WITHIN_SECONDS, what="the workflow's end")
+    runs = runs_on_record(ground.host, f"{name}-")
+    attempts = {job: [len(run.attempts) for run in found] for job, found in runs.items()}
+    assert attempts == {f"{name}-a": [1], f"{name}-b": [1]}
+    gone = resource_pb2.DeleteResourceRequest(kind="Workflow", name=name)
+    ground.caller.call(resources.DeleteResource, gone)
+    eventually(lambda: not ground.caller.all_jobs(), within=WITHIN_SECONDS, what="the jobs of its steps to be gone")
     return []
 
 
@@ -261,6 +289,9 @@ WALKS: dict[str, Walk] = {
     "daemon.hook-job-declared": Walk(tell_by_command),
     "daemon.hook-job-told": Walk(tell_by_command),
     "daemon.relieved-stored": Walk(relieve),
+    "daemon.workflow-run-stored": Walk(work_through),
+    "daemon.step-declared": Walk(work_through),
+    "daemon.workflow-end-stored": Walk(work_through),
     "daemon.status-file-written": Walk(save_status),
     "file.written": Walk(save_status),
     "launcher.attempt-locked": Walk(run_armed),

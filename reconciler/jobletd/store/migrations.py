@@ -126,6 +126,18 @@ MIGRATIONS: tuple[str, ...] = (
         tries INTEGER NOT NULL
     ) STRICT;
     """,
+    # The run that each workflow is at. tries: how often each step was tried anew in it.
+    """
+    CREATE TABLE workflow_runs (
+        workflow TEXT PRIMARY KEY,
+        number INTEGER NOT NULL,
+        generation INTEGER NOT NULL,
+        tries TEXT NOT NULL,
+        phase TEXT NOT NULL,
+        created_ns INTEGER NOT NULL,
+        ended_ns INTEGER
+    ) STRICT;
+    """,
 )
 
 

@@ -39,6 +39,7 @@ def test_there_is_an_example_of_each_feature() -> None:
     assert {path.stem for path in EXAMPLES} == {
         "hello", "limits", "timeout", "retry", "script", "files", "service", "big-output", "failing", "environment",
         "cpu-quota", "untrusted-python", "secrets", "volume", "network", "priority", "hooks", "healthy",
+        "dependencies", "workflow",
     }  # fmt: skip
 
 

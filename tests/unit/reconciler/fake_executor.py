@@ -73,6 +73,7 @@ class FakeHost:
         self.forget_error: JobletError | None = None
         self.unwell: dict[AttemptId, str] = {}  # what a probe of that attempt says
         self.probes: list[AttemptId] = []
+        self.outputs: dict[str, dict[str, str]] = {}  # by job: what it hands on
         self.on_launch: Callable[[Launched], None] | None = None
         self.nudge: Callable[[AttemptId], None] = lambda _: None
 
@@ -106,7 +107,13 @@ class FakeHost:
         if launched.end is None:
             message = f"{outcome}"
             launched.end = End(
-                outcome, reason, self.clock.wall_ns(), launched.started_ns, message, Usage(memory_peak_bytes=1)
+                outcome,
+                reason,
+                self.clock.wall_ns(),
+                launched.started_ns,
+                message,
+                Usage(memory_peak_bytes=1),
+                self.outputs.get(launched.request.manifest.metadata.name, {}),
             )
             self.nudge(attempt)
 
