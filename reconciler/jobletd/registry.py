@@ -16,7 +16,7 @@ from joblet.clock import Clock
 from jobletd.conditions import progressing
 from jobletd.model import Attempt, Cordon, Event, JobChange, JobName, JobView, Phase, Reason, ResourceView, Run, RunId
 from jobletd.notifying.drafts import NotificationDraft
-from jobletd.store import Store, host_rows, notification_rows, resource_rows, rows
+from jobletd.store import Store, host_rows, notification_rows, profile_rows, resource_rows, rows
 from jobletd.waiting_line import WaitingLine
 
 WATCH_QUEUE = 4096
@@ -270,6 +270,7 @@ def _write(connection: sqlite3.Connection, save: Save | SaveResource, now_ns: in
         notification_rows.put_notification(connection, draft)
     for attempt in save.dropped:
         connection.execute("DELETE FROM attempts WHERE id = ?", (attempt.id,))
+        profile_rows.delete_profile(connection, attempt.id)
     return [_write_event(connection, event, now_ns) for event in save.events]
 
 

@@ -42,6 +42,7 @@ from jobletd.logging_setup import open_log, set_up_logging
 from jobletd.maintenance import Maintenance
 from jobletd.metrics.endpoint import MetricsEndpoint
 from jobletd.metrics.facts import Facts
+from jobletd.monitoring.profiler import Profiler
 from jobletd.notify import sd_notify
 from jobletd.notifying.notifier import Notifier
 from jobletd.probing.prober import Prober
@@ -210,6 +211,9 @@ class Daemon:
             await registry.record(EventDraft("", "", "Warning", "PutBack", told_of(put_back)))
         await self._reconciler.start()
         stack.callback(self._reconciler.close)
+        self._profiler = Profiler(registry, executor)
+        await self._profiler.start()
+        self._background(stack, "profiler", self._profiler.run())
         self._background(stack, "reconciler", self._reconciler.run())
         self._background(stack, "resources", resources.run())
         prober = Prober(registry, executor, resources, self._reconciler.nudge)
@@ -377,7 +381,13 @@ class Daemon:
             node,
             ResourceService(desired, git, workflows),
             FileService(blobs, self._headroom.check),
-            MonitorService(registry, self._reconciler, executor, ("/", config.state.directory, config.logs.directory)),
+            MonitorService(
+                registry,
+                self._reconciler,
+                executor,
+                self._profiler,
+                ("/", config.state.directory, config.logs.directory),
+            ),
             config.socket_path,
             config.grpc,
         )
