@@ -26,6 +26,7 @@ from joblet.sandbox.workspace_files import fill, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 PIPE_BYTES = 1 << 20
@@ -68,6 +69,7 @@ class Init:
         self.deadline: float | None = None  # of the timeout, then of the grace; CLOCK_BOOTTIME
         self.start_error: tuple[int, str] | None = None
         self.main_pid = 0
+        self.collect: Callable[[], tuple[dict[str, str], str]] | None = None  # reads what it hands on
         self.outputs: dict[str, str] = {}
         self.outputs_error = ""
         self.gate = -1
@@ -301,9 +303,12 @@ class Init:
         if self.spec["workspace"]["type"] == "loop" and os.path.isdir(f"{work}/lost+found"):
             os.rmdir(f"{work}/lost+found")
         fill(work, self.spec["files"], uid, gid)
-        if self.spec["outputs"] and not os.path.lexists(f"{work}/outputs"):
-            os.mkdir(f"{work}/outputs", 0o755)
-            os.chown(f"{work}/outputs", uid, gid)
+        if self.spec.get("outputs"):
+            from joblet.sandbox.outputs import (
+                prepare,
+            )  # only jobs that have some pay for it; later it would not be found
+
+            self.collect = prepare(work, self.spec["outputs"], uid, gid)
 
     def write_script(self, root: str) -> None:
         """The script, where the command can run but not change it."""
@@ -488,10 +493,8 @@ class Init:
 
     def collect_outputs(self) -> None:
         """What the job was to hand on."""
-        if self.spec["outputs"]:
-            from joblet.sandbox.outputs import collect  # only jobs that have some pay for it
-
-            self.outputs, self.outputs_error = collect(self.spec["outputs"])
+        if self.collect is not None:
+            self.outputs, self.outputs_error = self.collect()
 
     def record(self, outcome: dict[str, object]) -> None:
         """The exit record; then there is nothing left to do."""

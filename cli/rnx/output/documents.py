@@ -92,6 +92,7 @@ def run_data(run: job_pb2.Run) -> dict[str, Any]:
         "signal": run.signal or None,
         "queuePosition": run.queue_position or None,
         "nextAttempt": time_of(run, "next_attempt"),
+        "outputs": dict(sorted(run.outputs.items())),
         "attempts": [attempt_data(attempt) for attempt in run.attempts],
     }
 
