@@ -12,6 +12,7 @@ from joblet.config.reference import reference
 from joblet.config.reference import schema_text as config_schema_text
 from joblet.manifest.kinds import MODELS
 from joblet.manifest.schema import schema_text
+from joblet.notification import schema_text as notification_schema_text
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGURATION = ROOT / "docs/CONFIGURATION.md"
@@ -23,6 +24,7 @@ def wanted() -> Iterator[tuple[Path, str]]:
     for kind in MODELS:
         yield ROOT / f"schemas/{kind.lower()}.v1.schema.json", schema_text(kind)
     yield ROOT / "schemas/joblet-config.v3.schema.json", config_schema_text()
+    yield ROOT / "schemas/notification.v1.schema.json", notification_schema_text()
     page = CONFIGURATION.read_text(encoding="utf-8")
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)

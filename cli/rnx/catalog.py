@@ -25,7 +25,7 @@ DECLARE = (
     Entry("get", "get:get", "Show jobs, as a table or with their manifests"),
     Entry("describe", "get:describe", "Show all that is known about a job"),
     Entry("delete", "delete:delete", "Stop jobs and remove them"),
-    Entry("tree", "tree:tree", "Show what comes from where: source, file, job, run, attempt"),
+    Entry("tree", "tree:tree", "Show what comes from where, or how a workflow stands"),
     Entry("sync", "sync:sync", "Look at a followed repository now"),
     Entry(
         "schedule",
@@ -74,8 +74,10 @@ RUN = (
     Entry("status", "status:status", "Show how a job's run stands or ended"),
     Entry("log", "log:log", "Print a run's output, or follow it"),
     Entry("stop", "stop:stop", "Stop a job's current run"),
+    Entry("retry", "retry:retry", "Run a part of a workflow anew"),
     Entry("wait", "wait:wait", "Wait until a job runs or has ended"),
     Entry("events", "events:events", "Show what happened"),
+    Entry("why", "why:why", "Tell why a job does not run, or why it ended"),
 )
 HOST = (
     Entry("nodes", "nodes:nodes", "Show the configured nodes and their state"),

@@ -122,6 +122,12 @@ class Daemon:
         answer: resource_pb2.SyncSourceResponse = self._call(self._resources.SyncSource, request)
         return answer
 
+    def retry_workflow(self, name: str, *, step: str, whole: bool) -> int:
+        """Run a part of a workflow anew, or all of it. Returns the number of its run."""
+        request = resource_pb2.RetryWorkflowRequest(name=name, from_step=step, whole=whole)
+        answer: resource_pb2.RetryWorkflowResponse = self._call(self._resources.RetryWorkflow, request)
+        return answer.run
+
     def stop(self, ref: str, *, force: bool) -> str:
         """Stop the current run. Returns its id."""
         answer: job_pb2.StopResponse = self._call(self._jobs.Stop, job_pb2.StopRequest(ref=ref, force=force))

@@ -90,5 +90,23 @@ def resource_data(resource: resource_pb2.Resource) -> dict[str, Any]:
             ],
             **dict(sorted(resource.status.items())),
             "usedBy": list(resource.used_by),
+            **({"stepsInOrder": [step_data(step) for step in resource.steps]} if resource.kind == "Workflow" else {}),
         },
+    }
+
+
+def step_data(step: resource_pb2.WorkflowStep) -> dict[str, Any]:
+    from rnx.output.documents import time_of
+
+    return {
+        "name": step.name,
+        "job": step.job,
+        "status": step.phase,
+        "reason": step.reason or None,
+        "message": step.message or None,
+        "run": step.run_id or None,
+        "needs": list(step.needs),
+        "started": time_of(step, "started"),
+        "ended": time_of(step, "ended"),
+        "outputs": dict(sorted(step.outputs.items())),
     }

@@ -18,6 +18,7 @@ from joblet.config.values import (
     Seconds,
     SecondsOrNone,
     Size,
+    WebhookPrefix,
 )
 
 AT_ONCE = Reload.AT_ONCE
@@ -144,6 +145,17 @@ class NetworkSection(Section):
     )
     allow_host_ports: tuple[HostPort, ...] = key(
         (), "allowHostPorts", "Ports of the host that such jobs reach: `8080` (TCP) or `53/udp`."
+    )
+
+
+class HooksSection(Section):
+    """Whom jobs may tell how they end."""
+
+    allowed_webhooks: tuple[WebhookPrefix, ...] = key(
+        (),
+        "allowedWebhooks",
+        "URLs, with all below their paths, that `spec.notify.webhook` may name; nothing unless it stands here.",
+        reload=AT_ONCE,
     )
 
 

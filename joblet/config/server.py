@@ -28,6 +28,7 @@ from joblet.config.go_joblet import without_go_keys
 from joblet.config.job_sections import (
     CgroupSection,
     HistorySection,
+    HooksSection,
     IsolationSection,
     JobletSection,
     NetworkSection,
@@ -76,6 +77,7 @@ class ServerConfig(Section):
     node: NodeSection = NodeSection()
     gitops: GitopsSection = GitopsSection()
     webhook: WebhookSection = WebhookSection()
+    hooks: HooksSection = HooksSection()
     metrics: MetricsSection = MetricsSection()
 
     @property

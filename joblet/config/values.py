@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 from joblet.manifest.names import check_capability
 from joblet.manifest.quantities import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
+from joblet.manifest.webhook_url import URL_PATTERN, check_prefix
 
 _PORT = re.compile(r"(\d{1,5})(?:/(tcp|udp))?")
 CONTROLLERS = ("cpu", "cpuset", "memory", "pids", "io")
@@ -149,4 +150,5 @@ TlsVersion = Annotated[
     BeforeValidator(_text),
     WithJsonSchema({"enum": ["1.2", "1.3", 1.2, 1.3], TYPE: "1.2 or 1.3"}),
 ]
+WebhookPrefix = Annotated[str, AfterValidator(check_prefix), _is("string", "URL", pattern=URL_PATTERN)]
 Pem = Annotated[str, _is("string", "PEM text")]

@@ -2,10 +2,25 @@
 
 from joblet.manifest.canonical import canonical_json, manifest_from_json, manifest_to_json, spec_hash
 from joblet.manifest.comparison import Change, ChangeKind, Comparison, compare
+from joblet.manifest.dependency import Dependency, find_cycle
 from joblet.manifest.errors import ManifestError, ManifestErrors
 from joblet.manifest.explanation import FieldHelp, UnknownField, explain
-from joblet.manifest.fields import Drift, Enforcement, Missed, Network, Overlap, Restart, Seccomp, Upkeep, VolumeType
+from joblet.manifest.fields import (
+    DependencyOutcome,
+    Drift,
+    Enforcement,
+    HookEvent,
+    Missed,
+    Network,
+    Overlap,
+    ProbeFailure,
+    Restart,
+    Seccomp,
+    Upkeep,
+    VolumeType,
+)
 from joblet.manifest.git_source import GitPrune, GitSelection, GitSignature, GitSourceManifest, GitSourceSpec
+from joblet.manifest.hook import Hook, SigningKey
 from joblet.manifest.kinds import (
     MODELS,
     RESOURCE_KINDS,
@@ -39,18 +54,23 @@ from joblet.manifest.models import (
     VolumeMount,
 )
 from joblet.manifest.nearest import nearest
+from joblet.manifest.probe import HttpProbe, Probe, Update
 from joblet.manifest.reader import read_declared, read_manifests
 from joblet.manifest.schedule import Schedule
 from joblet.manifest.schema import schema_of
 from joblet.manifest.secret_value import SealedValue, SecretValue
+from joblet.manifest.workflow import ON_FAILURE, WorkflowManifest, WorkflowSpec, WorkflowStep
 from joblet.manifest.yaml_writer import to_yaml
 
 __all__ = [
     "MODELS",
+    "ON_FAILURE",
     "RESOURCE_KINDS",
     "Change",
     "ChangeKind",
     "Comparison",
+    "Dependency",
+    "DependencyOutcome",
     "Drift",
     "Enforcement",
     "FieldHelp",
@@ -61,6 +81,9 @@ __all__ = [
     "GitSourceManifest",
     "GitSourceSpec",
     "History",
+    "Hook",
+    "HookEvent",
+    "HttpProbe",
     "IoLimits",
     "Isolation",
     "JobManifest",
@@ -76,6 +99,8 @@ __all__ = [
     "NetworkManifest",
     "NetworkSpec",
     "Overlap",
+    "Probe",
+    "ProbeFailure",
     "ResourceManifest",
     "Restart",
     "Retry",
@@ -86,16 +111,22 @@ __all__ = [
     "SecretSpec",
     "SecretUse",
     "SecretValue",
+    "SigningKey",
     "Stop",
     "UnknownField",
+    "Update",
     "Upkeep",
     "VolumeManifest",
     "VolumeMount",
     "VolumeSpec",
     "VolumeType",
+    "WorkflowManifest",
+    "WorkflowSpec",
+    "WorkflowStep",
     "canonical_json",
     "compare",
     "explain",
+    "find_cycle",
     "jobs_of",
     "key",
     "key_of",

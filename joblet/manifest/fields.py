@@ -14,11 +14,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from joblet.manifest import git_names, names, quantities, schedule_values, secret_value
+from joblet.manifest import git_names, names, quantities, schedule_values, secret_value, webhook_url
 from joblet.manifest.nearest import nearest
 from joblet.manifest.quantities import shown
 
-KINDS = ("GitSource", "Job", "Network", "Secret", "Volume")
+KINDS = ("GitSource", "Job", "Network", "Secret", "Volume", "Workflow")
 
 
 @dataclass(frozen=True)
@@ -241,6 +241,31 @@ class Upkeep(StrEnum):
     REPORT = "report"
 
 
+class DependencyOutcome(StrEnum):
+    """How another job's run has to have ended."""
+
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    FINISHED = "Finished"
+
+
+class HookEvent(StrEnum):
+    """How a run ended, for those who are told."""
+
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    TIMED_OUT = "TimedOut"
+    STOPPED = "Stopped"
+    FINISHED = "Finished"
+
+
+class ProbeFailure(StrEnum):
+    """What happens to a service that is not well."""
+
+    REPORT = "Report"
+    RESTART = "Restart"
+
+
 class Seccomp(StrEnum):
     """Which system calls a job may make; besides there are profiles by their path."""
 
@@ -396,6 +421,7 @@ NetworkName = Annotated[
 ]
 Cidr = Annotated[str, _text(names.check_cidr, pattern=names.CIDR_PATTERN, examples=["10.20.0.0/24"])]
 
+WorkflowKind = Annotated[str, _kind("Workflow")]
 GitSourceKind = Annotated[str, _kind("GitSource")]
 GitUrl = Annotated[
     str, _text(git_names.check_url, pattern=git_names.URL_PATTERN, examples=["https://git.example.org/team/jobs.git"])
@@ -417,6 +443,20 @@ Percent = Annotated[
         "percent",
     ),
 ]
+DependencyOutcomeChoice = Annotated[DependencyOutcome, _choice(DependencyOutcome)]
+HookEventChoice = Annotated[HookEvent, _choice(HookEvent)]
+OptionalWebhook = Annotated[
+    str | None,
+    _text(webhook_url.check_webhook, pattern=webhook_url.URL_PATTERN, examples=["https://hooks.example.org/joblet"]),
+]
+Port = Annotated[int, _whole(1, 65_535)]
+OptionalPort = Annotated[int | None, _whole(1, 65_535)]
+HttpPath = Annotated[str, _text(names.check_http_path, pattern=names.HTTP_PATH_PATTERN)]
+Pace = Annotated[float, _duration(0.1)]
+Streak = Annotated[int, _whole(1, 1000)]
+MaxUnavailable = Annotated[int, _whole(0, 1)]
+ProbeFailureChoice = Annotated[ProbeFailure, _choice(ProbeFailure)]
+OutputName = Annotated[str, _text(names.check_output_name, pattern=names.OUTPUT_NAME_PATTERN)]
 DriftChoice = Annotated[Drift, _choice(Drift)]
 UpkeepChoice = Annotated[Upkeep, _choice(Upkeep)]
 

@@ -16,6 +16,7 @@ from joblet.manifest.git_source import GitSourceManifest
 from joblet.manifest.model_base import ManifestModel
 from joblet.manifest.models import JobManifest, Metadata
 from joblet.manifest.secret_value import MAX_ALL_BYTES, MAX_VALUES, SecretValue
+from joblet.manifest.workflow import WorkflowManifest
 
 
 class VolumeSpec(ManifestModel):
@@ -103,10 +104,15 @@ class NetworkManifest(ManifestModel):
     spec: NetworkSpec = Field(description=str(NetworkSpec.__doc__))
 
 
-ResourceManifest = GitSourceManifest | NetworkManifest | SecretManifest | VolumeManifest
+ResourceManifest = GitSourceManifest | NetworkManifest | SecretManifest | VolumeManifest | WorkflowManifest
 Manifest = JobManifest | ResourceManifest
 Model = (
-    type[GitSourceManifest] | type[JobManifest] | type[NetworkManifest] | type[SecretManifest] | type[VolumeManifest]
+    type[GitSourceManifest]
+    | type[JobManifest]
+    | type[NetworkManifest]
+    | type[SecretManifest]
+    | type[VolumeManifest]
+    | type[WorkflowManifest]
 )
 MODELS: Mapping[str, Model] = {
     "GitSource": GitSourceManifest,
@@ -114,6 +120,7 @@ MODELS: Mapping[str, Model] = {
     "Network": NetworkManifest,
     "Secret": SecretManifest,
     "Volume": VolumeManifest,
+    "Workflow": WorkflowManifest,
 }
 RESOURCE_KINDS = tuple(kind for kind in MODELS if kind != "Job")
 

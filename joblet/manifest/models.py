@@ -18,8 +18,11 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from joblet.manifest import fields as f
+from joblet.manifest.dependency import Dependency
 from joblet.manifest.fields import ListInput, MappingInput
+from joblet.manifest.hook import Hook
 from joblet.manifest.model_base import ManifestModel
+from joblet.manifest.probe import Probe, Update
 from joblet.manifest.rules import cross_field_problems
 from joblet.manifest.schedule import Schedule
 
@@ -259,6 +262,22 @@ class JobSpec(ManifestModel):
     secrets: Annotated[tuple[SecretUse, ...], ListInput] = Field(
         default=(), description="Secrets it gets; each is declared by a manifest of kind Secret.", max_length=32
     )
+    outputs: Annotated[tuple[f.OutputName, ...], ListInput] = Field(
+        default=(),
+        description="Files of at most 4 KiB that it writes to /work/outputs; their text is kept with the run's end.",
+        max_length=16,
+    )
+    depends_on: Annotated[tuple[Dependency, ...], ListInput] = Field(
+        default=(),
+        alias="dependsOn",
+        description="Other jobs whose latest run has to have ended in a certain way before a run starts.",
+        max_length=32,
+    )
+    probe: Annotated[Probe | None, MappingInput] = Field(default=None, description=str(Probe.__doc__))
+    update: Update = Field(default=Update(), description=str(Update.__doc__))
+    notify: Annotated[tuple[Hook, ...], ListInput] = Field(
+        default=(), description="Who is told how runs end.", max_length=16
+    )
     history: History = Field(default=History(), description=str(History.__doc__))
     suspend: f.Flag = Field(default=False, description="true: the job is kept but does not run; what runs is stopped.")
 
@@ -277,6 +296,11 @@ class JobSpec(ManifestModel):
     def _sorted_secrets(cls, secrets: tuple[SecretUse, ...]) -> tuple[SecretUse, ...]:
         order = {secret: (secret.name, secret.key or "", secret.env or "", secret.path or "") for secret in secrets}
         return tuple(sorted(order, key=lambda secret: order[secret]))
+
+    @field_validator("depends_on", mode="after")
+    @classmethod
+    def _sorted_dependencies(cls, dependencies: tuple[Dependency, ...]) -> tuple[Dependency, ...]:
+        return tuple(sorted(dependencies, key=lambda dependency: dependency.job))
 
     @model_validator(mode="wrap")
     @classmethod

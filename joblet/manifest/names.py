@@ -29,6 +29,8 @@ MOUNT_PATH_PATTERN = (
 LOCAL_PATH_PATTERN = r"^(?!/)(\./)?(?!.*//)(?!(.*/)?\.{1,2}(/|$))[^\u0000]*[^/\u0000]$"
 LINK_TARGET_PATTERN = r"^(?!/)[^\u0000]+$"
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
+OUTPUT_NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$"
+HTTP_PATH_PATTERN = r"^/[!-~]{0,1999}$"
 FURNISHED = ("proc", "sys", "dev", "etc", "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 ABSOLUTE_PATH_PATTERN = r"^/(?!.*//)(?!(.*/)\.{1,2}(/|$))[^\u0000]*$"
 NO_NUL_PATTERN = r"^[^\u0000]*$"
@@ -66,6 +68,8 @@ _LABEL_KEY, _LABEL_VALUE = _compiled(LABEL_KEY_PATTERN), _compiled(LABEL_VALUE_P
 _MODE, _CIDR = _compiled(MODE_PATTERN), _compiled(CIDR_PATTERN)
 _SHA256 = _compiled(SHA256_PATTERN)
 _SECRET_KEY = _compiled(SECRET_KEY_PATTERN)
+_OUTPUT_NAME = _compiled(OUTPUT_NAME_PATTERN)
+_HTTP_PATH = _compiled(HTTP_PATH_PATTERN)
 
 
 def _text(value: object, what: str) -> str:
@@ -225,6 +229,24 @@ def check_file_path(value: object) -> str:
     if text.startswith("/"):
         raise ValueError(f"{shown(text)} is absolute; write it relative to /work")
     return _checked_parts(text, text)
+
+
+def check_output_name(value: object) -> str:
+    """The name of a small file by which a job hands a result on."""
+    text = _text(value, "a name")
+    if not _OUTPUT_NAME.match(text):
+        raise ValueError(
+            f"{shown(text)} is no name of an output (use 1 to 63 letters, digits, -, _ and ., no . at first)"
+        )
+    return text
+
+
+def check_http_path(value: object) -> str:
+    """What an HTTP request names: path and query, as they are sent."""
+    text = _text(value, "a path")
+    if not _HTTP_PATH.match(text):
+        raise ValueError(f"{shown(text)} is no path of a request (use / and what follows, without spaces)")
+    return text
 
 
 def check_local_path(value: object) -> str:

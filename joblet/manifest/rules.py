@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from joblet.manifest.hook import hook_problems
+from joblet.manifest.probe import probe_problems
 from joblet.manifest.quantities import parse_duration, shown
 from joblet.manifest.schedule_values import schedule_problems
 
@@ -201,6 +203,30 @@ def _schedule(spec: Mapping[str, object]) -> Iterator[Problem]:
     yield from (Problem(path, message) for path, message in schedule_problems(spec))
 
 
+def _dependencies(spec: Mapping[str, object]) -> Iterator[Problem]:
+    dependencies = spec.get("dependsOn")
+    if not isinstance(dependencies, (list, tuple)):
+        return
+    seen: set[str] = set()
+    for position, one in enumerate(dependencies):
+        name = one.get("job") if isinstance(one, Mapping) else None
+        if isinstance(name, str):
+            if name in seen:
+                yield Problem(("dependsOn", position, "job"), f"{shown(name)} is given twice")
+            seen.add(name)
+
+
+def _hooks(spec: Mapping[str, object]) -> Iterator[Problem]:
+    hooks = spec.get("notify")
+    for position, hook in enumerate(hooks if isinstance(hooks, (list, tuple)) else ()):
+        if isinstance(hook, Mapping):
+            yield from (Problem(*found) for found in hook_problems(position, hook))
+
+
+def _probe(spec: Mapping[str, object]) -> Iterator[Problem]:
+    yield from (Problem(*found) for found in probe_problems(spec))
+
+
 def _seconds(value: object) -> float | None:
     try:
         return parse_duration(value)
@@ -218,4 +244,7 @@ _RULES: tuple[Callable[[Mapping[str, object]], Iterator[Problem]], ...] = (
     _volumes,
     _secrets,
     _schedule,
+    _dependencies,
+    _hooks,
+    _probe,
 )

@@ -61,6 +61,8 @@ def import_for(spec: dict[str, Any]) -> None:
     """What only some jobs need: later there is no way to it."""
     if "volumes" in spec or spec.get("own_root"):
         import joblet.sandbox.volumes
+    if spec.get("outputs"):
+        import joblet.sandbox.outputs
     if spec["secrets"]:
         import joblet.sandbox.secret_files  # noqa: F401
 

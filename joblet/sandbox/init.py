@@ -28,6 +28,7 @@ from joblet.sandbox.workspace_files import fill, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 PIPE_BYTES = 1 << 20
@@ -76,6 +77,9 @@ class Init:
         self.deadline: float | None = None  # of the timeout, then of the grace; CLOCK_BOOTTIME
         self.start_error: tuple[int, str] | None = None
         self.main_pid = 0
+        self.collect: Callable[[], tuple[dict[str, str], str]] | None = None  # reads what it hands on
+        self.outputs: dict[str, str] = {}
+        self.outputs_error = ""
         self.oom_fd = -1
         self.oom_event = -1
 
@@ -139,6 +143,7 @@ class Init:
             self.open_cgroup_files()
             self.supervise()
             outcome = self.outcome()
+            self.collect_outputs()
             reached("init.command-ended")
         except Exception as error:  # the record must be written, whatever it was
             why = (
@@ -254,6 +259,10 @@ class Init:
         fill(work, self.spec["files"], self.host.contents, uid, gid)
         for fd in self.host.contents.values():
             os.close(fd)
+        if self.spec.get("outputs"):
+            from joblet.sandbox.outputs import prepare  # loaded in the detour: later there is no way to it
+
+            self.collect = prepare(work, self.spec["outputs"], uid, gid)
 
     def write_script(self, root: str) -> None:
         """The script, where the command can run but not change it."""
@@ -437,6 +446,11 @@ class Init:
         code = os.waitstatus_to_exitcode(self.main_status)
         return exit_record.exited(code) if code >= 0 else exit_record.killed(-code)
 
+    def collect_outputs(self) -> None:
+        """What the job was to hand on."""
+        if self.collect is not None:
+            self.outputs, self.outputs_error = self.collect()
+
     def record(self, outcome: dict[str, object]) -> None:
         """The exit record; then there is nothing left to do."""
         usage = {}
@@ -458,6 +472,8 @@ class Init:
             "cpu_seconds": round(self.cpu_seconds, 6),
             "log_dropped_bytes": log.dropped_bytes if log else 0,
             "log_error": log.error if log else "",
+            "outputs": self.outputs,
+            "outputs_error": self.outputs_error,
         }
         while True:
             try:

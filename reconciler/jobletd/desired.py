@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from joblet.manifest import JobManifest, Manifest, ResourceManifest, SecretManif
 from jobletd.blobs.naming import check_contents
 from jobletd.blobs.store import BlobStore
 from jobletd.conditions import with_condition
+from jobletd.dependencies import check_cycles
 from jobletd.errors import DuplicateName, OwnershipConflict, WatcherTooSlow, WrongState
 from jobletd.executor import Executor, LogQuery, Running
 from jobletd.kept_output import is_removed
@@ -69,6 +71,7 @@ class DesiredState:
         self._nudge = nudge
         self._lookup = Lookup(registry)
         self._changes: set[asyncio.Task[Any]] = set()
+        self._declaring = asyncio.Lock()  # of jobs that depend on others: two applies may make a cycle together
         self._claims: dict[str, Mapping[JobName, Source]] = {}  # by claimant: what belongs to somebody else
 
     def reconfigure(self, policy: Policy) -> None:
@@ -91,7 +94,7 @@ class DesiredState:
         """Make these manifests the desired state, all or none. source: of all, or of each by its key.
 
         take_over: what belongs to another source becomes this one's. Raises NotAllowed, OwnershipConflict, DuplicateName,
-        NoRoom, StoreError.
+        DependencyCycle, NoRoom, StoreError.
         """
         return await self._whole(self._apply(manifests, source, dry_run, take_over))
 
@@ -147,7 +150,7 @@ class DesiredState:
             raise DuplicateName(f"two manifests have the name {twice!r}", todo="names are unique on a host")
         for manifest in manifests:
             self._policy.check_new(manifest)
-        async with self._registry.lock_all(names):
+        async with self._registry.lock_all(names), self._checked_cycles(manifests):
             now_ns = self._registry.clock.wall_ns()
             results: list[ApplyResult] = []
             saves: list[Save | SaveResource] = []
@@ -170,6 +173,16 @@ class DesiredState:
         for name in [] if dry_run else names:
             self._look_at(name)
         return results
+
+    @asynccontextmanager
+    async def _checked_cycles(self, manifests: Sequence[Manifest]) -> AsyncIterator[None]:
+        """From the look at what is declared until it is declared otherwise; the caller has its locks. Raises DependencyCycle."""
+        if not any(isinstance(one, JobManifest) and one.spec.depends_on for one in manifests):
+            yield
+            return
+        async with self._declaring:
+            check_cycles(manifests, self._registry.views)
+            yield
 
     def _source(self, name: JobName, manifest: Manifest, source: Source, take_over: bool) -> Source:
         """Whom it will belong to; of what stays as it is in its file also the commit stays. Raises OwnershipConflict."""

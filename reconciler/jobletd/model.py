@@ -55,6 +55,7 @@ class Reason(StrEnum):
     BACK_OFF = "BackOff"  # waits before the next attempt
     QUEUED = "Queued"  # waits for a free place
     CORDONED = "Cordoned"  # waits until the host may launch again
+    DEPENDENCY_FAILED = "DependencyFailed"  # a job that it waits for ended in another way
     WAITING = "Waiting"  # for something that it uses and that is not there
 
 
@@ -105,7 +106,7 @@ class Source:
     def file(self) -> str:
         """The file that declares it, as its source names it; empty if there is none."""
         match self.kind:
-            case "grpc":
+            case "grpc" | "hook" | "workflow":
                 return ""
             case "git":
                 return self.name.partition("@")[2].partition(":")[2]
@@ -177,7 +178,7 @@ Outcome = Exited | Killed | NotStarted | Unknown
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How an attempt ended, as its executor tells: the facts of the exit record."""
+    """How an attempt ended, as its executor tells: the facts of the exit record. outputs: what it hands on, by name."""
 
     outcome: Outcome
     reason: Reason
@@ -185,6 +186,7 @@ class End:
     started_ns: int | None = None
     message: str = ""
     usage: Usage = field(default_factory=Usage)
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

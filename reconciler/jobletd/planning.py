@@ -6,7 +6,7 @@ import secrets
 import uuid
 from dataclasses import dataclass, replace
 
-from joblet.manifest import ChangeKind, Comparison, JobManifest, compare
+from joblet.manifest import ChangeKind, Comparison, JobManifest, Restart, compare
 from jobletd.model import Action, ApplyResult, JobView, Phase, Reason, Run, RunId, Source
 from jobletd.registry import EventDraft, Save
 from jobletd.schedules.due import ticked_after_apply
@@ -163,6 +163,8 @@ def _plan_in_place(
         return _plan(current, with_runs(view, (run,)), consequence, runs=(run,), run=run, generation=True)
     if latest is not None and latest.phase is Phase.FAILED and limits:
         return _plan_added_run(current, view, (), "starts a run, since the last one failed", now_ns)
+    if latest is not None and latest.reason is Reason.DEPENDENCY_FAILED and _depends_otherwise(current, manifest):
+        return _plan_added_run(current, view, (), "starts a run, since what it depends on changed", now_ns)
     return _plan(current, view, "takes effect with the next run", generation=True)
 
 
@@ -181,6 +183,10 @@ def _changed(current: JobView, manifest: JobManifest, source: Source, now_ns: in
     return replace(current, manifest=manifest, source=source, generation=current.generation + 1, updated_ns=now_ns)
 
 
+def _depends_otherwise(current: JobView, manifest: JobManifest) -> bool:
+    return current.manifest.spec.depends_on != manifest.spec.depends_on
+
+
 def _wants_run(latest: Run | None, manifest: JobManifest) -> bool:
     """Whether a job that is no longer suspended has something to do: what was cut short, or what never ran in this form.
 
@@ -196,6 +202,10 @@ def _plan_restart(current: JobView, manifest: JobManifest, source: Source, now_n
     view = replace(_changed(current, manifest, source, now_ns), deleting=False)
     reason = Reason.SUSPENDED if manifest.spec.suspend else Reason.SUPERSEDED
     stopped = plan_stop(view, reason, force=False)
+    if (serving := _goes_on(current, manifest)) is not None:
+        stopped = tuple(run for run in stopped if run.id != serving.id)
+        consequence = "starts a new run, and stops the current one once that is ready"
+        return _plan_added_run(current, view, stopped, consequence, now_ns)
     if manifest.spec.suspend:
         consequence = "stops the current run" if stopped else "is kept suspended"
         return _plan(current, with_runs(view, stopped), consequence, runs=stopped, generation=True)
@@ -203,6 +213,17 @@ def _plan_restart(current: JobView, manifest: JobManifest, source: Source, now_n
         return _plan(current, with_runs(view, stopped), "runs by its schedule", runs=stopped, generation=True)
     consequence = "stops the current run and starts a new one" if stopped else "starts a run"
     return _plan_added_run(current, view, stopped, consequence, now_ns)
+
+
+def _goes_on(current: JobView, manifest: JobManifest) -> Run | None:
+    """The run that serves until the new one is ready: the oldest, unless it was told to end."""
+    spec = manifest.spec
+    if current.deleting or spec.suspend or spec.update.max_unavailable or spec.probe is None:
+        return None
+    oldest = next(reversed(open_runs(current)), None)
+    if oldest is None or oldest.stop is not None or oldest.phase is not Phase.RUNNING:
+        return None
+    return oldest if oldest.manifest.spec.restart is Restart.ALWAYS else None
 
 
 def _plan_added_run(current: JobView, view: JobView, stopped: tuple[Run, ...], consequence: str, now_ns: int) -> Plan:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 from joblet.config.server import IsolationSection
 from joblet.errors import JobletError
-from joblet.manifest import Isolation, JobManifest, Manifest, Network, Seccomp
+from joblet.manifest import Hook, Isolation, JobManifest, Manifest, Network, Seccomp, WorkflowManifest
+from joblet.manifest.webhook_url import is_allowed, parse_webhook
+from jobletd.workflows.steps import all_jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,10 @@ class Policy:
     seccomp_profiles: str = ""
     rootfs_images: str = ""
     validate_commands: bool = False
+    webhooks: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, config: IsolationSection, *, validate_commands: bool = False) -> Policy:
+    def of(cls, config: IsolationSection, *, validate_commands: bool = False, webhooks: tuple[str, ...] = ()) -> Policy:
         return cls(
             capabilities=frozenset(config.allowed_capabilities),
             upkeep=frozenset(config.allowed_upkeep),
@@ -59,6 +62,7 @@ class Policy:
             seccomp_profiles=config.seccomp_profiles or "",
             rootfs_images=config.rootfs_images or "",
             validate_commands=validate_commands,
+            webhooks=webhooks,
         )
 
     def check_new(self, manifest: Manifest) -> None:
@@ -69,9 +73,12 @@ class Policy:
 
     def check(self, manifest: Manifest) -> None:
         """Raises NotAllowed, with all that is not. Only jobs run; of the other kinds nothing is bounded."""
+        if isinstance(manifest, WorkflowManifest):
+            for job in all_jobs(manifest):
+                self.check(job)
         if not isinstance(manifest, JobManifest):
             return
-        if problems := tuple(self._problems(manifest.spec.isolation)):
+        if problems := (*self._problems(manifest.spec.isolation), *self._hook_problems(manifest.spec.notify)):
             raise NotAllowed(manifest.metadata.name, problems)
 
     def _problems(self, asked: Isolation) -> Iterator[Problem]:
@@ -93,6 +100,15 @@ class Policy:
             yield from _path_problems("seccomp", asked.seccomp, self.seccomp_profiles, "isolation.seccompProfiles")
         if asked.rootfs != "host":
             yield from _path_problems("rootfs", asked.rootfs, self.rootfs_images, "isolation.rootfsImages")
+
+    def _hook_problems(self, hooks: tuple[Hook, ...]) -> Iterator[Problem]:
+        for position, hook in enumerate(hooks):
+            if hook.webhook is not None and not is_allowed(hook.webhook, self.webhooks):
+                origin = parse_webhook(hook.webhook).origin
+                todo = "ask for it to be added to hooks.allowedWebhooks in the daemon's configuration"
+                yield Problem(
+                    f"spec.notify[{position}].webhook", f"this URL of {origin} is not allowed on this host", todo
+                )
 
 
 NOTHING_SPECIAL = Policy()

@@ -8,6 +8,7 @@ to launch is durable before the launch; what an attempt's end means is decided b
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -21,11 +22,13 @@ from joblet.errors import JobletError
 from jobletd.backup.journal import LaunchJournal
 from jobletd.conditions import with_condition, with_limits_condition
 from jobletd.decisions import SECOND_NS, Finish, Retry, after_attempt, left_ns, phase_of, wait_ns
+from jobletd.dependencies import Dependencies, Failed, Waits
 from jobletd.executor import AttemptRequest, Ended, Executor, NeverSubmitted, Observation, Pending, Running
 from jobletd.job_bounds import NO_BOUNDS as NO_JOB_BOUNDS
 from jobletd.job_bounds import JobBounds
 from jobletd.metrics import instruments
 from jobletd.model import Attempt, AttemptId, End, JobName, JobView, LimitStatus, Phase, Reason, Run, RunId, Unknown
+from jobletd.notifying.drafts import drafts_of
 from jobletd.places import Bounds, Places
 from jobletd.planning import open_runs, with_runs
 from jobletd.registry import EventDraft, Registry, Save
@@ -65,7 +68,9 @@ class Reconciler:
         self._job_bounds = job_bounds
         self._resources = resources
         resources.subscribe(self.nudge)
+        self._dependencies = Dependencies(registry, self.nudge)
         self._executor = executor
+        self._node = socket.gethostname()
         self._journal = journal
         self._room = room
         self._ticker = Ticker(registry)
@@ -284,11 +289,18 @@ class Reconciler:
             self._places.give(run.id)  # taken for an attempt that could not be put on record
             self._note_end()
             return 0.0
-        if why := self._resources.waits_for(run.manifest):
+        unmet = self._dependencies.look(run)
+        if isinstance(unmet, Failed):
+            return await self._finish(view, run, Finish(Phase.FAILED, Reason.DEPENDENCY_FAILED, unmet.why))
+        if why := unmet.why if isinstance(unmet, Waits) else self._resources.waits_for(run.manifest):
             if (run.reason, run.message) != (Reason.WAITING, why):
                 await self._save_run(view, replace(run, phase=Phase.PENDING, reason=Reason.WAITING, message=why))
             self._places.give(run.id)  # nobody has to wait because of it
             return 0.0
+        return await self._start_in_turn(view, run)
+
+    async def _start_in_turn(self, view: JobView, run: Run) -> float | None:
+        """With a place, and where there is room: its next attempt."""
         if not self._places.take(run):
             if run.reason is not Reason.QUEUED:
                 await self._save_run(view, replace(run, phase=Phase.PENDING, reason=Reason.QUEUED))
@@ -529,7 +541,14 @@ class Reconciler:
         changes_job = changed is not view and changed != view
         changed = with_runs(changed, (run,))
         await self._registry.save(
-            Save(changed, runs=[run], attempts=attempts, events=[*earlier, event], job=changes_job)
+            Save(
+                changed,
+                runs=[run],
+                attempts=attempts,
+                events=[*earlier, event],
+                job=changes_job,
+                notifications=drafts_of(view, run, self._node),
+            )
         )
         instruments.runs_ended.labels(finish.phase, finish.reason).inc()
         self._places.give(run.id)

@@ -15,8 +15,9 @@ from weakref import WeakValueDictionary
 from joblet.clock import Clock
 from jobletd.conditions import progressing
 from jobletd.model import Attempt, Cordon, Event, JobChange, JobName, JobView, Phase, Reason, ResourceView, Run, RunId
+from jobletd.notifying.drafts import NotificationDraft
 from jobletd.schedules.due import next_due_ns
-from jobletd.store import Store, host_rows, profile_rows, resource_rows, rows
+from jobletd.store import Store, host_rows, notification_rows, profile_rows, resource_rows, rows
 from jobletd.waiting_line import WaitingLine
 
 WATCH_QUEUE = 4096
@@ -45,6 +46,7 @@ class Save:
     job: bool = False
     generation: bool = False
     remove: bool = False
+    notifications: Sequence[NotificationDraft] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class Registry:
         self._locks: WeakValueDictionary[JobName, asyncio.Lock] = WeakValueDictionary()  # as long as somebody uses them
         self._listeners: dict[str, set[Subscription]] = {}  # by the job that they are about; empty: all
         self._callbacks: list[Callable[[JobName, JobView | None], None]] = []
+        self._to_be_told: list[Callable[[str], None]] = []
 
     async def load(self) -> None:
         """Read everything that is on record."""
@@ -109,6 +112,10 @@ class Registry:
     def on_change(self, callback: Callable[[JobName, JobView | None], None]) -> None:
         """Call back in the event loop after each change; None: the job is gone."""
         self._callbacks.append(callback)
+
+    def on_notification(self, callback: Callable[[str], None]) -> None:
+        """Call back with the id of each notification that was put on record."""
+        self._to_be_told.append(callback)
 
     def anything_sealed(self) -> bool:
         """Whether there is something that only the host's key opens."""
@@ -138,6 +145,10 @@ class Registry:
         for save in saves:
             self._show(save)
         self.tell_events(events)
+        for save in saves:
+            for draft in save.notifications if isinstance(save, Save) else ():
+                for callback in self._to_be_told:
+                    callback(draft.id)
 
     async def set_cordon(self, cordon: Cordon | None, event: EventDraft) -> None:
         """Make it durable whether this host launches, then visible."""
@@ -154,6 +165,16 @@ class Registry:
         """Make an event durable, then visible."""
         now_ns = self.clock.wall_ns()
         self.tell_events([await self.store.write(lambda connection: _write_event(connection, draft, now_ns))])
+
+    async def write(self, change: Callable[[sqlite3.Connection], None], draft: EventDraft) -> None:
+        """Make a change of rows that nobody keeps in memory durable, with an event about it."""
+        now_ns = self.clock.wall_ns()
+
+        def write(connection: sqlite3.Connection) -> Event:
+            change(connection)
+            return _write_event(connection, draft, now_ns)
+
+        self.tell_events([await self.store.write(write)])
 
     def tell_events(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -246,10 +267,12 @@ def _write(connection: sqlite3.Connection, save: Save | SaveResource, now_ns: in
         rows.put_run(connection, run)
     for attempt in save.attempts:
         rows.put_attempt(connection, attempt)
+    for draft in save.notifications:
+        notification_rows.put_notification(connection, draft)
     for attempt in save.dropped:
         connection.execute("DELETE FROM attempts WHERE id = ?", (attempt.id,))
         profile_rows.delete_profile(connection, attempt.id)
-    return [_write_event(connection, draft, now_ns) for draft in save.events]
+    return [_write_event(connection, event, now_ns) for event in save.events]
 
 
 def _write_event(connection: sqlite3.Connection, draft: EventDraft, now_ns: int) -> Event:

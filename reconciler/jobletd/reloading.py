@@ -125,7 +125,11 @@ class Reloader:
 
 
 def policy_of(config: ServerConfig) -> Policy:
-    return Policy.of(config.isolation, validate_commands=config.joblet.validate_commands)
+    return Policy.of(
+        config.isolation,
+        validate_commands=config.joblet.validate_commands,
+        webhooks=config.hooks.allowed_webhooks,
+    )
 
 
 def places_of(joblet: JobletSection) -> Bounds:

@@ -44,6 +44,8 @@ from jobletd.metrics.endpoint import MetricsEndpoint
 from jobletd.metrics.facts import Facts
 from jobletd.monitoring.profiler import Profiler
 from jobletd.notify import sd_notify
+from jobletd.notifying.notifier import Notifier
+from jobletd.probing.prober import Prober
 from jobletd.reconciler import Reconciler
 from jobletd.registry import EventDraft, Registry
 from jobletd.reloading import Adjustable, Reloader, blob_limits_of, kept_of, local_settings_of, places_of, policy_of
@@ -72,6 +74,7 @@ from jobletd.tls_front import PEER_NAME_LENGTH, TlsFront
 from jobletd.upkeep.calls import Calls
 from jobletd.upkeep.provider import UpkeepProvider
 from jobletd.watchdog import more_time_to_end, watch
+from jobletd.workflows.controller import Workflows
 
 SOCKET_PATH_LENGTH = 107  # sockaddr_un.sun_path, less its final NUL
 log = structlog.get_logger("serve")
@@ -191,6 +194,8 @@ class Daemon:
             self._clock,
         )
         controllers["GitSource"] = git
+        workflows = Workflows(registry)
+        controllers["Workflow"] = workflows
         resources = Resources(registry, controllers, vault)
         self._reconciler = Reconciler(
             registry,
@@ -205,6 +210,8 @@ class Daemon:
             registry, executor, self._reconciler.nudge, resources, blobs, self._policy, self._headroom.check
         )
         git.begin(desired, resources.look_at)
+        await workflows.begin(desired, resources.look_at)
+        self._notifier = Notifier(registry, desired, vault, config.hooks.allowed_webhooks)
         await networks.start()
         stack.push_async_callback(networks.close)
         self._background(stack, "networks", networks.guard())
@@ -223,6 +230,9 @@ class Daemon:
         self._background(stack, "profiler", self._profiler.run())
         self._background(stack, "reconciler", self._reconciler.run())
         self._background(stack, "resources", resources.run())
+        prober = Prober(registry, executor, resources, self._reconciler.nudge)
+        self._background(stack, "prober", prober.run())
+        self._background(stack, "notifier", self._notifier.run())
         self._retention = Retention(store, executor, self._clock, kept_of(config.history))
         self._background(stack, "retention", self._retention.run())
         self._background(stack, "blobs", BlobCollector(blobs, registry, self._clock).run())
@@ -238,7 +248,8 @@ class Daemon:
         desired.on_change(git.job_changed)
         self._background(stack, "git", git.run())
         fleet = await self._start_fleet(stack, git, desired)
-        port = await self._start_api(stack, front, registry, desired, executor, blobs, git, fleet)
+        self._background(stack, "workflows", workflows.run())
+        port = await self._start_api(stack, front, registry, desired, executor, blobs, git, fleet, workflows)
         self._start_metrics(stack, registry, executor, git)
         stack.push_async_callback(upkeep.close)  # before the API, which an exchange of certificates needs
         log.info(
@@ -352,6 +363,7 @@ class Daemon:
         blobs: BlobStore,
         git: GitSources,
         fleet: Fleet,
+        workflows: Workflows,
     ) -> int:
         config = self._config
         facts = NodeFacts(
@@ -381,7 +393,7 @@ class Daemon:
             access,
             jobs,
             node,
-            ResourceService(desired, git),
+            ResourceService(desired, git, workflows),
             FileService(blobs, self._headroom.check),
             MonitorService(
                 registry,
@@ -442,6 +454,7 @@ class Daemon:
     def _take_config(self, config: ServerConfig) -> None:
         self._config = config
         self._certificates.take(config.security)
+        self._notifier.allowed = config.hooks.allowed_webhooks
 
     def _background(self, stack: AsyncExitStack, name: str, coroutine: object) -> None:
         """A part that runs until the end; if it breaks, the daemon ends with status 1, and systemd starts a new one."""

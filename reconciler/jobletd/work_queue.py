@@ -32,6 +32,11 @@ class WorkQueue(Generic[K]):
     def __len__(self) -> int:
         return len(self._queue)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no key waits for its turn or is worked on; those with a timer do not count."""
+        return self._idle.is_set()
+
     def add(self, key: K) -> None:
         """Have a look at the key soon."""
         if key in self._dirty:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import grpc
 
-from joblet.api.v1 import job_pb2
+from joblet.api.v1 import job_pb2, resource_pb2, resource_pb2_grpc
 from joblet.crash_points import VARIABLE
 from tests.faults.asking import Caller
 from tests.faults.ledger import Asked, Audit, Journal, runs_on_record
@@ -19,6 +19,7 @@ from tests.faults.workload import JOURNAL_VOLUME, SCRIPT, Kind, SoakJob, Way
 from tests.integration.host import FINAL, Host, cgroup_directories, eventually, job_host
 from tests.integration.network_stage import Stage, stage
 from tests.strictness import IN_GUEST
+from tests.unit.notifying.receiver import Receiver, listening
 
 WITHIN_SECONDS = 60.0
 
@@ -53,6 +54,7 @@ class Ground:
     points: Path
     keeper: Keeper
     caller: Caller
+    receiver: Receiver  # of webhooks, which the configuration allows
     stage: Stage | None = None  # the network namespace the daemon lives in, where there are networks at all
     number: int = 0
     journal: Journal = field(default_factory=Journal)
@@ -78,6 +80,11 @@ class Ground:
             return job.runs[0].phase if job.runs else ""
         return ""
 
+    def run_id(self, name: str) -> str:
+        """The id of a job's latest run."""
+        job: job_pb2.Job = self.caller.call(self.caller.jobs.Get, job_pb2.GetRequest(ref=name))
+        return job.runs[0].id
+
     def reaches(self, name: str, *phases: str) -> None:
         eventually(lambda: self.phase(name) in phases, within=WITHIN_SECONDS, what=f"{name} to be one of {phases}")
 
@@ -96,7 +103,16 @@ def made_ground(points: Path) -> Iterator[Ground]:
     with ExitStack() as stack:
         place = None if IN_GUEST else stack.enter_context(stage())  # its networks do not touch those of the machine
         within = () if place is None else place.within
-        host = stack.enter_context(job_host(environment={VARIABLE: str(points)}, within=within))
+        receiver = stack.enter_context(
+            listening() if place is None else listening(within=lambda make: place.host.call(make))
+        )
+        host = stack.enter_context(
+            job_host(
+                environment={VARIABLE: str(points)},
+                within=within,
+                configure=lambda config: config.update(hooks={"allowedWebhooks": [receiver.url]}),
+            )
+        )
         keeper = Keeper(host)
         caller = Caller(host)
         caller.apply(JOURNAL_VOLUME)
@@ -104,7 +120,7 @@ def made_ground(points: Path) -> Iterator[Ground]:
         eventually(journal.is_dir, what="the journal's volume")
         keeper.start()
         try:
-            yield Ground(host, points, keeper, caller, place)
+            yield Ground(host, points, keeper, caller, receiver, place)
         finally:
             keeper.end()
             if host.daemon is None or host.daemon.poll() is not None:
@@ -232,6 +248,80 @@ def save_status(ground: Ground, point: str) -> list[Asked]:
     return []
 
 
+def tell(ground: Ground, point: str) -> list[Asked]:
+    """By a webhook: what was sent, and not yet taken off the record, is sent again, and is known by its id."""
+    before = len(ground.receiver.received)
+    asked = run_armed(ground, point, notify=[{"on": ["Succeeded"], "webhook": f"{ground.receiver.url}/walk"}])
+    sent = ground.receiver.wait_for(before + 2, seconds=WITHIN_SECONDS)[before:]
+    assert len({one.headers["webhook-id"] for one in sent}) == 1
+    return asked
+
+
+def tell_by_command(ground: Ground, point: str) -> list[Asked]:
+    """By a job of its own, which runs once."""
+    asked = run_armed(ground, point, notify=[{"on": ["Succeeded"], "command": ["true"]}])
+    name = asked[0].job.name
+    eventually(
+        lambda: [job.name for job in ground.caller.all_jobs()] == [name], within=WITHIN_SECONDS, what="its hook's end"
+    )
+    hooks = [
+        run
+        for name, runs in runs_on_record(ground.host, "hook-").items()
+        for run in runs
+        if run.id and name.startswith(f"hook-{ground.run_id(asked[0].job.name)}")
+    ]
+    assert [len(run.attempts) for run in hooks] == [1]
+    return asked
+
+
+def relieve(ground: Ground, point: str) -> list[Asked]:
+    """A service whose new run is ready: the old one ends, and neither of them is started twice."""
+    probe = """{{command: ["true"], interval: 200ms, timeout: 20s}}"""
+    text = f"""{{{{apiVersion: joblet/v1, kind: Job, metadata: {{{{name: walk-service}}}}, spec: {{{{command: [sleep, '{{0}}'],
+        restart: Always, stop: {{{{grace: 0s}}}}, probe: {probe}, update: {{{{maxUnavailable: 0}}}}}}}}}}}}"""
+    ground.caller.apply(text.format(600))
+    ground.reaches("walk-service", "RUNNING")
+    ground.arm(point)
+    ground.caller.apply(text.format(601))
+    ground.died_at(point)
+
+    def phases() -> list[str]:
+        request = job_pb2.GetRequest(ref="walk-service", history=True)
+        job: job_pb2.Job = ground.caller.call(ground.caller.jobs.Get, request)
+        assert all(len(run.attempts) <= 1 for run in job.runs)
+        return [run.phase for run in job.runs]
+
+    eventually(lambda: phases() == ["RUNNING", "STOPPED"], within=WITHIN_SECONDS, what="the new run alone")
+    return []
+
+
+def work_through(ground: Ground, point: str) -> list[Asked]:
+    """A workflow: each of its steps runs once, whenever the daemon dies."""
+    ground.number += 1
+    name = f"flow-{ground.number}"
+    text = """{apiVersion: joblet/v1, kind: Workflow, metadata: {name: NAME}, spec: {steps: [
+        {name: a, job: {script: "echo 12 >$JOBLET_OUTPUTS/rows", outputs: [rows]}},
+        {name: b, inputs: [{env: ROWS, step: a, output: rows}], job: {script: "test $ROWS = 12"}}]}}"""
+    ground.arm(point)
+    ground.caller.apply(text.replace("NAME", name))
+    ground.died_at(point)
+    resources = resource_pb2_grpc.ResourceServiceStub(ground.caller.channel)
+    asked = resource_pb2.GetResourceRequest(kind="Workflow", name=name)
+
+    def phase() -> str:
+        workflow: resource_pb2.Resource = ground.caller.call(resources.GetResource, asked)
+        return str(workflow.status.get("phase"))
+
+    eventually(lambda: phase() == "Succeeded", within=WITHIN_SECONDS, what="the workflow's end")
+    runs = runs_on_record(ground.host, f"{name}-")
+    attempts = {job: [len(run.attempts) for run in found] for job, found in runs.items()}
+    assert attempts == {f"{name}-a": [1], f"{name}-b": [1]}
+    gone = resource_pb2.DeleteResourceRequest(kind="Workflow", name=name)
+    ground.caller.call(resources.DeleteResource, gone)
+    eventually(lambda: not ground.caller.all_jobs(), within=WITHIN_SECONDS, what="the jobs of its steps to be gone")
+    return []
+
+
 CORE: dict[str, Walk] = {
     "daemon.apply-accepted": Walk(run_armed),
     "daemon.committing": Walk(run_armed),
@@ -258,6 +348,13 @@ CORE: dict[str, Walk] = {
     "daemon.spool-looked-at": Walk(drop),
     "daemon.spool-file-applied": Walk(drop),
     "daemon.source-job-deleted": Walk(take_file_away),
+    "daemon.notification-sent": Walk(tell),
+    "daemon.hook-job-declared": Walk(tell_by_command),
+    "daemon.hook-job-told": Walk(tell_by_command),
+    "daemon.relieved-stored": Walk(relieve),
+    "daemon.workflow-run-stored": Walk(work_through),
+    "daemon.step-declared": Walk(work_through),
+    "daemon.workflow-end-stored": Walk(work_through),
     "daemon.status-file-written": Walk(save_status),
     "file.written": Walk(save_status),
     "launcher.attempt-locked": Walk(run_armed),

@@ -13,6 +13,9 @@ from rnx.target import Target, connected
 
 if TYPE_CHECKING:
     from joblet.api.v1 import job_pb2
+    from rnx.daemon import Daemon
+
+LOOK_SECONDS = 0.5
 
 
 @dataclass
@@ -30,27 +33,54 @@ class Branch:
 def tree(
     target: Target,
     source: Annotated[
-        str | None, typer.Argument(metavar="[SOURCE]", help="Only that one: grpc, spool, or a GitSource's name.")
+        str | None,
+        typer.Argument(metavar="[SOURCE]", help="Only that one: grpc, spool, a GitSource's name; or workflow/NAME."),
     ] = None,
     selector: SelectorOption = "",
     history: Annotated[bool, typer.Option("--history", help="All runs that are kept, not the latest alone.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Of a workflow: go on until it is over.")] = False,
 ) -> None:
-    """Show what comes from where: each source with its files, their jobs, runs and attempts.
+    """Show what comes from where: each source with its files, their jobs, runs and attempts; or how a workflow stands.
 
     \b
     Example:
       rnx tree
       rnx tree fleet --history
+      rnx tree workflow/nightly --watch
     """
     from rnx.output.terminal import printable
 
     daemon = target.daemon()
+    if source is not None and source.startswith("workflow/"):
+        draw_workflow(daemon, source.removeprefix("workflow/"), watch=watch)
+        return
     jobs = (job for job in daemon.list_jobs(selector=selector) if source in (None, *names_of(job.source)))
     whole = (daemon.get(job.name, history=True) for job in jobs) if history else jobs
     for branch in grown(whole).below.values():
         print(printable(branch.text))
         for line in drawn(branch):
             print(printable(line))
+
+
+def draw_workflow(daemon: Daemon, name: str, *, watch: bool) -> None:
+    """Once; or whenever it has changed, until it is over. On a terminal each drawing takes the place of the one before."""
+    import sys
+    import time
+
+    from rnx.output.steps import is_over, workflow_lines
+
+    shown: list[str] = []
+    while True:
+        workflow = daemon.resource("Workflow", name)
+        lines = list(workflow_lines(workflow))
+        if lines != shown:
+            if shown and sys.stdout.isatty():
+                print(f"\x1b[{len(shown)}F\x1b[J", end="")
+            print("\n".join(lines), flush=True)
+            shown = lines
+        if not watch or is_over(workflow):
+            return
+        time.sleep(LOOK_SECONDS)
 
 
 def names_of(source: str) -> tuple[str, str]:

@@ -102,6 +102,7 @@ def run_data(run: job_pb2.Run) -> dict[str, Any]:
         "queuePosition": run.queue_position or None,
         "nextAttempt": time_of(run, "next_attempt"),
         "tick": time_of(run, "tick"),
+        "outputs": dict(sorted(run.outputs.items())),
         "attempts": [attempt_data(attempt) for attempt in run.attempts],
     }
 

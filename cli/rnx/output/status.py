@@ -103,6 +103,8 @@ def _run_lines(run: job_pb2.Run) -> Iterator[str]:
     if run.signal:
         yield line("Signal", run.signal)
     yield line("Attempts", str(len(run.attempts)))
+    for name, text in sorted(run.outputs.items()):
+        yield line("Output", printable(f"{name}={text}"))
     if run.HasField("next_attempt"):
         yield line("Next Attempt", moment(run.next_attempt))
 

@@ -43,7 +43,7 @@ class DeleteResourceResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class Resource(_message.Message):
-    __slots__ = ("kind", "name", "uid", "labels", "annotations", "generation", "source", "deleting", "created", "updated", "manifest", "conditions", "status", "used_by")
+    __slots__ = ("kind", "name", "uid", "labels", "annotations", "generation", "source", "deleting", "created", "updated", "manifest", "conditions", "status", "used_by", "steps")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -79,6 +79,7 @@ class Resource(_message.Message):
     CONDITIONS_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     USED_BY_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
     kind: str
     name: str
     uid: str
@@ -93,7 +94,8 @@ class Resource(_message.Message):
     conditions: _containers.RepeatedCompositeFieldContainer[_job_pb2.Condition]
     status: _containers.ScalarMap[str, str]
     used_by: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, kind: _Optional[str] = ..., name: _Optional[str] = ..., uid: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., annotations: _Optional[_Mapping[str, str]] = ..., generation: _Optional[int] = ..., source: _Optional[str] = ..., deleting: _Optional[bool] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., manifest: _Optional[str] = ..., conditions: _Optional[_Iterable[_Union[_job_pb2.Condition, _Mapping]]] = ..., status: _Optional[_Mapping[str, str]] = ..., used_by: _Optional[_Iterable[str]] = ...) -> None: ...
+    steps: _containers.RepeatedCompositeFieldContainer[WorkflowStep]
+    def __init__(self, kind: _Optional[str] = ..., name: _Optional[str] = ..., uid: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., annotations: _Optional[_Mapping[str, str]] = ..., generation: _Optional[int] = ..., source: _Optional[str] = ..., deleting: _Optional[bool] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., manifest: _Optional[str] = ..., conditions: _Optional[_Iterable[_Union[_job_pb2.Condition, _Mapping]]] = ..., status: _Optional[_Mapping[str, str]] = ..., used_by: _Optional[_Iterable[str]] = ..., steps: _Optional[_Iterable[_Union[WorkflowStep, _Mapping]]] = ...) -> None: ...
 
 class SyncSourceRequest(_message.Message):
     __slots__ = ("name", "allow_delete", "take_over")
@@ -118,3 +120,50 @@ class SyncSourceResponse(_message.Message):
     revision: str
     manifests: int
     def __init__(self, in_line: _Optional[bool] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., revision: _Optional[str] = ..., manifests: _Optional[int] = ...) -> None: ...
+
+class WorkflowStep(_message.Message):
+    __slots__ = ("name", "job", "phase", "reason", "message", "run_id", "needs", "started", "ended", "outputs")
+    class OutputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    NEEDS_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    job: str
+    phase: str
+    reason: str
+    message: str
+    run_id: str
+    needs: _containers.RepeatedScalarFieldContainer[str]
+    started: _timestamp_pb2.Timestamp
+    ended: _timestamp_pb2.Timestamp
+    outputs: _containers.ScalarMap[str, str]
+    def __init__(self, name: _Optional[str] = ..., job: _Optional[str] = ..., phase: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., run_id: _Optional[str] = ..., needs: _Optional[_Iterable[str]] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., outputs: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class RetryWorkflowRequest(_message.Message):
+    __slots__ = ("name", "from_step", "whole")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FROM_STEP_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    from_step: str
+    whole: bool
+    def __init__(self, name: _Optional[str] = ..., from_step: _Optional[str] = ..., whole: _Optional[bool] = ...) -> None: ...
+
+class RetryWorkflowResponse(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: int
+    def __init__(self, run: _Optional[int] = ...) -> None: ...

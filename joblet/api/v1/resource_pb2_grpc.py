@@ -54,6 +54,11 @@ class ResourceServiceStub:
                 request_serializer=joblet_dot_v1_dot_resource__pb2.SyncSourceRequest.SerializeToString,
                 response_deserializer=joblet_dot_v1_dot_resource__pb2.SyncSourceResponse.FromString,
                 _registered_method=True)
+        self.RetryWorkflow = channel.unary_unary(
+                '/joblet.v1.ResourceService/RetryWorkflow',
+                request_serializer=joblet_dot_v1_dot_resource__pb2.RetryWorkflowRequest.SerializeToString,
+                response_deserializer=joblet_dot_v1_dot_resource__pb2.RetryWorkflowResponse.FromString,
+                _registered_method=True)
 
 
 class ResourceServiceServicer:
@@ -86,6 +91,13 @@ class ResourceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RetryWorkflow(self, request, context):
+        """Runs a part of a workflow anew, or all of it. Refused while it runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ResourceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -108,6 +120,11 @@ def add_ResourceServiceServicer_to_server(servicer, server):
                     servicer.SyncSource,
                     request_deserializer=joblet_dot_v1_dot_resource__pb2.SyncSourceRequest.FromString,
                     response_serializer=joblet_dot_v1_dot_resource__pb2.SyncSourceResponse.SerializeToString,
+            ),
+            'RetryWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryWorkflow,
+                    request_deserializer=joblet_dot_v1_dot_resource__pb2.RetryWorkflowRequest.FromString,
+                    response_serializer=joblet_dot_v1_dot_resource__pb2.RetryWorkflowResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -218,6 +235,33 @@ class ResourceService:
             '/joblet.v1.ResourceService/SyncSource',
             joblet_dot_v1_dot_resource__pb2.SyncSourceRequest.SerializeToString,
             joblet_dot_v1_dot_resource__pb2.SyncSourceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joblet.v1.ResourceService/RetryWorkflow',
+            joblet_dot_v1_dot_resource__pb2.RetryWorkflowRequest.SerializeToString,
+            joblet_dot_v1_dot_resource__pb2.RetryWorkflowResponse.FromString,
             options,
             channel_credentials,
             insecure,

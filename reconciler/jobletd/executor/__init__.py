@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NewType, Protocol
 
-from joblet.manifest import JobManifest, ResourceManifest
+from joblet.manifest import JobManifest, Probe, ResourceManifest
 from jobletd.model import AttemptId, End, LimitStatus, LogEntry, Usage
 
 Handle = NewType("Handle", str)
@@ -124,6 +124,9 @@ class Executor(Protocol):
 
     async def update_limits(self, attempt: AttemptId, manifest: JobManifest) -> tuple[LimitStatus, ...]:
         """Change the limits of a running attempt in place, and read them back. Raises JobletError if the kernel refuses."""
+
+    async def probe(self, request: AttemptRequest, probe: Probe) -> str:
+        """Ask a running attempt whether it is well. Returns why not, or nothing if it is. request: as for its start."""
 
     async def forget(self, attempt: AttemptId) -> None:
         """Free all that an ended attempt still holds on the host, except its log."""

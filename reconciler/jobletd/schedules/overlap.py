@@ -27,14 +27,17 @@ class Added:
 def runs_in_turn(view: JobView) -> tuple[Run, ...]:
     """The open runs that may be worked on now, oldest first.
 
-    The oldest; and others that need not wait for those before them. One that is to end and has nothing alive may end at once.
+    The oldest; those that have begun, or are to end; and others that need not wait for those before them.
     """
-    found: list[Run] = []
-    for place, run in enumerate(reversed(open_runs(view))):
-        is_over = run.stop is not None and not (run.attempts and run.attempts[-1].end is None)
-        if not place or is_over or _waits_for_no_other(run):
-            found.append(run)
-    return tuple(found)
+    oldest, *newer = reversed(open_runs(view))
+    began_or_ends = [run for run in newer if run.attempts or run.stop is not None]
+    beside = [run for run in newer if _waits_for_no_other(run) or starts_beside(run, oldest)]
+    return (oldest, *(run for run in newer if run in began_or_ends or run in beside))
+
+
+def starts_beside(run: Run, oldest: Run) -> bool:
+    """Whether a service's new run does not wait for the end of the one that serves, which ends once this one is ready."""
+    return run.manifest.spec.update.max_unavailable == 0 and oldest.stop is None
 
 
 def _waits_for_no_other(run: Run) -> bool:

@@ -31,6 +31,7 @@ NEEDED: dict[str, Role] = {
     "/joblet.v1.ResourceService/ListResources": Role.VIEWER,
     "/joblet.v1.ResourceService/DeleteResource": Role.ADMIN,
     "/joblet.v1.ResourceService/SyncSource": Role.ADMIN,
+    "/joblet.v1.ResourceService/RetryWorkflow": Role.ADMIN,
     "/joblet.v1.FileService/FindMissing": Role.ADMIN,  # it would tell a viewer what is there
     "/joblet.v1.FileService/Upload": Role.ADMIN,
     "/joblet.v1.NodeService/GetNode": Role.VIEWER,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from joblet.api.v1 import job_pb2
@@ -62,7 +64,13 @@ def run(one: model.Run) -> job_pb2.Run:
         attempts=[attempt(each) for each in one.attempts],
         next_attempt=timestamp(one.next_attempt_ns),
         tick=timestamp(None if one.tick_seconds is None else one.tick_seconds * 10**9),
+        outputs=outputs_of(one),
     )
+
+
+def outputs_of(one: model.Run) -> Mapping[str, str]:
+    end = one.attempts[-1].end if one.attempts else None
+    return {} if end is None else end.outputs
 
 
 def command_of(one: model.Run) -> list[str]:

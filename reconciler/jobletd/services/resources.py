@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 
 from joblet.api.v1 import resource_pb2, resource_pb2_grpc
-from joblet.manifest import RESOURCE_KINDS, key, to_yaml
+from joblet.manifest import RESOURCE_KINDS, WorkflowManifest, key, to_yaml
 from jobletd.desired import DesiredState
 from jobletd.model import JobName, ShownResource, Source
 from jobletd.services import convert
@@ -18,6 +19,7 @@ from jobletd.services.status_codes import answered
 from jobletd.sources.git.controller import GitSources
 from jobletd.sources.git.repository import SHORT
 from jobletd.sources.git.source import Wishes
+from jobletd.workflows.controller import Workflows
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -25,14 +27,15 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ResourceService(resource_pb2_grpc.ResourceServiceServicer):
     """See schemas/joblet/v1/resource.proto for what each method promises."""
 
-    def __init__(self, desired: DesiredState, sources: GitSources) -> None:
+    def __init__(self, desired: DesiredState, sources: GitSources, workflows: Workflows) -> None:
         self._desired = desired
         self._sources = sources
+        self._workflows = workflows
 
     async def GetResource(self, request: resource_pb2.GetResourceRequest, context: Context) -> resource_pb2.Resource:
         async with answered(context):
             name = JobName(key(checked_kind(request.kind), request.name))
-            return message(await self._desired.get_resource(name))
+            return self._message(await self._desired.get_resource(name))
         raise AssertionError("unreachable")
 
     async def ListResources(
@@ -40,7 +43,7 @@ class ResourceService(resource_pb2_grpc.ResourceServiceServicer):
     ) -> resource_pb2.ListResourcesResponse:
         async with answered(context):
             shown = await self._desired.list_resources(checked_kind(request.kind))
-            return resource_pb2.ListResourcesResponse(resources=map(message, shown))
+            return resource_pb2.ListResourcesResponse(resources=map(self._message, shown))
         raise AssertionError("unreachable")
 
     async def DeleteResource(
@@ -70,6 +73,43 @@ class ResourceService(resource_pb2_grpc.ResourceServiceServicer):
                 manifests=applied.manifests if applied else 0,
             )
         raise AssertionError("unreachable")
+
+    async def RetryWorkflow(
+        self, request: resource_pb2.RetryWorkflowRequest, context: Context
+    ) -> resource_pb2.RetryWorkflowResponse:
+        async with answered(context):
+            note("retry", resource=key("Workflow", request.name), step=request.from_step, whole=request.whole)
+            run = await self._workflows.retry(request.name, step=request.from_step, whole=request.whole)
+            return resource_pb2.RetryWorkflowResponse(run=run.number)
+        raise AssertionError("unreachable")
+
+    def _message(self, shown: ShownResource) -> resource_pb2.Resource:
+        found = message(shown)
+        if isinstance(shown.view.manifest, WorkflowManifest):
+            found.steps.extend(steps_of(self._workflows, shown))
+        return found
+
+
+def steps_of(workflows: Workflows, shown: ShownResource) -> Iterator[resource_pb2.WorkflowStep]:
+    """How each step stands, in an order in which none comes before what it needs."""
+    manifest = shown.view.manifest
+    assert isinstance(manifest, WorkflowManifest)
+    needs = {step.name: step.all_needs for step in manifest.spec.steps}
+    _, states = workflows.progress(shown.view)
+    for state in states.values():
+        run = state.run
+        yield resource_pb2.WorkflowStep(
+            name=state.name,
+            job=state.job,
+            phase=state.phase,
+            reason=state.reason,
+            message=state.message,
+            run_id=run.id if run is not None else "",
+            needs=[f"{need.step}:{need.outcome}" for need in needs.get(state.name, ())],
+            started=convert.timestamp(run.started_ns) if run is not None else None,
+            ended=convert.timestamp(run.ended_ns) if run is not None else None,
+            outputs=state.outputs,
+        )
 
 
 def checked_kind(kind: str) -> str:

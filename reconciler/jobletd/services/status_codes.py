@@ -18,6 +18,7 @@ from joblet.errors import JobletError
 from joblet.manifest import ManifestErrors
 from jobletd import errors
 from jobletd.blobs.store import UploadRefused
+from jobletd.dependencies import DependencyCycle
 from jobletd.headroom import NoRoom
 from jobletd.policy import NotAllowed
 from jobletd.selectors import InvalidSelector
@@ -36,6 +37,7 @@ CODES: tuple[tuple[type[JobletError], grpc.StatusCode], ...] = (
     (InvalidSelector, grpc.StatusCode.INVALID_ARGUMENT),
     (UploadRefused, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.DuplicateName, grpc.StatusCode.INVALID_ARGUMENT),
+    (DependencyCycle, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.AmbiguousRef, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.NoSuchJob, grpc.StatusCode.NOT_FOUND),
     (errors.OwnershipConflict, grpc.StatusCode.FAILED_PRECONDITION),

@@ -128,6 +128,30 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE jobs ADD COLUMN ticked_seconds INTEGER;
     ALTER TABLE runs ADD COLUMN tick_seconds INTEGER;
     """,
+    # What is still to be told of runs that have ended. hook_job: the manifest of what runs for a command hook.
+    """
+    CREATE TABLE notifications (
+        id TEXT PRIMARY KEY,
+        job TEXT NOT NULL,
+        run_id TEXT NOT NULL,
+        hook TEXT NOT NULL,
+        body TEXT NOT NULL,
+        hook_job TEXT,
+        tries INTEGER NOT NULL
+    ) STRICT;
+    """,
+    # The run that each workflow is at. tries: how often each step was tried anew in it.
+    """
+    CREATE TABLE workflow_runs (
+        workflow TEXT PRIMARY KEY,
+        number INTEGER NOT NULL,
+        generation INTEGER NOT NULL,
+        tries TEXT NOT NULL,
+        phase TEXT NOT NULL,
+        created_ns INTEGER NOT NULL,
+        ended_ns INTEGER
+    ) STRICT;
+    """,
 )
 
 

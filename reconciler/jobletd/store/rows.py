@@ -72,6 +72,7 @@ def end_to_json(end: End | None) -> str | None:
             "started_ns": end.started_ns,
             "message": end.message,
             "usage": usage,
+            **({"outputs": dict(end.outputs)} if end.outputs else {}),
         }
     )
 
@@ -83,7 +84,13 @@ def end_from_json(text: str | None) -> End | None:
     outcome = outcome_from_json(data["outcome"])
     assert outcome is not None
     return End(
-        outcome, Reason(data["reason"]), data["ended_ns"], data["started_ns"], data["message"], Usage(**data["usage"])
+        outcome,
+        Reason(data["reason"]),
+        data["ended_ns"],
+        data["started_ns"],
+        data["message"],
+        Usage(**data["usage"]),
+        data.get("outputs", {}),
     )
 
 

@@ -38,7 +38,8 @@ def test_every_object_of_the_schema_is_closed_and_every_field_described() -> Non
 def test_there_is_an_example_of_each_feature() -> None:
     assert {path.stem for path in EXAMPLES} == {
         "hello", "limits", "timeout", "retry", "script", "files", "service", "big-output", "failing", "environment",
-        "cpu-quota", "untrusted-python", "secrets", "volume", "network", "priority", "schedule",
+        "cpu-quota", "untrusted-python", "secrets", "volume", "network", "priority", "schedule", "hooks", "healthy",
+        "dependencies", "workflow",
     }  # fmt: skip
 
 

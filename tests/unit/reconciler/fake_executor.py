@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass, field, replace
 
 from joblet.errors import JobletError
-from joblet.manifest import JobManifest
+from joblet.manifest import JobManifest, Probe
 from jobletd.executor import (
     AttemptRequest,
     Ended,
@@ -72,6 +72,9 @@ class FakeHost:
         self.submit_error: JobletError | None = None
         self.update_error: JobletError | None = None
         self.forget_error: JobletError | None = None
+        self.unwell: dict[AttemptId, str] = {}  # what a probe of that attempt says
+        self.probes: list[AttemptId] = []
+        self.outputs: dict[str, dict[str, str]] = {}  # by job: what it hands on
         self.on_launch: Callable[[Launched], None] | None = None
         self.nudge: Callable[[AttemptId], None] = lambda _: None
 
@@ -81,7 +84,8 @@ class FakeHost:
     def launch(self, request: AttemptRequest) -> None:
         job = request.manifest.metadata.name
         for other in self.live():
-            if other.request.manifest.metadata.name == job and not self.may_overlap:
+            beside = self.may_overlap or request.manifest.spec.update.max_unavailable == 0
+            if other.request.manifest.metadata.name == job and not beside:
                 self.broken_promises.append(f"{request.attempt_id} launched while {other.request.attempt_id} lives")
         if request.attempt_id in [launch.attempt_id for launch in self.launches]:
             self.broken_promises.append(f"{request.attempt_id} launched twice")
@@ -104,7 +108,13 @@ class FakeHost:
         if launched.end is None:
             message = f"{outcome}"
             launched.end = End(
-                outcome, reason, self.clock.wall_ns(), launched.started_ns, message, Usage(memory_peak_bytes=1)
+                outcome,
+                reason,
+                self.clock.wall_ns(),
+                launched.started_ns,
+                message,
+                Usage(memory_peak_bytes=1),
+                self.outputs.get(launched.request.manifest.metadata.name, {}),
             )
             self.nudge(attempt)
 
@@ -180,6 +190,10 @@ class FakeExecutor:
         launched.limits = limits_of(manifest)
         launched.request = replace(launched.request, manifest=manifest)
         return launched.limits
+
+    async def probe(self, request: AttemptRequest, probe: Probe) -> str:
+        self.host.probes.append(request.attempt_id)
+        return self.host.unwell.get(request.attempt_id, "")
 
     async def forget(self, attempt: AttemptId) -> None:
         await self._step("before forget")

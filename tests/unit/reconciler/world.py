@@ -27,13 +27,14 @@ from jobletd.model import ApplyResult, Attempt, AttemptId, Event, JobName, JobVi
 from jobletd.places import Bounds
 from jobletd.reconciler import Reconciler
 from jobletd.registry import Registry
-from jobletd.resources import Resources
+from jobletd.resources import Controller, Resources
 from jobletd.secrets.controller import SecretController
 from jobletd.secrets.host_key import HostKey
 from jobletd.secrets.vault import Vault
 from jobletd.selectors import LabelSelector
 from jobletd.store import Store, rows
 from jobletd.store.errors import StoreFull
+from jobletd.workflows.controller import Workflows
 from tests.unit.reconciler.fake_executor import FakeExecutor, FakeHost
 from tests.unit.reconciler.stepped_clock import SteppedClock
 
@@ -149,7 +150,13 @@ class World:
         self.volumes = FakeVolumes()
         key = HostKey(str(self.key_file), {}, anything_sealed=self.registry.anything_sealed)
         vault = Vault(key)
-        self.resources = Resources(self.registry, {"Volume": self.volumes, "Secret": SecretController(vault)}, vault)
+        self.workflows = Workflows(self.registry)
+        controllers: dict[str, Controller] = {
+            "Volume": self.volumes,
+            "Secret": SecretController(vault),
+            "Workflow": self.workflows,
+        }
+        self.resources = Resources(self.registry, controllers, vault)
         self.reconciler = Reconciler(
             self.registry,
             self.executor,
@@ -163,13 +170,15 @@ class World:
         self.blobs = BlobStore(str(self.key_file.parent / "blobs"), BlobLimits(1 << 20, 1 << 21))
         self.blobs.open()
         self.desired = DesiredState(self.registry, self.executor, self.reconciler.nudge, self.resources, self.blobs)
+        await self.workflows.begin(self.desired, self.resources.look_at)
         await self.executor.start()
         await self.resources.start()
         if put_back is not None:
             await settle(self.registry, self.executor)
             await unmark(self.store)
         await self.reconciler.start()
-        self._run = [asyncio.create_task(part.run()) for part in (self.reconciler, self.resources)]
+        parts = (self.reconciler, self.resources, self.workflows)
+        self._run = [asyncio.create_task(part.run()) for part in parts]
 
     def _exit(self) -> None:
         self.exited = True
@@ -201,6 +210,10 @@ class World:
     async def _settled(self) -> None:
         await self.resources.settle()
         await self.reconciler.settle()
+        while self.workflows.is_busy:  # what it declares, the reconciler works off, which it is told of
+            await self.workflows.settle()
+            await self.resources.settle()
+            await self.reconciler.settle()
 
     async def advance(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()

@@ -44,6 +44,7 @@ def test_a_viewer_may_read_and_nothing_else() -> None:
         "DeleteResource",
         "FindMissing",
         "Reload",
+        "RetryWorkflow",
         "Stop",
         "SyncSource",
         "Upload",

@@ -25,7 +25,7 @@ from joblet.cgroup.hierarchy import readable_size
 from joblet.clock import Clock
 from joblet.crash_points import reached
 from joblet.errors import JobletError
-from joblet.manifest import Enforcement, JobManifest
+from joblet.manifest import Enforcement, JobManifest, Probe
 from joblet.sandbox import exit_record
 from jobletd.executor import AttemptRequest, Ended, Handle, LogQuery, NeverSubmitted, Observation, Pending, Running
 from jobletd.executor.local import attempt_files, limit_status, watching
@@ -34,6 +34,7 @@ from jobletd.executor.local.id_ranges import IdRanges
 from jobletd.executor.local.launch_spec import cgroup_limits, launch_spec, limit_words, without
 from jobletd.executor.local.launcher_process import AlreadyLaunched, Launched, LauncherDied, LauncherProcess, Refused
 from jobletd.executor.local.outcome import end_of
+from jobletd.executor.local.probing import probe_attempt
 from jobletd.executor.local.provider import Provider
 from jobletd.executor.local.rootfs_store import RootfsStore
 from jobletd.executor.local.seccomp_choice import shared_profiles
@@ -447,6 +448,17 @@ class LocalExecutor:
             self._note(attempt, notes)
         self._limits.pop(attempt, None)
         return self._limits_of(attempt)
+
+    async def probe(self, request: AttemptRequest, probe: Probe) -> str:
+        attempt = request.attempt_id
+        notes = self._notes_of(attempt)
+        state = attempt_files.read_state(self._settings.attempt_directory(attempt))
+        if notes is None or state is None or state.boot_id != self._boot_id:
+            return "it does not run"
+        plan = self._hierarchy.plan(attempt, notes.limits)
+        into = plan["command_into"]
+        cgroups = [*plan["join"], *([f"{into}/cgroup.procs"] if into else [])]
+        return await probe_attempt(request, probe, state, cgroups)
 
     async def forget(self, attempt: AttemptId) -> None:
         for provider in self._providers:

@@ -19,6 +19,7 @@ from jobletd.executor.local.seccomp_choice import seccomp_of
 VERSION = 1
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SCRIPT = "/run/joblet/script"
+OUTPUTS = "/work/outputs"
 TMP_BYTES = 256 << 20
 NO_LIMIT = 2**64 - 1
 # Whatever limits the daemon itself was started with. What is locked, queued or pending lies in the kernel's memory.
@@ -125,6 +126,7 @@ def launch_spec(
         "etc": etc_files(spec.isolation, spec.isolation.hostname or name),
         "workspace": workspace,
         "files": [launch_file(file, content_path) for file in spec.files],
+        "outputs": list(spec.outputs),
         "secrets": list(request.secrets.files.items()),
         "tmp_bytes": min(TMP_BYTES, (spec.limits.memory_bytes or 2 * TMP_BYTES) // 2),
         "capabilities": list(spec.isolation.capabilities),
@@ -168,6 +170,7 @@ def environment(request: AttemptRequest) -> dict[str, str]:
         "JOBLET_RUN": request.run_id,
         "JOBLET_ATTEMPT": str(request.number),
         **({} if request.tick_seconds is None else {"JOBLET_SCHEDULED": format_moment(request.tick_seconds)}),
+        **({"JOBLET_OUTPUTS": OUTPUTS} if request.manifest.spec.outputs else {}),
         **request.manifest.spec.env,
         **{name: variable(name, value) for name, value in request.secrets.env.items()},
     }

@@ -23,6 +23,8 @@ def end_of(
     message = message_of(outcome, reason, limits)
     if dropped := record.get("log_dropped_bytes"):
         message += f"; {dropped} bytes of output were lost ({record.get('log_error')})"
+    if (missing := record.get("outputs_error")) and outcome == Exited(0):
+        message += f"; outputs: {missing}"
     return End(
         outcome=outcome,
         reason=reason,
@@ -30,6 +32,7 @@ def end_of(
         started_ns=record.get("started_ns"),
         message=message,
         usage=replace(usage, memory_bytes=None, pids=None),
+        outputs=dict(record.get("outputs") or {}),
     )
 
 

@@ -21,6 +21,7 @@ _OUTCOMES: Mapping[str, tuple[tuple[str, type], ...]] = {
 _REST: tuple[tuple[str, type], ...] = (
     *(("cause", str), ("started_ns", int), ("cpu_seconds", float), ("log_dropped_bytes", int), ("log_error", str)),
     ("usage", dict),
+    *(("outputs", dict), ("outputs_error", str)),
 )
 
 
@@ -37,6 +38,8 @@ def fault_of_record(record: Mapping[str, Any]) -> str:
             return name
     if not all(isinstance(text, str) for text in (record.get("usage") or {}).values()):
         return "usage"
+    if not all(isinstance(text, str) and _can_be_stored(text) for text in (record.get("outputs") or {}).values()):
+        return "outputs"
     if "reason" in record and record["reason"] not in list(Reason):
         return "reason"
     return ""

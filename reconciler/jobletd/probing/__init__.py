@@ -1,0 +1,1 @@
+"""Health of services: who is ready, and what follows from it."""
