@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from joblet.manifest.quantities import format_size, parse_cpu, parse_size
 from rnx.output.documents import stamp
 from rnx.output.words import seconds_between, size
 
@@ -30,6 +29,8 @@ def advice(attempt: job_pb2.Attempt) -> list[str]:
 def _memory(attempt: job_pb2.Attempt, limits: dict[str, str], seconds: float) -> Iterator[str]:
     if "memory" not in limits or not attempt.usage.HasField("memory_peak_bytes"):
         return
+    from joblet.manifest.quantities import parse_size
+
     limit, peak = parse_size(limits["memory"]), attempt.usage.memory_peak_bytes
     told = f"memory limit {limits['memory']}, peak {size(peak)}"
     if attempt.usage.oom_kills:
@@ -41,6 +42,8 @@ def _memory(attempt: job_pb2.Attempt, limits: dict[str, str], seconds: float) ->
 
 
 def _cpu(attempt: job_pb2.Attempt, limits: dict[str, str], seconds: float) -> Iterator[str]:
+    from joblet.manifest.quantities import parse_cpu
+
     usage = attempt.usage
     if "cpu" not in limits or not usage.HasField("cpu_seconds") or not seconds:
         return
@@ -63,4 +66,6 @@ def fitting_bytes(peak: float) -> int:
 
 
 def fitting(peak: float) -> str:
+    from joblet.manifest.quantities import format_size
+
     return str(format_size(fitting_bytes(peak)))
