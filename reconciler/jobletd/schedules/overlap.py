@@ -29,10 +29,16 @@ def runs_in_turn(view: JobView) -> tuple[Run, ...]:
 
     The oldest; those that have begun, or are to end; and others that need not wait for those before them.
     """
-    oldest, *newer = reversed(open_runs(view))
-    began_or_ends = [run for run in newer if run.attempts or run.stop is not None]
-    beside = [run for run in newer if _waits_for_no_other(run) or starts_beside(run, oldest)]
-    return (oldest, *(run for run in newer if run in began_or_ends or run in beside))
+    runs = tuple(reversed(open_runs(view)))
+    return tuple(
+        run
+        for run in runs
+        if run is runs[0]
+        or run.attempts
+        or run.stop is not None
+        or _waits_for_no_other(run)
+        or starts_beside(run, runs[0])
+    )
 
 
 def starts_beside(run: Run, oldest: Run) -> bool:
