@@ -1,0 +1,1 @@
+/opt/joblet/lib/setup.sh configure

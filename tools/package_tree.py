@@ -1,0 +1,169 @@
+"""The tree that packages and ``make install`` put in place: Joblet and its locked libraries, for every supported Python at once.
+
+What is compiled for one Python carries its version in the file's name, so that wheels for several of them lie side by side and share
+the rest. See docs/decisions/0037. The same commit gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build"
+PREFIX = "/opt/joblet"
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+# As Debian calls an architecture, and as wheels do.
+MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")  # glibc 2.28: Debian 10, RHEL 8 and later
+# What pip writes about one wheel; it differs between Pythons and nothing reads it at run time.
+ABOUT_WHEELS = re.compile(r"[^/]+\.dist-info/(RECORD|WHEEL|INSTALLER|entry_points\.txt|sboms/.*)")
+COMMANDS = {"joblet": "jobletd.cli", "rnx": "rnx.main"}
+# What lies elsewhere: place on the target, and file of this repository.
+ELSEWHERE = {
+    "/usr/lib/systemd/system/joblet.service": "systemd/joblet.service",
+    "/usr/lib/systemd/system/joblet.service.d/50-delegate-subgroup.conf": "systemd/delegate-subgroup.conf",
+    "/usr/lib/systemd/system/joblet.slice": "systemd/joblet.slice",
+    "/usr/lib/sysusers.d/joblet.conf": "systemd/joblet.sysusers",
+    "/usr/lib/tmpfiles.d/joblet.conf": "systemd/joblet.tmpfiles",
+    "/usr/share/doc/joblet/copyright": "packages/copyright",
+    "/usr/share/lintian/overrides/joblet": "packages/lintian-overrides",
+    "/etc/logrotate.d/joblet": "systemd/joblet.logrotate",
+}
+LINKED = ("joblet", "rnx", "certs_gen_embedded.sh")  # from /usr/bin
+# -I -S: neither the user's nor the distribution's packages nor the environment have a say in what a daemon of root's imports.
+COMMAND = """\
+#!{prefix}/lib/python3 -IS
+import sys
+
+sys.path.insert(0, "{prefix}/lib/site-packages")
+from {module} import main
+
+sys.exit(main())
+"""
+
+
+class BuildError(Exception):
+    """The tree cannot be built."""
+
+
+def build_tree(arch: str, prefix: str = PREFIX) -> Path:
+    """Build it anew below build/; returns the directory that stands for the target's root. Raises BuildError."""
+    target = BUILD / f"tree-{arch}"
+    shutil.rmtree(target, ignore_errors=True)
+    place = target / prefix.lstrip("/")
+    site = place / "lib/site-packages"
+    site.mkdir(parents=True)
+    for wheel in (*fetched_wheels(arch), own_wheel()):
+        unpack(wheel, site)
+    for name, module in COMMANDS.items():
+        write(place / "bin" / name, COMMAND.format(prefix=prefix, module=module), 0o755)
+    write(place / "bin/certs_gen_embedded.sh", source("scripts/certs_gen_embedded.sh"), 0o755)
+    write(place / "lib/setup.sh", source("packages/setup.sh").replace("@PREFIX@", prefix), 0o755)
+    for where, name in ELSEWHERE.items():
+        write(target / where.lstrip("/"), source(name).replace(PREFIX, prefix), 0o644)
+    (target / "usr/bin").mkdir()
+    for name in LINKED:
+        (target / "usr/bin" / name).symlink_to(f"{prefix}/bin/{name}")
+    log = gzip.compress(source("CHANGELOG.md").encode(), mtime=0)
+    (target / "usr/share/doc/joblet/changelog.gz").write_bytes(log)
+    settle(target)
+    return target
+
+
+def fetched_wheels(arch: str) -> list[Path]:
+    """All that requirements.lock names, for each Python; fetched once for each lock. Raises BuildError."""
+    lock = ROOT / "requirements.lock"
+    key = hashlib.sha256(lock.read_bytes() + repr((PYTHONS, PLATFORMS)).encode()).hexdigest()[:16]
+    directory = BUILD / f"wheels-{arch}-{key}"
+    if not directory.is_dir():
+        new = directory.with_suffix(".new")
+        shutil.rmtree(new, ignore_errors=True)
+        for python in PYTHONS:
+            fetch(arch, python, lock, new)
+        new.rename(directory)
+    return sorted(directory.glob("*.whl"))
+
+
+def fetch(arch: str, python: str, lock: Path, directory: Path) -> None:
+    platforms = [option for platform in PLATFORMS for option in ("--platform", f"{platform}_{MACHINES[arch]}")]
+    command = [
+        *(sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-qq", "--no-deps"),
+        *("--require-hashes", "--only-binary=:all:", "--implementation", "cp", "--python-version", python),
+        *(*platforms, "--requirement", str(lock), "--dest", str(directory)),
+    ]
+    if subprocess.run(command, check=False).returncode:
+        raise BuildError(f"requirements.lock has no wheels for Python {python} on {arch}, or they cannot be fetched")
+
+
+def own_wheel() -> Path:
+    """Joblet itself, built as ``make build`` does."""
+    directory = BUILD / "own"
+    shutil.rmtree(directory, ignore_errors=True)
+    built = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(directory)],
+        check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "SOURCE_DATE_EPOCH": str(source_date())},
+    )
+    if built.returncode:
+        raise BuildError(f"the wheel of Joblet itself cannot be built:\n{built.stderr}")
+    (wheel,) = directory.glob("*.whl")
+    return wheel
+
+
+def unpack(wheel: Path, site: Path) -> None:
+    """Put a wheel's files in place. Raises BuildError if one of them is there with other contents."""
+    with zipfile.ZipFile(wheel) as archive:
+        for member in archive.infolist():
+            if member.is_dir() or ABOUT_WHEELS.fullmatch(member.filename):
+                continue
+            path = site / member.filename
+            if site not in path.resolve().parents or ".data/" in member.filename:
+                raise BuildError(f"{wheel.name}: {member.filename} does not belong below site-packages")
+            content = archive.read(member)
+            if path.exists() and path.read_bytes() != content:
+                raise BuildError(f"{wheel.name}: {member.filename} differs from that of another Python's wheel")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+
+def source(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def write(path: Path, content: str, mode: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+    path.chmod(mode)
+
+
+def settle(tree: Path) -> None:
+    """Modes and times that do not depend on who builds, where and when."""
+    executable = {"bin", "setup.sh"}
+    for path in (tree, *tree.rglob("*")):
+        if not path.is_symlink():
+            runs = path.is_dir() or not executable.isdisjoint((path.parent.name, path.name))
+            path.chmod(0o755 if runs else 0o644)
+            os.utime(path, (source_date(), source_date()))
+
+
+def source_date() -> int:
+    """Seconds since 1970 of the sources: SOURCE_DATE_EPOCH, else the last commit's time. Raises BuildError."""
+    if given := os.environ.get("SOURCE_DATE_EPOCH"):
+        return int(given)
+    found = subprocess.run(
+        ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"], capture_output=True, text=True, check=False
+    )
+    if found.returncode:
+        raise BuildError("the sources' date is unknown: build in a git clone, or set SOURCE_DATE_EPOCH")
+    return int(found.stdout)
