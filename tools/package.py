@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 import joblet
-from tools.package_tree import BUILD, ELSEWHERE, LINKED, MACHINES, PREFIX, ROOT, BuildError, build_tree, source_date
+from tools.package_tree import BUILD, DOCUMENTS, ELSEWHERE, LINKED, MACHINES, MAINTAINER, PREFIX, ROOT, BuildError, build_tree, source_date
 
 DIST = ROOT / "dist"
 
@@ -44,7 +44,7 @@ def build_package(kind: str, arch: str) -> Path:
 def configuration(kind: str, arch: str, tree: Path) -> dict[str, object]:
     """packages/nfpm.yaml with what depends on the build."""
     config: dict[str, object] = yaml.safe_load((ROOT / "packages/nfpm.yaml").read_text(encoding="utf-8"))
-    config.update(version=joblet.__version__, arch=arch, platform="linux", contents=contents(kind, tree))
+    config.update(maintainer=MAINTAINER, version=joblet.__version__, arch=arch, platform="linux", contents=contents(kind, tree))
     if kind == "rpm":
         config["release"] = "1"
     return config
@@ -53,9 +53,9 @@ def configuration(kind: str, arch: str, tree: Path) -> dict[str, object]:
 def contents(kind: str, tree: Path) -> list[dict[str, object]]:
     """Each file's place and kind. Directories of the distribution's own are named in neither package."""
     found: list[dict[str, object]] = [{"src": f"{tree}{PREFIX}", "dst": PREFIX, "type": "tree"}]
-    places = [*ELSEWHERE, "/usr/share/doc/joblet/changelog.gz"]
-    for place in places:
-        if kind == "rpm" and "lintian" in place:
+    for_debian = ("/usr/share/lintian/overrides/joblet", f"{DOCUMENTS}/changelog.gz")
+    for place in (*ELSEWHERE, *(f"{DOCUMENTS}/{name}" for name in ("CHANGELOG.md.gz", "changelog.gz"))):
+        if kind == "rpm" and place in for_debian:
             continue
         one: dict[str, object] = {"src": f"{tree}{place}", "dst": place, "file_info": {"mode": 0o644}}
         if place.startswith("/etc/"):

@@ -6,6 +6,7 @@ the rest. See docs/decisions/0037. The same commit gives the same bytes.
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import hashlib
 import os
@@ -14,11 +15,16 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from email.utils import format_datetime
 from pathlib import Path
+
+import joblet
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
+MAINTAINER = "Joblet maintainers <maintainers@joblet.invalid>"
 PREFIX = "/opt/joblet"
+DOCUMENTS = "/usr/share/doc/joblet"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 # As Debian calls an architecture, and as wheels do.
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -33,7 +39,7 @@ ELSEWHERE = {
     "/usr/lib/systemd/system/joblet.slice": "systemd/joblet.slice",
     "/usr/lib/sysusers.d/joblet.conf": "systemd/joblet.sysusers",
     "/usr/lib/tmpfiles.d/joblet.conf": "systemd/joblet.tmpfiles",
-    "/usr/share/doc/joblet/copyright": "packages/copyright",
+    f"{DOCUMENTS}/copyright": "packages/copyright",
     "/usr/share/lintian/overrides/joblet": "packages/lintian-overrides",
     "/etc/logrotate.d/joblet": "systemd/joblet.logrotate",
 }
@@ -72,8 +78,8 @@ def build_tree(arch: str, prefix: str = PREFIX) -> Path:
     (target / "usr/bin").mkdir()
     for name in LINKED:
         (target / "usr/bin" / name).symlink_to(f"{prefix}/bin/{name}")
-    log = gzip.compress(source("CHANGELOG.md").encode(), mtime=0)
-    (target / "usr/share/doc/joblet/changelog.gz").write_bytes(log)
+    for where, text in (("CHANGELOG.md.gz", source("CHANGELOG.md")), ("changelog.gz", debian_changelog())):
+        (target / DOCUMENTS.lstrip("/") / where).write_bytes(gzip.compress(text.encode(), mtime=0))
     settle(target)
     return target
 
@@ -135,6 +141,15 @@ def unpack(wheel: Path, site: Path) -> None:
                 raise BuildError(f"{wheel.name}: {member.filename} differs from that of another Python's wheel")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
+
+
+def debian_changelog() -> str:
+    """In the one form that Debian's tools read."""
+    date = format_datetime(datetime.datetime.fromtimestamp(source_date(), datetime.UTC))
+    return (
+        f"joblet ({joblet.__version__}) stable; urgency=medium\n\n  * {DOCUMENTS}/CHANGELOG.md.gz tells what changed.\n\n"
+        f" -- {MAINTAINER}  {date}\n"
+    )
 
 
 def source(name: str) -> str:
