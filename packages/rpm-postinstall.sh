@@ -1,1 +1,2 @@
+#!/bin/sh
 /opt/joblet/lib/setup.sh configure

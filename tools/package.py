@@ -15,7 +15,19 @@ from pathlib import Path
 import yaml
 
 import joblet
-from tools.package_tree import BUILD, DOCUMENTS, ELSEWHERE, LINKED, MACHINES, MAINTAINER, PREFIX, ROOT, BuildError, build_tree, source_date
+from tools.package_tree import (
+    BUILD,
+    DOCUMENTS,
+    ELSEWHERE,
+    LINKED,
+    MACHINES,
+    MAINTAINER,
+    PREFIX,
+    ROOT,
+    BuildError,
+    build_tree,
+    source_date,
+)
 
 DIST = ROOT / "dist"
 
@@ -26,10 +38,21 @@ def build_package(kind: str, arch: str) -> Path:
     config = BUILD / f"nfpm-{kind}-{arch}.yaml"
     config.write_text(yaml.safe_dump(configuration(kind, arch, tree), sort_keys=False), encoding="utf-8")
     machine = MACHINES[arch] if kind == "rpm" else arch
-    name = f"joblet-{joblet.__version__}-1.{machine}.rpm" if kind == "rpm" else f"joblet_{joblet.__version__}_{arch}.deb"
+    name = (
+        f"joblet-{joblet.__version__}-1.{machine}.rpm" if kind == "rpm" else f"joblet_{joblet.__version__}_{arch}.deb"
+    )
     DIST.mkdir(exist_ok=True)
     built = subprocess.run(
-        [Path(sys.executable).parent / "nfpm", "package", "--packager", kind, "--config", config, "--target", DIST / name],
+        [
+            Path(sys.executable).parent / "nfpm",
+            "package",
+            "--packager",
+            kind,
+            "--config",
+            config,
+            "--target",
+            DIST / name,
+        ],
         check=False,
         cwd=ROOT,
         capture_output=True,
@@ -44,7 +67,9 @@ def build_package(kind: str, arch: str) -> Path:
 def configuration(kind: str, arch: str, tree: Path) -> dict[str, object]:
     """packages/nfpm.yaml with what depends on the build."""
     config: dict[str, object] = yaml.safe_load((ROOT / "packages/nfpm.yaml").read_text(encoding="utf-8"))
-    config.update(maintainer=MAINTAINER, version=joblet.__version__, arch=arch, platform="linux", contents=contents(kind, tree))
+    config.update(
+        maintainer=MAINTAINER, version=joblet.__version__, arch=arch, platform="linux", contents=contents(kind, tree)
+    )
     if kind == "rpm":
         config["release"] = "1"
     return config

@@ -1,6 +1,6 @@
-"""The tree that packages and ``make install`` put in place: Joblet and its locked libraries, for every supported Python at once.
+"""The tree that packages and ``make install`` put in place: Joblet and its locked libraries, for all Pythons at once.
 
-What is compiled for one Python carries its version in the file's name, so that wheels for several of them lie side by side and share
+What is compiled for one Python carries its version in the file's name, so that wheels for several lie side by side and share
 the rest. See docs/decisions/0037. The same commit gives the same bytes.
 """
 
