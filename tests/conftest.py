@@ -26,7 +26,7 @@ __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport", "pytest_te
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 HERE = Path(__file__).parent
-NEED_ROOT = (HERE / "integration", HERE / "hostile", HERE / "faults", HERE / "guest")
+NEED_ROOT = (HERE / "integration", HERE / "hostile", HERE / "faults", HERE / "guest", HERE / "systemd")
 _leak_check = pytest.StashKey[LeakCheck]()
 _leaks = pytest.StashKey[list[str]]()
 

@@ -73,6 +73,17 @@ RUN = (
 )
 HOST = (
     Entry("nodes", "nodes:nodes", "Show the configured nodes and their state"),
+    Entry("top", "top:top", "Follow a node's jobs on the whole terminal"),
+    Entry(
+        "monitor",
+        "",
+        "Show what a node and its jobs use",
+        commands=(
+            ("status", "monitor:status", "Show once what the node and its jobs use"),
+            ("top", "monitor:top", "Show once the jobs that use most"),
+            ("watch", "monitor:watch", "Show it again and again"),
+        ),
+    ),
     Entry("cordon", "maintenance:cordon", "Let a node launch nothing"),
     Entry("uncordon", "maintenance:uncordon", "Let a node launch again"),
     Entry("drain", "maintenance:drain", "Wait until nothing runs on a node, and end its daemon"),

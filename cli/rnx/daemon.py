@@ -13,6 +13,8 @@ from joblet.api.v1 import (
     file_pb2_grpc,
     job_pb2,
     job_pb2_grpc,
+    monitor_pb2,
+    monitor_pb2_grpc,
     node_pb2,
     node_pb2_grpc,
     resource_pb2,
@@ -36,6 +38,7 @@ class Daemon:
         self._jobs: Any = cast(Any, job_pb2_grpc.JobServiceStub)(self._channel)
         self._resources: Any = cast(Any, resource_pb2_grpc.ResourceServiceStub)(self._channel)
         self._files: Any = cast(Any, file_pb2_grpc.FileServiceStub)(self._channel)
+        self._monitor: Any = cast(Any, monitor_pb2_grpc.MonitorServiceStub)(self._channel)
         self._nodes: Any = cast(Any, node_pb2_grpc.NodeServiceStub)(self._channel)
 
     def close(self) -> None:
@@ -129,6 +132,9 @@ class Daemon:
 
     def events(self, request: job_pb2.EventsRequest) -> Iterator[job_pb2.Event]:
         return self._stream(self._jobs.Events, request, None)
+
+    def watch_usage(self, request: monitor_pb2.WatchUsageRequest) -> Iterator[monitor_pb2.NodeUsage]:
+        return self._stream(self._monitor.WatchUsage, request, None)
 
     def node_info(self) -> node_pb2.Node:
         node: node_pb2.Node = self._call(self._nodes.GetNode, node_pb2.GetNodeRequest())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from joblet.cgroup import files
+from joblet.cgroup import files, unit
 from joblet.cgroup.errors import CgroupError
 from joblet.cgroup.hierarchy import CONTROLLERS, DAEMON, INITS, ROOT, Hierarchy, job_directory
 from joblet.cgroup.model import CgroupLimits, CgroupPlan, CgroupUsage, LimitReading, Mode
@@ -66,7 +66,9 @@ class V2Hierarchy(Hierarchy):
     def prepare(self) -> None:
         leaf = f"{self._base}/{INITS}"
         self._make(leaf)
-        self._leave_inner_node()
+        if unit.own_path() in (self.relative, f"{self.relative}/{INITS}"):
+            self._make(f"{self._base}/{DAEMON}")
+            unit.go_into_leaf(self._base)
         self._refused.clear()
         path = self._root
         for part in (*self.relative.split("/"), ""):
@@ -77,11 +79,10 @@ class V2Hierarchy(Hierarchy):
         self._usage = tuple(name for name in USAGE if os.path.exists(f"{leaf}/{name}"))
         self._limits_swap = os.path.exists(f"{leaf}/memory.swap.max")
 
-    def _leave_inner_node(self) -> None:
-        """A cgroup with processes can't have controllers for its children: where it is we who are in it, go into a leaf."""
-        if str(os.getpid()) in (files.read(f"{self._base}/cgroup.procs") or "").split():
-            self._make(f"{self._base}/{DAEMON}")
-            files.write(f"{self._base}/{DAEMON}/cgroup.procs", str(os.getpid()))
+    def remove_base(self) -> None:
+        super().remove_base()
+        if not os.path.isdir(f"{self._base}/{INITS}"):
+            unit.close_door(self._base)
 
     def _enable(self, path: str) -> None:
         """Switch on for the children of ``path`` what is not on yet. One that is refused stays off, and is then not offered;

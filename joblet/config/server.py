@@ -35,6 +35,7 @@ from joblet.config.job_sections import (
 from joblet.config.private_file import read_private
 from joblet.config.section import Section
 from joblet.config.security_files import with_files_read
+from joblet.config.watching_sections import MetricsSection
 from joblet.config.yaml_places import ConfigText
 
 __all__ = [
@@ -71,6 +72,7 @@ class ServerConfig(Section):
     uploads: UploadsSection = UploadsSection()
     network: NetworkSection = NetworkSection()
     history: HistorySection = HistorySection()
+    metrics: MetricsSection = MetricsSection()
 
     @property
     def socket_path(self) -> str:
@@ -81,6 +83,11 @@ class ServerConfig(Section):
     def port_path(self) -> str:
         """Where the daemon says on which port it listens."""
         return f"{self.run.directory}/port"
+
+    @property
+    def metrics_port_path(self) -> str:
+        """Where it says on which port it serves metrics."""
+        return f"{self.run.directory}/metrics-port"
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,12 @@ class CertificateWatch:
             await asyncio.sleep(DAY_SECONDS)
             self.look()
 
+    def expiries(self) -> Iterator[tuple[str, int]]:
+        """When the server's certificate ends, and the last of the authorities, in nanoseconds since the epoch."""
+        yield "server", self.expires_ns
+        authorities = load_certificates(self._security.ca_cert, where="security.caCert")
+        yield "authority", int(max(one.not_valid_after_utc for one in authorities).timestamp()) * 10**9
+
     def look(self) -> None:
         now = datetime.datetime.fromtimestamp(self._clock.wall_ns() / 1e9, datetime.UTC)
         security = self._security

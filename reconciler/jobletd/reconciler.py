@@ -22,6 +22,7 @@ from jobletd.decisions import SECOND_NS, Finish, Retry, after_attempt, left_ns, 
 from jobletd.executor import AttemptRequest, Ended, Executor, NeverSubmitted, Observation, Pending, Running
 from jobletd.job_bounds import NO_BOUNDS as NO_JOB_BOUNDS
 from jobletd.job_bounds import JobBounds
+from jobletd.metrics import instruments
 from jobletd.model import Attempt, AttemptId, End, JobName, JobView, LimitStatus, Phase, Reason, Run, Unknown
 from jobletd.places import Bounds, Places
 from jobletd.planning import open_runs, with_runs
@@ -74,6 +75,11 @@ class Reconciler:
     def running(self) -> int:
         """Runs that hold a place."""
         return len(self._places)
+
+    @property
+    def work_queue_length(self) -> int:
+        """Jobs that want a look, less those that are looked at."""
+        return len(self._queue)
 
     @property
     def places(self) -> Places:
@@ -174,7 +180,8 @@ class Reconciler:
             name = await self._queue.get()
             try:
                 async with self._registry.lock(name):
-                    again_seconds = await self._reconcile(name)
+                    with instruments.reconcile_duration.time():
+                        again_seconds = await self._reconcile(name)
                 self._queue.forget_failures(name)
                 if again_seconds is not None:
                     self._queue.add_after(name, again_seconds)
@@ -185,6 +192,7 @@ class Reconciler:
 
     async def _try_again(self, name: JobName, error: Exception) -> None:
         """Later, and later each time; people see why."""
+        instruments.reconcile_errors.inc()
         pause = self._queue.retry(name)
         expected = isinstance(error, JobletError | OSError)
         log.warning(
@@ -287,6 +295,8 @@ class Reconciler:
         view = with_runs(replace(view, observed_generation=observed), (started,))
         await self._registry.save(Save(view, runs=[started], attempts=[attempt], dropped=dropped, job=changes_job))
         reached("daemon.intent-stored")
+        if number == 1:
+            instruments.queue_wait.observe(instruments.seconds_between(run.created_ns, now.wall_ns))
         return await self._submit(view, started, attempt)
 
     async def _submit(self, view: JobView, written: Run, attempt: Attempt) -> float | None:
@@ -305,6 +315,7 @@ class Reconciler:
             self._journal.launching(view, written, attempt, self._now())
         async with self._launching:
             await self._executor.submit(request)
+        instruments.attempts_launched.inc()
         return await self._tend(view, written, attempt)
 
     async def _tend(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
@@ -350,6 +361,7 @@ class Reconciler:
             )
             await self._registry.save(save)
             reached("daemon.start-stored")
+            instruments.launch_duration.observe(instruments.seconds_between(attempt.created_ns, started_ns))
         if run.stop is not None:
             await self._executor.cancel(attempt.id, force=run.force)
         return 0.0
@@ -380,6 +392,7 @@ class Reconciler:
             reached("daemon.end-seen")
             await self._record_end(view, run, attempt, end, limits)
             reached("daemon.outcome-stored")
+            _count_end(attempt, end)
             self._leftovers.setdefault(run.job, set()).add(attempt.id)
             await self._clean_up(run.job)
             reached("daemon.cleaned-up")
@@ -471,6 +484,7 @@ class Reconciler:
         await self._registry.save(
             Save(changed, runs=[run], attempts=attempts, events=[*earlier, event], job=changes_job)
         )
+        instruments.runs_ended.labels(finish.phase, finish.reason).inc()
         self._places.give(run.id)
         return None
 
@@ -490,6 +504,15 @@ def _event_of_retry(run: Run, number: int, end: End, retry: Retry) -> EventDraft
             run.job, run.id, "Normal", "Interrupted", f"attempt {number}: by a shutdown; it goes on later"
         )
     return EventDraft(run.job, run.id, "Warning", "Retrying", f"attempt {number}: {end.reason}: {end.message}")
+
+
+def _count_end(attempt: Attempt, end: End) -> None:
+    instruments.attempts_ended.labels(end.reason).inc()
+    if end.started_ns is None:
+        return
+    instruments.attempt_duration.observe(instruments.seconds_between(end.started_ns, end.ended_ns))
+    if attempt.phase is not Phase.RUNNING:  # over before we had seen it run
+        instruments.launch_duration.observe(instruments.seconds_between(attempt.created_ns, end.started_ns))
 
 
 def job_of(attempt_id: AttemptId) -> JobName:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import signal
 from collections.abc import Mapping
@@ -40,6 +41,8 @@ from jobletd.host_features import HostFeatures, Place
 from jobletd.job_bounds import JobBounds
 from jobletd.logging_setup import open_log, set_up_logging
 from jobletd.maintenance import Maintenance
+from jobletd.metrics.endpoint import MetricsEndpoint
+from jobletd.metrics.facts import Facts
 from jobletd.notify import sd_notify
 from jobletd.reconciler import Reconciler
 from jobletd.registry import EventDraft, Registry
@@ -52,6 +55,7 @@ from jobletd.secrets.vault import Vault
 from jobletd.services.access import AccessControl
 from jobletd.services.files import FileService
 from jobletd.services.jobs import JobService
+from jobletd.services.monitor import MonitorService
 from jobletd.services.node import NodeFacts, NodeService
 from jobletd.services.resources import ResourceService
 from jobletd.services.server import ApiServer
@@ -62,6 +66,7 @@ from jobletd.state_facts import StateFacts, told_of
 from jobletd.store import Store, StoreError
 from jobletd.tls_context import credentials_of
 from jobletd.tls_front import PEER_NAME_LENGTH, TlsFront
+from jobletd.watchdog import more_time_to_end, watch
 
 SOCKET_PATH_LENGTH = 107  # sockaddr_un.sun_path, less its final NUL
 log = structlog.get_logger("serve")
@@ -81,6 +86,7 @@ def serve(config_path: str | None, env: Mapping[str, str]) -> int:
         log.warning("in the configuration", warning=warning)
     if os.geteuid() != 0:
         raise ServeError("makes namespaces and cgroups", where="joblet serve", todo="run it as root")
+    faulthandler.enable()  # systemd's watchdog sends SIGABRT: then it is told where we hung
     try:
         return asyncio.run(Daemon(loaded.config, config_path, env).run())
     except OSError as error:
@@ -216,10 +222,12 @@ class Daemon:
         desired.on_change(git.job_changed)
         self._background(stack, "git", git.run())
         port = await self._start_api(stack, front, registry, desired, executor, blobs, git)
+        self._start_metrics(stack, registry, executor, git)
         log.info(
             "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=executor.cgroup_mode
         )
         sd_notify("READY=1")
+        self._background(stack, "watchdog", watch(store, self._env))
 
     @property
     def _journal_directory(self) -> str:
@@ -239,9 +247,10 @@ class Daemon:
         if self._shutdown_policy != "stop":
             return
         try:
-            await self._reconciler.stop_all()
-            if self._hurry is not None:
-                await self._hurry
+            async with more_time_to_end():
+                await self._reconciler.stop_all()
+                if self._hurry is not None:
+                    await self._hurry
         except StoreError as error:  # what cannot be put on record is not done
             log.error("jobs not stopped: the next daemon finds them", error=str(error))
 
@@ -361,6 +370,7 @@ class Daemon:
             node,
             ResourceService(desired, git),
             FileService(blobs, self._headroom.check),
+            MonitorService(registry, self._reconciler, executor, ("/", config.state.directory, config.logs.directory)),
             config.socket_path,
             config.grpc,
         )
@@ -377,6 +387,26 @@ class Daemon:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.hang_up)
         write_atomic(config.port_path, f"{port}\n".encode(), durable=False)
         return port
+
+    def _start_metrics(
+        self, stack: AsyncExitStack, registry: Registry, executor: LocalExecutor, git: GitSources
+    ) -> None:
+        """Raises MetricsError: who asked for figures and gets none would take silence for health."""
+        if not self._config.metrics.enabled:
+            return
+        facts = Facts(
+            registry,
+            self._reconciler,
+            executor,
+            conditions=self._facts_of_state.conditions,
+            certificates=self._certificates.expiries,
+            synced_ns=git.synced_ns,
+            max_jobs=self._config.metrics.max_jobs,
+        )
+        endpoint = MetricsEndpoint(self._config.metrics, facts.collect)
+        port = endpoint.start()
+        stack.push_async_callback(endpoint.stop)
+        write_atomic(self._config.metrics_port_path, f"{port}\n".encode(), durable=False)
 
     def _read_config(self) -> LoadedConfig:
         return read_server_config(self._config_path, self._env)

@@ -23,6 +23,7 @@ import structlog
 from cryptography import x509
 
 from joblet.pki import Role, name_of, role_of
+from jobletd.metrics import instruments
 from jobletd.tls_connection import CHUNK_BYTES, TlsConnection
 from jobletd.tls_context import Credentials, Revocations, reason_of, server_context
 
@@ -266,4 +267,5 @@ def printable(peer: tuple[Any, ...]) -> str:
 
 def refuse(address: str, reason: str) -> None:
     """One line for each refused connection, with the address, for people and fail2ban."""
+    instruments.connections_refused.labels(reason.partition(":")[0]).inc()
     log.warning("connection refused", peer=address, reason=reason)

@@ -1,4 +1,5 @@
-"""``make guest-test``: the integration tests in the guest, whole directories in two guests at a time. Also a way in by hand:
+"""``make guest-test``: the integration tests in the guest, whole directories in two guests at a time; what lies below
+tests/systemd in one that systemd has booted. Also a way in by hand:
 
 python -m tests.guest [PYTEST ARGUMENT]...
 python -m tests.guest [--systemd] [--timeout SECONDS] -- COMMAND [ARGUMENT]...
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from tests.guest.boot import GUEST_FAILED, REPOSITORY, Guest, GuestError, Init, run_here
-from tests.guest.parts import run_divided, whole_directories
+from tests.guest.parts import run_divided, whole_directories, with_systemd
 
 # Python starts 5 to 10 times slower in the guest, what the kernel does alone is less slow; tests multiply their bounds by this.
 PATIENCE = 10
@@ -21,12 +22,13 @@ TEST_TIMEOUT_SECONDS = 120
 SUITE_TIMEOUT_SECONDS = 1500.0
 
 
-def tests(arguments: list[str]) -> Guest:
+def tests(arguments: list[str], init: Init) -> Guest:
     """The guest that runs pytest with these arguments."""
     python = REPOSITORY / ".venv/bin/python"
     options = ["-p", "no:cacheprovider", "-p", "tests.guest.durations", f"--timeout={TEST_TIMEOUT_SECONDS * PATIENCE}"]
     return Guest(
         command=(str(python), "-m", "pytest", *options, "--durations=10", *arguments),
+        init=init,
         environment={
             "JOBLET_TEST_GUEST": "1",
             "JOBLET_TEST_PATIENCE": str(PATIENCE),
@@ -61,16 +63,19 @@ def main(arguments: list[str]) -> int:
         return GUEST_FAILED
     if "--" in arguments:
         split = arguments.index("--")
-        guest = command(arguments[:split], arguments[split + 1 :])
+        guests = [command(arguments[:split], arguments[split + 1 :])]
     elif whole_directories(arguments):
         return run_divided(arguments)
     else:
-        guest = tests(arguments)
+        booted, others = with_systemd(arguments)
+        guests = [tests(booted, Init.SYSTEMD)] if booted else []
+        guests += [tests(others, Init.COMMAND)] if others else []
     try:
-        return run_here(guest)
+        statuses = [run_here(guest) for guest in guests]
     except GuestError as error:
         print(f"guest: {error}", file=sys.stderr)
         return GUEST_FAILED
+    return next((status for status in statuses if status), 0)
 
 
 if __name__ == "__main__":

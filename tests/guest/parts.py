@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.guest.boot import REPOSITORY
 
 PARTS = 2
+SYSTEMD = "tests/systemd"  # in a guest that systemd has booted: one for all of them, as the boot takes half a minute
 # As a run prints them at its end, rounded; nothing but the balance depends on it.
 SECONDS = {
     **{"test_rnx.py": 90, "test_attacks.py": 80, "test_grpc_daemon.py": 70, "test_volumes.py": 65},
@@ -20,6 +21,7 @@ SECONDS = {
     **{"test_policy.py": 18, "test_sandbox.py": 17, "test_cgroup_limits.py": 17, "test_limits.py": 16},
 }
 OTHERS_SECONDS = 8
+BOOT_SECONDS = 30
 
 
 def whole_directories(arguments: Sequence[str]) -> bool:
@@ -27,21 +29,35 @@ def whole_directories(arguments: Sequence[str]) -> bool:
     return bool(arguments) and all((REPOSITORY / argument).is_dir() for argument in arguments)
 
 
+def with_systemd(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """pytest's arguments for the guest with systemd, and for the one without; none at all where there are no tests for it."""
+    paths = [argument for argument in arguments if (REPOSITORY / argument.partition("::")[0]).exists()]
+    booted = [path for path in paths if (REPOSITORY / path).is_relative_to(REPOSITORY / SYSTEMD)]
+    if not booted:
+        return [], list(arguments)
+    options = [argument for argument in arguments if argument not in paths]
+    others = [path for path in paths if path not in booted]
+    return [*options, *booted], [*options, *others] if others else []
+
+
 def divided(directories: Iterable[str]) -> list[list[str]]:
-    """The test files below, in PARTS lists that take about the same time."""
+    """The test files below, in PARTS lists that take about the same time; those that need systemd are together in one."""
     files = [path for directory in directories for path in sorted((REPOSITORY / directory).rglob("test_*.py"))]
+    booted = [path for path in files if path.is_relative_to(REPOSITORY / SYSTEMD)]
+    pieces = [[path] for path in files if path not in booted] + ([booted] if booted else [])
     parts: list[list[str]] = [[] for _ in range(PARTS)]
     loads = [0] * PARTS
-    for path in sorted(files, key=seconds, reverse=True):
+    for piece in sorted(pieces, key=seconds, reverse=True):
         lightest = loads.index(min(loads))
-        parts[lightest].append(str(path.relative_to(REPOSITORY)))
-        loads[lightest] += seconds(path)
+        parts[lightest] += [str(path.relative_to(REPOSITORY)) for path in piece]
+        loads[lightest] += seconds(piece)
     return [sorted(part) for part in parts]
 
 
-def seconds(path: Path) -> int:
-    """About how long the file's tests take there."""
-    return SECONDS.get(path.name, OTHERS_SECONDS)
+def seconds(piece: list[Path]) -> int:
+    """About how long these files' tests take there."""
+    boots = any(path.is_relative_to(REPOSITORY / SYSTEMD) for path in piece)
+    return sum(SECONDS.get(path.name, OTHERS_SECONDS) for path in piece) + (BOOT_SECONDS if boots else 0)
 
 
 def run_divided(directories: Sequence[str]) -> int:

@@ -16,7 +16,15 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from joblet.api.v1 import file_pb2_grpc, job_pb2, job_pb2_grpc, node_pb2, node_pb2_grpc, resource_pb2_grpc
+from joblet.api.v1 import (
+    file_pb2_grpc,
+    job_pb2,
+    job_pb2_grpc,
+    monitor_pb2_grpc,
+    node_pb2,
+    node_pb2_grpc,
+    resource_pb2_grpc,
+)
 from joblet.manifest import jobs_of, read_manifests
 from jobletd import errors
 from jobletd.model import JobChange, JobView, LogEntry, Source
@@ -78,10 +86,14 @@ class Files(file_pb2_grpc.FileServiceServicer):
     """Nor these."""
 
 
+class Monitor(monitor_pb2_grpc.MonitorServiceServicer):
+    """Nor this."""
+
+
 @asynccontextmanager
 async def served(tmp_path: Path, desired: Any) -> AsyncIterator[job_pb2_grpc.JobServiceStub]:
     server = ApiServer(
-        AccessControl(lambda _: None), JobService(desired), Node(), Resources(), Files(), f"{tmp_path}/s"
+        AccessControl(lambda _: None), JobService(desired), Node(), Resources(), Files(), Monitor(), f"{tmp_path}/s"
     )
     await server.start()
     try:
@@ -232,7 +244,9 @@ def test_log_entries_come_in_messages_of_a_bounded_size(tmp_path: Path) -> None:
 def test_health_names_each_service_and_says_at_the_end_that_none_serves(tmp_path: Path) -> None:
     async def test() -> None:
         jobs = JobService(Desired())  # type: ignore[arg-type]
-        server = ApiServer(AccessControl(lambda _: None), jobs, Node(), Resources(), Files(), f"{tmp_path}/s")
+        server = ApiServer(
+            AccessControl(lambda _: None), jobs, Node(), Resources(), Files(), Monitor(), f"{tmp_path}/s"
+        )
         await server.start()
         async with grpc.aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
             stub = health_pb2_grpc.HealthStub(channel)
@@ -262,7 +276,9 @@ def test_health_names_each_service_and_says_at_the_end_that_none_serves(tmp_path
 def test_what_is_no_message_of_the_method_is_the_callers_mistake(tmp_path: Path, kind: str, path: str) -> None:
     async def test() -> None:
         jobs = JobService(Desired())  # type: ignore[arg-type]
-        server = ApiServer(AccessControl(lambda _: None), jobs, Node(), Resources(), Files(), f"{tmp_path}/s")
+        server = ApiServer(
+            AccessControl(lambda _: None), jobs, Node(), Resources(), Files(), Monitor(), f"{tmp_path}/s"
+        )
         await server.start()
         async with grpc.aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
             call = getattr(channel, kind)(f"/{path}")(
@@ -280,7 +296,7 @@ def test_the_socket_is_its_owners_alone_and_its_path_may_be_odd(tmp_path: Path) 
         odd = tmp_path / "a b%20c"
         odd.mkdir()
         jobs = JobService(Desired())  # type: ignore[arg-type]
-        server = ApiServer(AccessControl(lambda _: None), jobs, Node(), Resources(), Files(), f"{odd}/s")
+        server = ApiServer(AccessControl(lambda _: None), jobs, Node(), Resources(), Files(), Monitor(), f"{odd}/s")
         await server.start()
         assert (odd / "s").stat().st_mode & 0o777 == 0o600
         await server.stop()

@@ -12,6 +12,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from joblet.pki import Role
+from jobletd.metrics import instruments
 from jobletd.services.streams import passed_on
 from jobletd.tls_front import Identity, Resolver
 
@@ -36,6 +37,7 @@ NEEDED: dict[str, Role] = {
     "/joblet.v1.NodeService/Uncordon": Role.ADMIN,
     "/joblet.v1.NodeService/Drain": Role.ADMIN,
     "/joblet.v1.NodeService/Reload": Role.ADMIN,
+    "/joblet.v1.MonitorService/WatchUsage": Role.VIEWER,
     "/grpc.health.v1.Health/Check": Role.VIEWER,
     "/grpc.health.v1.Health/Watch": Role.VIEWER,
     "/grpc.health.v1.Health/List": Role.VIEWER,
@@ -87,6 +89,7 @@ class AccessControl(grpc.aio.ServerInterceptor):
             text = f"{method.rsplit('/', 1)[1]} needs the role {needed}, the certificate of {identity.name!r} has {identity.role}"
             await self._refuse(context, method, identity, grpc.StatusCode.PERMISSION_DENIED, text)
         else:
+            instruments.api_calls.labels(method).inc()
             caller.set(identity)
 
     def identify(self, peer: str) -> Identity | None:
@@ -101,6 +104,7 @@ class AccessControl(grpc.aio.ServerInterceptor):
         code: grpc.StatusCode,
         text: str,
     ) -> None:
+        instruments.api_calls_refused.labels(code.name).inc()
         audit.warning("call refused", peer=identity.address, client=identity.name, method=method, reason=text)
         await context.abort(code, text)
 

@@ -14,6 +14,8 @@ from joblet.api.v1 import (
     file_pb2_grpc,
     job_pb2,
     job_pb2_grpc,
+    monitor_pb2,
+    monitor_pb2_grpc,
     node_pb2,
     node_pb2_grpc,
     resource_pb2,
@@ -28,6 +30,7 @@ DESCRIPTORS = (
     node_pb2.DESCRIPTOR,
     resource_pb2.DESCRIPTOR,
     file_pb2.DESCRIPTOR,
+    monitor_pb2.DESCRIPTOR,
     health_pb2.DESCRIPTOR,
 )
 GRACE_SECONDS = 1.0
@@ -44,6 +47,7 @@ class ApiServer:
         node: node_pb2_grpc.NodeServiceServicer,
         resources: resource_pb2_grpc.ResourceServiceServicer,
         files: file_pb2_grpc.FileServiceServicer,
+        monitor: monitor_pb2_grpc.MonitorServiceServicer,
         socket_path: str,
         bounds: GrpcSection = DEFAULT_BOUNDS,
     ) -> None:
@@ -55,6 +59,7 @@ class ApiServer:
         node_pb2_grpc.add_NodeServiceServicer_to_server(node, self._server)
         resource_pb2_grpc.add_ResourceServiceServicer_to_server(resources, self._server)
         file_pb2_grpc.add_FileServiceServicer_to_server(files, self._server)
+        monitor_pb2_grpc.add_MonitorServiceServicer_to_server(monitor, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [service.full_name for file in DESCRIPTORS for service in file.services_by_name.values()]
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)

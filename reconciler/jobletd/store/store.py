@@ -11,6 +11,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -18,6 +19,7 @@ from typing import Any, Self, TypeVar
 import structlog
 
 from joblet.crash_points import reached
+from jobletd.metrics import instruments
 from jobletd.store.errors import StoreDamaged, StoreError, StoreFull
 from jobletd.store.migrations import migrate
 
@@ -114,15 +116,20 @@ class Store:
             self._connection.execute("BEGIN IMMEDIATE")
             answers.extend((operation, *self._run_one(operation)) for operation in batch)
             reached("daemon.committing")
+            began = time.perf_counter()
             self._connection.execute("COMMIT")
+            took = time.perf_counter() - began
+            instruments.store_operations.inc(len(batch))
             reached("daemon.committed")
             if self._connection.total_changes != changes:
                 self.commits += 1
+                instruments.store_commit_duration.observe(took)
                 self.failure = None
         except sqlite3.Error as error:  # the commit itself: nothing of the batch is durable
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             self.failure = failure = failure_of(error, self._path)
+            instruments.store_errors.inc()
             answers = [
                 (operation, *self._read_alone(operation)) if operation.reads else (operation, None, failure)
                 for operation in batch

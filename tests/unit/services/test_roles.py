@@ -16,6 +16,7 @@ READING = {
     "Logs",
     "Events",
     "GetNode",
+    "WatchUsage",
     "GetResource",
     "ListResources",
     "Check",

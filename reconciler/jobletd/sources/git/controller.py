@@ -83,6 +83,10 @@ class GitSources:
             for one in self._followed.values():
                 one.source.job_changed(name)
 
+    def synced_ns(self) -> list[tuple[str, int | None]]:
+        """When each was last seen in line; None: not since the start."""
+        return [(name, one.source.synced_ns) for name, one in self._followed.items()]
+
     # -- as Controller --
 
     def check(

@@ -1,0 +1,133 @@
+"""MonitorService: what the host and its jobs use, as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import psutil
+
+from joblet.api.v1 import monitor_pb2, monitor_pb2_grpc
+from jobletd.executor import Executor
+from jobletd.model import AttemptId, Usage
+from jobletd.monitoring.host import HostLook, HostRates, disks
+from jobletd.monitoring.live import Live, live_runs, usage_of
+from jobletd.reconciler import Reconciler
+from jobletd.registry import Registry
+from jobletd.services.convert import timestamp, usage
+from jobletd.services.requests import InvalidRequest
+from jobletd.services.status_codes import answered
+
+Context = grpc.aio.ServicerContext[Any, Any]
+FIRST_SECONDS = 0.5
+DEFAULT_MS, LEAST_MS, MOST_MS = 2_000, 500, 3_600_000
+DEFAULT_JOBS, MOST_JOBS = 100, 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Everything at one moment. used: by attempt."""
+
+    host: HostLook
+    at: float
+    live: list[Live]
+
+    @property
+    def used(self) -> Mapping[AttemptId, Usage]:
+        return {one.attempt.id: one.usage for one in self.live}
+
+
+class MonitorService(monitor_pb2_grpc.MonitorServiceServicer):
+    """See schemas/joblet/v1/monitor.proto."""
+
+    def __init__(
+        self, registry: Registry, reconciler: Reconciler, executor: Executor, directories: Iterable[str]
+    ) -> None:
+        """directories: whose file systems are shown."""
+        self._registry = registry
+        self._reconciler = reconciler
+        self._executor = executor
+        self._directories = tuple(directories)
+
+    async def WatchUsage(
+        self, request: monitor_pb2.WatchUsageRequest, context: Context
+    ) -> AsyncIterator[monitor_pb2.NodeUsage]:
+        async with answered(context):
+            interval_ms = request.interval_ms or DEFAULT_MS
+            if not LEAST_MS <= interval_ms <= MOST_MS:
+                raise InvalidRequest("interval_ms", f"is not between {LEAST_MS} and {MOST_MS}")
+            most = request.max_jobs or DEFAULT_JOBS
+            if most > MOST_JOBS:
+                raise InvalidRequest("max_jobs", f"is more than {MOST_JOBS}")
+            before = await self._look()
+            pause = min(FIRST_SECONDS, interval_ms / 1000)
+            while True:
+                await asyncio.sleep(pause)
+                after = await self._look()
+                yield self._usage(before, after, most)
+                before, pause = after, interval_ms / 1000
+
+    async def _look(self) -> _Look:
+        host = HostLook.take()
+        return _Look(host, time.monotonic(), await usage_of(live_runs(self._registry), self._executor))
+
+    def _usage(self, before: _Look, after: _Look, most: int) -> monitor_pb2.NodeUsage:
+        rates = HostRates.between(before.host, after.host)
+        memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+        earlier = before.used
+        jobs = [job_usage(one, earlier.get(one.attempt.id), after.at - before.at) for one in after.live]
+        jobs.sort(key=lambda one: (-one.cpu_percent, -one.usage.memory_bytes, one.name))
+        return monitor_pb2.NodeUsage(
+            time=timestamp(self._registry.clock.wall_ns()),
+            interval_seconds=rates.seconds,
+            cpus=len(rates.cpu_percent_each),
+            cpu_percent=rates.cpu_percent,
+            cpu_percent_each=rates.cpu_percent_each,
+            load=os.getloadavg(),
+            memory_bytes=memory.total,
+            memory_used_bytes=memory.total - memory.available,
+            swap_bytes=swap.total,
+            swap_used_bytes=swap.used,
+            disks=[
+                monitor_pb2.DiskUsage(path=disk.path, size_bytes=disk.size_bytes, used_bytes=disk.used_bytes)
+                for disk in disks(self._directories)
+            ],
+            disk_read_rate=rates.disk_read,
+            disk_write_rate=rates.disk_written,
+            network_receive_rate=rates.received,
+            network_send_rate=rates.sent,
+            processes=len(psutil.pids()),
+            uptime_seconds=int(time.clock_gettime(time.CLOCK_BOOTTIME)),
+            running_jobs=self._reconciler.running,
+            queued_jobs=len(self._registry.waiting),
+            jobs=jobs[:most],
+        )
+
+
+def job_usage(one: Live, before: Usage | None, seconds: float) -> monitor_pb2.JobUsage:
+    """before: of the same attempt; None: it did not run then, and has no rates yet."""
+    now = one.usage
+    then = before if before is not None else Usage()
+    return monitor_pb2.JobUsage(
+        name=one.job,
+        run_id=one.run.id,
+        attempt=one.attempt.number,
+        started=timestamp(one.attempt.started_ns or one.attempt.created_ns),
+        usage=usage(now),
+        cpu_percent=_rate(then.cpu_seconds, now.cpu_seconds, seconds / 100),
+        throttled_percent=_rate(then.throttled_seconds, now.throttled_seconds, seconds / 100),
+        io_read_rate=_rate(then.io_read_bytes, now.io_read_bytes, seconds),
+        io_write_rate=_rate(then.io_write_bytes, now.io_write_bytes, seconds),
+        memory_limit_bytes=one.memory_limit_bytes or 0,
+    )
+
+
+def _rate(before: float | None, now: float | None, seconds: float) -> float | None:
+    if before is None or now is None:
+        return None
+    return max(now - before, 0) / max(seconds, 1e-9)

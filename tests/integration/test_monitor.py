@@ -1,0 +1,95 @@
+"""What a node and its jobs use, as ``rnx monitor`` shows it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+
+import grpc
+import psutil
+import pytest
+
+from joblet.api.v1 import monitor_pb2, monitor_pb2_grpc
+from tests.integration.host import PATIENCE, Host, job_host
+from tests.integration.test_configuration import job
+
+SPIN = "[sh, -c, 'while :; do :; done']"
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    with job_host() as host:
+        host.apply(job("busy", SPIN, "limits: {cpu: 30%, memory: 64Mi}"))
+        host.apply(job("idle"))
+        host.running("busy")
+        host.running("idle")
+        yield host
+
+
+def readings(host: Host, count: int, interval_ms: int = 1000) -> list[monitor_pb2.NodeUsage]:
+    host.client("viewer")  # who may read may watch
+    stub = monitor_pb2_grpc.MonitorServiceStub(host.channels["viewer"])
+    stream = stub.WatchUsage(monitor_pb2.WatchUsageRequest(interval_ms=interval_ms), timeout=60 * PATIENCE)
+    found = [next(stream) for _ in range(count)]
+    stream.cancel()
+    return found
+
+
+def test_a_job_shows_what_it_uses_and_what_holds_it_back(host: Host) -> None:
+    first, second = readings(host, 2)
+    busy, idle = second.jobs
+    assert [busy.name, idle.name] == ["busy", "idle"]  # who uses most comes first
+    assert 5 < busy.cpu_percent < 40  # of 30, on a machine where others run too
+    assert busy.throttled_percent > 0
+    assert busy.memory_limit_bytes == 64 << 20 and 0 < busy.usage.memory_bytes < 64 << 20
+    assert idle.cpu_percent < busy.cpu_percent and idle.memory_limit_bytes == 0
+    assert busy.usage.cpu_seconds > first.jobs[0].usage.cpu_seconds
+    assert second.time.ToNanoseconds() > first.time.ToNanoseconds()
+
+
+def test_the_node_is_shown_as_the_kernel_tells(host: Host) -> None:
+    (reading,) = readings(host, 1)
+    assert reading.cpus == os.cpu_count() == len(reading.cpu_percent_each)
+    assert reading.memory_bytes == psutil.virtual_memory().total
+    assert 0 < reading.memory_used_bytes < reading.memory_bytes
+    assert reading.disks[0].path == "/" and reading.disks[0].size_bytes == psutil.disk_usage("/").total
+    assert reading.running_jobs == 2 and reading.queued_jobs == 0
+    assert reading.processes > 2 and reading.uptime_seconds > 0
+
+
+@pytest.mark.parametrize(("interval_ms", "jobs"), [(100, 0), (10_000_000, 0), (0, 100_000)])
+def test_what_asks_for_too_much_is_refused(host: Host, interval_ms: int, jobs: int) -> None:
+    stub = monitor_pb2_grpc.MonitorServiceStub(host.channels.get("admin") or _channel(host))
+    request = monitor_pb2.WatchUsageRequest(interval_ms=interval_ms, max_jobs=jobs)
+    with pytest.raises(grpc.RpcError) as refused:
+        next(stub.WatchUsage(request, timeout=30 * PATIENCE))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def _channel(host: Host) -> grpc.Channel:
+    host.client()
+    return host.channels["admin"]
+
+
+def test_people_see_bars_and_a_table(host: Host) -> None:
+    shown = host.rnx("monitor", "status", role="viewer")
+    assert shown.status == 0, shown.err
+    assert "Memory   " in shown.out and "2 running, 0 waiting" in shown.out
+    header, *rows = shown.out.splitlines()[-3:]
+    assert header.split()[:5] == ["JOB", "RUN", "CPU", "MEMORY", "LIMIT"]
+    assert [row.split()[0] for row in rows] == ["busy", "idle"] and " 64.0 MiB " in rows[0]
+
+
+def test_programs_get_a_line_for_each_reading(host: Host) -> None:
+    shown = host.rnx("monitor", "watch", "--json", "--count", "2", "--interval", "500ms")
+    first, second = map(json.loads, shown.out.splitlines())
+    assert first["time"] < second["time"]
+    assert {one["job"] for one in second["jobs"]} == {"busy", "idle"}
+    only = json.loads(host.rnx("monitor", "top", "--jobs", "1", "--json").out)
+    assert [one["job"] for one in only] == ["busy"] and only[0]["cpuPercent"] > 0
+
+
+def test_an_interval_that_is_none_is_answered(host: Host) -> None:
+    wrong = host.rnx("monitor", "watch", "--interval", "soon")
+    assert wrong.status == 2 and "--interval" in wrong.err
