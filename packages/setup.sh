@@ -49,6 +49,18 @@ users_and_directories() {
     fi
 }
 
+dropin=/usr/lib/systemd/system/joblet.service.d/50-delegate-subgroup.conf
+
+# See systemd/delegate-subgroup.conf: a key that earlier versions of systemd do not know.
+fit_to_systemd() {
+    version=$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
+    if [ "${version:-0}" -ge 254 ]; then
+        install -D -m 0644 "$prefix/lib/delegate-subgroup.conf" "$dropin"
+    else
+        rm -f "$dropin"
+    fi
+}
+
 first_configuration() {
     [ ! -e "$prefix/config/joblet-config.yml" ] || return 0
     address=${JOBLET_SERVER_ADDRESS:-}
@@ -93,6 +105,7 @@ configure() {
     compile
     users_and_directories
     first_configuration
+    fit_to_systemd
     start
     tell
 }
@@ -102,7 +115,8 @@ remove() {
         systemctl --quiet disable --now joblet.service || say "the daemon could not be stopped"
     fi
     find "$prefix/lib/site-packages" -name __pycache__ -prune -exec rm -rf {} +
-    rm -f "$prefix/lib/python3"
+    rm -f "$prefix/lib/python3" "$dropin"
+    rmdir "${dropin%/*}" 2>/dev/null || true # not there, or with somebody else's files
 }
 
 case ${1:-} in

@@ -57,7 +57,7 @@ remove_tree() {
     "$directory/lib/setup.sh" remove
     while read -r path; do rm -f "$path"; done <"$list"
     rm -rf "${directory:?}/lib"
-    rmdir "$directory/bin" /usr/lib/systemd/system/joblet.service.d /usr/share/doc/joblet
+    rmdir "$directory/bin" /usr/share/doc/joblet
     [ ! -d /run/systemd/system ] || systemctl daemon-reload
     echo "Configuration and data are still in $directory and /var/log/joblet."
 }

@@ -35,7 +35,6 @@ COMMANDS = {"joblet": "jobletd.cli", "rnx": "rnx.main"}
 # What lies elsewhere: place on the target, and file of this repository.
 ELSEWHERE = {
     "/usr/lib/systemd/system/joblet.service": "systemd/joblet.service",
-    "/usr/lib/systemd/system/joblet.service.d/50-delegate-subgroup.conf": "systemd/delegate-subgroup.conf",
     "/usr/lib/systemd/system/joblet.slice": "systemd/joblet.slice",
     "/usr/lib/sysusers.d/joblet.conf": "systemd/joblet.sysusers",
     "/usr/lib/tmpfiles.d/joblet.conf": "systemd/joblet.tmpfiles",
@@ -73,6 +72,7 @@ def build_tree(arch: str, prefix: str = PREFIX) -> Path:
         write(place / "bin" / name, COMMAND.format(prefix=prefix, module=module), 0o755)
     write(place / "bin/certs_gen_embedded.sh", source("scripts/certs_gen_embedded.sh"), 0o755)
     write(place / "lib/setup.sh", source("packages/setup.sh").replace("@PREFIX@", prefix), 0o755)
+    write(place / "lib/delegate-subgroup.conf", source("systemd/delegate-subgroup.conf"), 0o644)
     for where, name in ELSEWHERE.items():
         write(target / where.lstrip("/"), source(name).replace(PREFIX, prefix), 0o644)
     (target / "usr/bin").mkdir()
