@@ -38,8 +38,9 @@ native-test: environment test-packages
 	$(pytest) -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 		tests/faults tests/hostile tests/guest tests/integration tests/unit
 
-# The same integration tests and attacks where the hierarchy is cgroup v2; and what needs systemd, tests/systemd.
-guest-test: environment test-packages ## integration tests and attacks in a booted guest with cgroup v2 (root); T= for a part
+# The same integration tests and attacks where the hierarchy is cgroup v2; and what needs systemd, tests/systemd,
+# which installs the package.
+guest-test: environment test-packages deb ## integration tests and attacks in a booted guest with cgroup v2 (root); T= for a part
 	$(python) -m tests.guest $(or $(T),tests/integration tests/hostile tests/systemd)
 
 lint: environment ## style, types, import rules, generated code

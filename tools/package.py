@@ -33,7 +33,7 @@ DIST = ROOT / "dist"
 
 
 def build_package(kind: str, arch: str) -> Path:
-    """Raises BuildError."""
+    """Build it, unless it is there and current. Raises BuildError."""
     tree = build_tree(arch)
     config = BUILD / f"nfpm-{kind}-{arch}.yaml"
     config.write_text(yaml.safe_dump(configuration(kind, arch, tree), sort_keys=False), encoding="utf-8")
@@ -41,6 +41,9 @@ def build_package(kind: str, arch: str) -> Path:
     name = (
         f"joblet-{joblet.__version__}-1.{machine}.rpm" if kind == "rpm" else f"joblet_{joblet.__version__}_{arch}.deb"
     )
+    made_from = BUILD / f"{name}.tree"
+    if (DIST / name).is_file() and made_from.is_file() and made_from.read_text(encoding="utf-8") == tree.name:
+        return DIST / name
     DIST.mkdir(exist_ok=True)
     built = subprocess.run(
         [
@@ -61,6 +64,7 @@ def build_package(kind: str, arch: str) -> Path:
     )
     if built.returncode:
         raise BuildError(f"nfpm: {built.stderr.strip() or built.stdout.strip()}")
+    made_from.write_text(tree.name, encoding="utf-8")
     return DIST / name
 
 

@@ -42,6 +42,11 @@ ELSEWHERE = {
     "/usr/share/lintian/overrides/joblet": "packages/lintian-overrides",
     "/etc/logrotate.d/joblet": "systemd/joblet.logrotate",
 }
+# What a tree and the packages are made from.
+SOURCES = (
+    *("joblet", "reconciler/jobletd", "cli/rnx", "packages", "systemd", "scripts"),
+    *("tools/package.py", "tools/package_tree.py", "requirements.lock", "pyproject.toml", "README.md", "CHANGELOG.md"),
+)
 LINKED = ("joblet", "rnx", "certs_gen_embedded.sh")  # from /usr/bin
 # -I -S: neither the user's nor the distribution's packages nor the environment have a say in what a daemon of root's imports.
 COMMAND = """\
@@ -60,9 +65,20 @@ class BuildError(Exception):
 
 
 def build_tree(arch: str, prefix: str = PREFIX) -> Path:
-    """Build it anew below build/; returns the directory that stands for the target's root. Raises BuildError."""
-    target = BUILD / f"tree-{arch}"
-    shutil.rmtree(target, ignore_errors=True)
+    """Build it below build/, unless it is there; returns the directory that stands for the target's root. Raises BuildError."""
+    target = BUILD / f"tree-{arch}-{sources_key(arch, prefix)}"
+    if target.is_dir():
+        return target
+    for old in BUILD.glob(f"tree-{arch}-*"):
+        shutil.rmtree(old)
+    new = BUILD / f"tree-{arch}-new"
+    fill(new, arch, prefix)
+    new.rename(target)
+    return target
+
+
+def fill(target: Path, arch: str, prefix: str) -> None:
+    """All that belongs into the tree. Raises BuildError."""
     place = target / prefix.lstrip("/")
     site = place / "lib/site-packages"
     site.mkdir(parents=True)
@@ -81,7 +97,17 @@ def build_tree(arch: str, prefix: str = PREFIX) -> Path:
     for where, text in (("CHANGELOG.md.gz", source("CHANGELOG.md")), ("changelog.gz", debian_changelog())):
         (target / DOCUMENTS.lstrip("/") / where).write_bytes(gzip.compress(text.encode(), mtime=0))
     settle(target)
-    return target
+
+
+def sources_key(*more: str) -> str:
+    """Changes with all that goes into a tree."""
+    digest = hashlib.sha256(repr((more, PYTHONS, PLATFORMS, source_date())).encode())
+    for name in SOURCES:
+        place = ROOT / name
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(f"{path.relative_to(ROOT)} {path.stat().st_mode}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def fetched_wheels(arch: str) -> list[Path]:
@@ -173,12 +199,15 @@ def settle(tree: Path) -> None:
 
 
 def source_date() -> int:
-    """Seconds since 1970 of the sources: SOURCE_DATE_EPOCH, else the last commit's time. Raises BuildError."""
+    """Seconds since 1970 of the sources: SOURCE_DATE_EPOCH, else their last commit's time. Raises BuildError."""
     if given := os.environ.get("SOURCE_DATE_EPOCH"):
         return int(given)
     found = subprocess.run(
-        ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"], capture_output=True, text=True, check=False
+        ["git", "-C", str(ROOT), "log", "-1", "--format=%ct", "--", *SOURCES],
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    if found.returncode:
+    if found.returncode or not found.stdout.strip():
         raise BuildError("the sources' date is unknown: build in a git clone, or set SOURCE_DATE_EPOCH")
     return int(found.stdout)
