@@ -32,7 +32,7 @@ link_python() { # the first that is 3.11 to 3.14: what is compiled here was comp
 
 # Below ProtectSystem= and for people who are not root nothing could be written here later.
 compile() {
-    "$prefix/lib/python3" -IS -m compileall -q -j 0 -x '/pygments/(lexers|styles)/' "$prefix/lib/site-packages"
+    "$prefix/lib/python3" -IS -m compileall -q -x '/pygments/(lexers|styles)/' "$prefix/lib/site-packages"
 }
 
 users_and_directories() {
