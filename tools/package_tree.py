@@ -79,11 +79,17 @@ def build_tree(arch: str, prefix: str = PREFIX) -> Path:
 
 def fill(target: Path, arch: str, prefix: str) -> None:
     """All that belongs into the tree. Raises BuildError."""
-    place = target / prefix.lstrip("/")
-    site = place / "lib/site-packages"
+    site = target / prefix.lstrip("/") / "lib/site-packages"
     site.mkdir(parents=True)
     for wheel in (*fetched_wheels(arch), own_wheel()):
         unpack(wheel, site)
+    put_files(target, prefix)
+    settle(target)
+
+
+def put_files(target: Path, prefix: str) -> None:
+    """What is there beside the libraries."""
+    place = target / prefix.lstrip("/")
     for name, module in COMMANDS.items():
         write(place / "bin" / name, COMMAND.format(prefix=prefix, module=module), 0o755)
     write(place / "bin/certs_gen_embedded.sh", source("scripts/certs_gen_embedded.sh"), 0o755)
@@ -96,7 +102,6 @@ def fill(target: Path, arch: str, prefix: str) -> None:
         (target / "usr/bin" / name).symlink_to(f"{prefix}/bin/{name}")
     for where, text in (("CHANGELOG.md.gz", source("CHANGELOG.md")), ("changelog.gz", debian_changelog())):
         (target / DOCUMENTS.lstrip("/") / where).write_bytes(gzip.compress(text.encode(), mtime=0))
-    settle(target)
 
 
 def sources_key(*more: str) -> str:

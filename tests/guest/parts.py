@@ -18,6 +18,7 @@ SECONDS = {
     **{"test_rnx.py": 90, "test_attacks.py": 80, "test_grpc_daemon.py": 70, "test_volumes.py": 65},
     **{"test_daemon_death.py": 50, "test_stress.py": 40, "test_uploads.py": 35, "test_secrets.py": 30},
     **{"test_rootfs.py": 27, "test_local_executor.py": 27, "test_examples.py": 21, "test_tls_front.py": 20},
+    **{"test_deployment.py": 180},
     **{"test_policy.py": 18, "test_sandbox.py": 17, "test_cgroup_limits.py": 17, "test_limits.py": 16},
 }
 OTHERS_SECONDS = 8
