@@ -136,6 +136,11 @@ class Daemon:
     def watch_usage(self, request: monitor_pb2.WatchUsageRequest) -> Iterator[monitor_pb2.NodeUsage]:
         return self._stream(self._monitor.WatchUsage, request, None)
 
+    def profile(self, run_id: str) -> monitor_pb2.Profile:
+        """What a run's last attempt used over time."""
+        answer: monitor_pb2.Profile = self._call(self._monitor.GetProfile, monitor_pb2.GetProfileRequest(ref=run_id))
+        return answer
+
     def node_info(self) -> node_pb2.Node:
         node: node_pb2.Node = self._call(self._nodes.GetNode, node_pb2.GetNodeRequest())
         return node

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from joblet.clock import Clock
 from jobletd.conditions import progressing
 from jobletd.model import Attempt, Cordon, Event, JobChange, JobName, JobView, Phase, Reason, ResourceView, Run, RunId
-from jobletd.store import Store, host_rows, resource_rows, rows
+from jobletd.store import Store, host_rows, profile_rows, resource_rows, rows
 from jobletd.waiting_line import WaitingLine
 
 WATCH_QUEUE = 4096
@@ -247,6 +247,7 @@ def _write(connection: sqlite3.Connection, save: Save | SaveResource, now_ns: in
         rows.put_attempt(connection, attempt)
     for attempt in save.dropped:
         connection.execute("DELETE FROM attempts WHERE id = ?", (attempt.id,))
+        profile_rows.delete_profile(connection, attempt.id)
     return [_write_event(connection, draft, now_ns) for draft in save.events]
 
 

@@ -43,6 +43,7 @@ from jobletd.logging_setup import open_log, set_up_logging
 from jobletd.maintenance import Maintenance
 from jobletd.metrics.endpoint import MetricsEndpoint
 from jobletd.metrics.facts import Facts
+from jobletd.monitoring.profiler import Profiler
 from jobletd.notify import sd_notify
 from jobletd.reconciler import Reconciler
 from jobletd.registry import EventDraft, Registry
@@ -206,6 +207,9 @@ class Daemon:
             await registry.record(EventDraft("", "", "Warning", "PutBack", told_of(put_back)))
         await self._reconciler.start()
         stack.callback(self._reconciler.close)
+        self._profiler = Profiler(registry, executor)
+        await self._profiler.start()
+        self._background(stack, "profiler", self._profiler.run())
         self._background(stack, "reconciler", self._reconciler.run())
         self._background(stack, "resources", resources.run())
         self._background(stack, "retention", Retention(store, executor, self._clock, self._kept()).run())
@@ -370,7 +374,13 @@ class Daemon:
             node,
             ResourceService(desired, git),
             FileService(blobs, self._headroom.check),
-            MonitorService(registry, self._reconciler, executor, ("/", config.state.directory, config.logs.directory)),
+            MonitorService(
+                registry,
+                self._reconciler,
+                executor,
+                self._profiler,
+                ("/", config.state.directory, config.logs.directory),
+            ),
             config.socket_path,
             config.grpc,
         )

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from joblet.api.v1 import monitor_pb2, monitor_pb2_grpc
-from tests.integration.host import PATIENCE, Host, job_host
+from tests.integration.host import PATIENCE, Host, eventually, job_host
 from tests.integration.test_configuration import job
 
 SPIN = "[sh, -c, 'while :; do :; done']"
@@ -93,3 +93,36 @@ def test_programs_get_a_line_for_each_reading(host: Host) -> None:
 def test_an_interval_that_is_none_is_answered(host: Host) -> None:
     wrong = host.rnx("monitor", "watch", "--interval", "soon")
     assert wrong.status == 2 and "--interval" in wrong.err
+
+
+def course(host: Host, ref: str) -> monitor_pb2.Profile:
+    host.client()
+    stub = monitor_pb2_grpc.MonitorServiceStub(host.channels["admin"])
+    found: monitor_pb2.Profile = stub.GetProfile(monitor_pb2.GetProfileRequest(ref=ref), timeout=30 * PATIENCE)
+    return found
+
+
+def test_the_course_of_what_a_run_used_is_kept_over_a_crash_and_after_its_end(host: Host) -> None:
+    host.apply(job("worker", SPIN, "limits: {cpu: 30%, memory: 64Mi}"))
+    host.running("worker")
+    eventually(lambda: len(course(host, "worker").samples) >= 5, within=30)
+    host.kill()
+    host.start()
+    before = list(course(host, "worker").samples)
+    assert len(before) >= 4  # what it had kept when it was killed
+    eventually(lambda: len(course(host, "worker").samples) > len(before), within=30)
+    host.rnx("stop", "worker", "--wait")
+    ended = eventually(lambda: [one for one in [course(host, "worker")] if len(one.samples) > len(before)])[0]
+    assert list(ended.samples[: len(before)]) == before
+    cpu = [sample.cpu_seconds for sample in ended.samples]
+    assert cpu == sorted(cpu) and cpu[-1] > 0
+    assert 0 < max(sample.memory_bytes for sample in ended.samples) <= 64 << 20
+    shown = host.rnx("describe", "worker").out
+    assert "Course of attempt 1:" in shown and "  Memory  " in shown and " of 64Mi" in shown
+
+
+def test_a_run_that_was_too_short_has_no_course(host: Host) -> None:
+    host.apply(job("blink", "['true']"))
+    host.finished("blink")
+    assert not course(host, "blink").samples
+    assert "Course" not in host.rnx("describe", "blink").out

@@ -144,10 +144,26 @@ def description(daemon: Daemon, job: job_pb2.Job) -> Iterator[str]:
     yield from _block(
         "Conditions", [["TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"], *map(_condition, job.conditions)]
     )
+    if job.runs and job.runs[0].attempts:
+        yield from course(daemon, job.runs[0])
     yield from _block(
         "Runs", [["ID", "STATUS", "REASON", "STARTED", "DURATION", "EXIT", "ATTEMPTS"], *map(_run, job.runs)]
     )
     yield from _events_and_manifest(daemon, job.name, job.manifest)
+
+
+def course(daemon: Daemon, run: job_pb2.Run) -> Iterator[str]:
+    """What the run's last attempt used over time, and what that says of its limits."""
+    from rnx.output.advice import advice
+    from rnx.output.profile import profile_lines
+
+    attempt = run.attempts[-1]
+    if lines := profile_lines(daemon.profile(run.id), attempt):
+        yield f"Course of attempt {attempt.number}:"
+        yield from (f"  {text}" for text in lines)
+    if told := advice(attempt):
+        yield "Limits that may not fit:"
+        yield from (f"  {text}" for text in told)
 
 
 def resource_description(daemon: Daemon, resource: resource_pb2.Resource) -> Iterator[str]:

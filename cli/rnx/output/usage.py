@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from joblet.api.v1 import monitor_pb2
+from rnx.output.bars import fullness, share
 from rnx.output.documents import time_of
 from rnx.output.table import aligned
 from rnx.output.terminal import printable
 from rnx.output.words import duration, moment, seconds_between, size
 
 JOBS_HEADER = ("JOB", "RUN", "CPU", "MEMORY", "LIMIT", "PIDS", "READ/S", "WRITE/S", "THROTTLED", "AGE")
-BAR_WIDTH = 20
-FULL, EMPTY = "█", "░"
 
 
 def usage_lines(reading: monitor_pb2.NodeUsage) -> list[str]:
@@ -23,18 +22,18 @@ def usage_lines(reading: monitor_pb2.NodeUsage) -> list[str]:
     cpu = f"of {reading.cpus}; load {load}; {reading.processes} processes"
     lines = [
         f"{moment(reading.time)}  up {duration(reading.uptime_seconds)}  {counts}",
-        f"CPU      {bar(reading.cpu_percent)} {reading.cpu_percent:5.1f}%  {cpu}",
-        f"Memory   {bar(memory)} {memory:5.1f}%  {size(reading.memory_used_bytes)} of {size(reading.memory_bytes)}",
+        f"CPU      {fullness(reading.cpu_percent)} {reading.cpu_percent:5.1f}%  {cpu}",
+        f"Memory   {fullness(memory)} {memory:5.1f}%  {size(reading.memory_used_bytes)} of {size(reading.memory_bytes)}",
     ]
     if reading.swap_bytes:
         swap = share(reading.swap_used_bytes, reading.swap_bytes)
         lines.append(
-            f"Swap     {bar(swap)} {swap:5.1f}%  {size(reading.swap_used_bytes)} of {size(reading.swap_bytes)}"
+            f"Swap     {fullness(swap)} {swap:5.1f}%  {size(reading.swap_used_bytes)} of {size(reading.swap_bytes)}"
         )
     for disk in reading.disks:
         used = share(disk.used_bytes, disk.size_bytes)
         lines.append(
-            f"Disk     {bar(used)} {used:5.1f}%  {size(disk.used_bytes)} of {size(disk.size_bytes)}: {printable(disk.path)}"
+            f"Disk     {fullness(used)} {used:5.1f}%  {size(disk.used_bytes)} of {size(disk.size_bytes)}: {printable(disk.path)}"
         )
     lines += [
         f"Disks    read {rate(reading.disk_read_rate)}, write {rate(reading.disk_write_rate)}",
@@ -112,15 +111,6 @@ def job_data(one: monitor_pb2.JobUsage) -> dict[str, Any]:
         "ioReadRate": told(one, "io_read_rate"),
         "ioWriteRate": told(one, "io_write_rate"),
     }
-
-
-def share(part: float, whole: float) -> float:
-    return part / whole * 100 if whole else 0.0
-
-
-def bar(percent: float) -> str:
-    full = round(min(max(percent, 0.0), 100.0) / 100 * BAR_WIDTH)
-    return FULL * full + EMPTY * (BAR_WIDTH - full)
 
 
 def rate(bytes_a_second: float) -> str:

@@ -16,12 +16,14 @@ from textual.widgets import DataTable, Footer, Input, Label, RichLog, Static
 from joblet.api.v1 import job_pb2
 from rnx.daemon import Daemon
 from rnx.failures import ClientError
+from rnx.output.bars import bars, fullness, share
 from rnx.output.terminal import PHASE_STYLES, printable
-from rnx.output.usage import bar, rate, share
+from rnx.output.usage import rate
 from rnx.output.words import duration, size
 from rnx.top import streams
-from rnx.top.board import Board, Order, Row, sparkline
+from rnx.top.board import HISTORY, Board, Order, Row
 
+LEAST_FULL = 10.0  # percent of a core: what is next to nothing looks like it
 COLUMNS = ("JOB", "PHASE", "CPU", "HISTORY", "MEMORY", "OF LIMIT", "READ/S", "WRITE/S", "HELD BACK", "PIDS", "AGE")
 
 
@@ -174,8 +176,8 @@ class TopApp(App[None]):
         if reading is not None:
             memory = share(reading.memory_used_bytes, reading.memory_bytes)
             text.append(
-                f"CPU {bar(reading.cpu_percent)} {reading.cpu_percent:5.1f}% of {reading.cpus}   "
-                f"memory {bar(memory)} {size(reading.memory_used_bytes)} of {size(reading.memory_bytes)}   "
+                f"CPU {fullness(reading.cpu_percent)} {reading.cpu_percent:5.1f}% of {reading.cpus}   "
+                f"memory {fullness(memory)} {size(reading.memory_used_bytes)} of {size(reading.memory_bytes)}   "
                 f"load {reading.load[0]:.2f}\n"
             )
             text.append(
@@ -294,7 +296,7 @@ def cells(row: Row) -> list[Text]:
         Text(printable(row.name)),
         Text(phase, style=PHASE_STYLES.get(row.phase, "")),
         Text(f"{row.cpu:.1f}%" if use is not None else "", justify="right"),
-        Text(sparkline(row.history), style="cyan"),
+        Text(bars(list(row.history), width=HISTORY, least_full=LEAST_FULL), style="cyan"),
         Text(size(row.memory) if use is not None else "", justify="right"),
         Text(
             f"{limit:.0f}%" if limit is not None else "", style="bold red" if (limit or 0) > 90 else "", justify="right"

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from joblet.api.v1 import job_pb2, monitor_pb2
-from rnx.output.usage import share
+from rnx.output.bars import share
 from rnx.output.words import seconds_between
 
-HISTORY = 30  # readings that a sparkline shows
-BARS = "▁▂▃▄▅▆▇█"
+HISTORY = 30  # readings that are drawn
 
 
 class Order(StrEnum):
@@ -119,9 +118,3 @@ class Board:
 
     def row(self, name: str) -> Row | None:
         return self._rows.get(name)
-
-
-def sparkline(values: deque[float]) -> str:
-    """The readings as small bars, the highest of them (at least a tenth of a core) as the full one."""
-    most = max([*values, 10.0])
-    return "".join(BARS[min(int(value / most * len(BARS)), len(BARS) - 1)] for value in values)

@@ -26,21 +26,27 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from joblet.api.v1 import job_pb2 as joblet_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17joblet/v1/monitor.proto\x12\tjoblet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13joblet/v1/job.proto\":\n\x11WatchUsageRequest\x12\x13\n\x0binterval_ms\x18\x01 \x01(\r\x12\x10\n\x08max_jobs\x18\x02 \x01(\r\"\x80\x04\n\tNodeUsage\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10interval_seconds\x18\x02 \x01(\x01\x12\x0c\n\x04\x63pus\x18\x03 \x01(\x05\x12\x13\n\x0b\x63pu_percent\x18\x04 \x01(\x01\x12\x18\n\x10\x63pu_percent_each\x18\x05 \x03(\x01\x12\x0c\n\x04load\x18\x06 \x03(\x01\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\x19\n\x11memory_used_bytes\x18\x08 \x01(\x04\x12\x12\n\nswap_bytes\x18\t \x01(\x04\x12\x17\n\x0fswap_used_bytes\x18\n \x01(\x04\x12#\n\x05\x64isks\x18\x0b \x03(\x0b\x32\x14.joblet.v1.DiskUsage\x12\x16\n\x0e\x64isk_read_rate\x18\x0c \x01(\x01\x12\x17\n\x0f\x64isk_write_rate\x18\r \x01(\x01\x12\x1c\n\x14network_receive_rate\x18\x0e \x01(\x01\x12\x19\n\x11network_send_rate\x18\x0f \x01(\x01\x12\x11\n\tprocesses\x18\x10 \x01(\r\x12\x16\n\x0euptime_seconds\x18\x11 \x01(\x04\x12\x14\n\x0crunning_jobs\x18\x12 \x01(\x05\x12\x13\n\x0bqueued_jobs\x18\x13 \x01(\x05\x12!\n\x04jobs\x18\x14 \x03(\x0b\x32\x13.joblet.v1.JobUsage\"A\n\tDiskUsage\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x12\n\nused_bytes\x18\x03 \x01(\x04\"\xdd\x02\n\x08JobUsage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12+\n\x07started\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1f\n\x05usage\x18\x05 \x01(\x0b\x32\x10.joblet.v1.Usage\x12\x18\n\x0b\x63pu_percent\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11throttled_percent\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x0cio_read_rate\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x1a\n\rio_write_rate\x18\t \x01(\x01H\x03\x88\x01\x01\x12\x1a\n\x12memory_limit_bytes\x18\n \x01(\x04\x42\x0e\n\x0c_cpu_percentB\x14\n\x12_throttled_percentB\x0f\n\r_io_read_rateB\x10\n\x0e_io_write_rate2T\n\x0eMonitorService\x12\x42\n\nWatchUsage\x12\x1c.joblet.v1.WatchUsageRequest\x1a\x14.joblet.v1.NodeUsage0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17joblet/v1/monitor.proto\x12\tjoblet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13joblet/v1/job.proto\"1\n\x11GetProfileRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"U\n\x07Profile\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12)\n\x07samples\x18\x03 \x03(\x0b\x32\x18.joblet.v1.ProfileSample\"\x98\x01\n\rProfileSample\x12\x12\n\nat_seconds\x18\x01 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x04\x12\x13\n\x0b\x63pu_seconds\x18\x03 \x01(\x01\x12\x19\n\x11throttled_seconds\x18\x04 \x01(\x01\x12\x15\n\rio_read_bytes\x18\x05 \x01(\x04\x12\x16\n\x0eio_write_bytes\x18\x06 \x01(\x04\":\n\x11WatchUsageRequest\x12\x13\n\x0binterval_ms\x18\x01 \x01(\r\x12\x10\n\x08max_jobs\x18\x02 \x01(\r\"\x80\x04\n\tNodeUsage\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10interval_seconds\x18\x02 \x01(\x01\x12\x0c\n\x04\x63pus\x18\x03 \x01(\x05\x12\x13\n\x0b\x63pu_percent\x18\x04 \x01(\x01\x12\x18\n\x10\x63pu_percent_each\x18\x05 \x03(\x01\x12\x0c\n\x04load\x18\x06 \x03(\x01\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\x19\n\x11memory_used_bytes\x18\x08 \x01(\x04\x12\x12\n\nswap_bytes\x18\t \x01(\x04\x12\x17\n\x0fswap_used_bytes\x18\n \x01(\x04\x12#\n\x05\x64isks\x18\x0b \x03(\x0b\x32\x14.joblet.v1.DiskUsage\x12\x16\n\x0e\x64isk_read_rate\x18\x0c \x01(\x01\x12\x17\n\x0f\x64isk_write_rate\x18\r \x01(\x01\x12\x1c\n\x14network_receive_rate\x18\x0e \x01(\x01\x12\x19\n\x11network_send_rate\x18\x0f \x01(\x01\x12\x11\n\tprocesses\x18\x10 \x01(\r\x12\x16\n\x0euptime_seconds\x18\x11 \x01(\x04\x12\x14\n\x0crunning_jobs\x18\x12 \x01(\x05\x12\x13\n\x0bqueued_jobs\x18\x13 \x01(\x05\x12!\n\x04jobs\x18\x14 \x03(\x0b\x32\x13.joblet.v1.JobUsage\"A\n\tDiskUsage\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x12\n\nused_bytes\x18\x03 \x01(\x04\"\xdd\x02\n\x08JobUsage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12+\n\x07started\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1f\n\x05usage\x18\x05 \x01(\x0b\x32\x10.joblet.v1.Usage\x12\x18\n\x0b\x63pu_percent\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11throttled_percent\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x0cio_read_rate\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x1a\n\rio_write_rate\x18\t \x01(\x01H\x03\x88\x01\x01\x12\x1a\n\x12memory_limit_bytes\x18\n \x01(\x04\x42\x0e\n\x0c_cpu_percentB\x14\n\x12_throttled_percentB\x0f\n\r_io_read_rateB\x10\n\x0e_io_write_rate2\x94\x01\n\x0eMonitorService\x12\x42\n\nWatchUsage\x12\x1c.joblet.v1.WatchUsageRequest\x1a\x14.joblet.v1.NodeUsage0\x01\x12>\n\nGetProfile\x12\x1c.joblet.v1.GetProfileRequest\x1a\x12.joblet.v1.Profileb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'joblet.v1.monitor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WATCHUSAGEREQUEST']._serialized_start=92
-  _globals['_WATCHUSAGEREQUEST']._serialized_end=150
-  _globals['_NODEUSAGE']._serialized_start=153
-  _globals['_NODEUSAGE']._serialized_end=665
-  _globals['_DISKUSAGE']._serialized_start=667
-  _globals['_DISKUSAGE']._serialized_end=732
-  _globals['_JOBUSAGE']._serialized_start=735
-  _globals['_JOBUSAGE']._serialized_end=1084
-  _globals['_MONITORSERVICE']._serialized_start=1086
-  _globals['_MONITORSERVICE']._serialized_end=1170
+  _globals['_GETPROFILEREQUEST']._serialized_start=92
+  _globals['_GETPROFILEREQUEST']._serialized_end=141
+  _globals['_PROFILE']._serialized_start=143
+  _globals['_PROFILE']._serialized_end=228
+  _globals['_PROFILESAMPLE']._serialized_start=231
+  _globals['_PROFILESAMPLE']._serialized_end=383
+  _globals['_WATCHUSAGEREQUEST']._serialized_start=385
+  _globals['_WATCHUSAGEREQUEST']._serialized_end=443
+  _globals['_NODEUSAGE']._serialized_start=446
+  _globals['_NODEUSAGE']._serialized_end=958
+  _globals['_DISKUSAGE']._serialized_start=960
+  _globals['_DISKUSAGE']._serialized_end=1025
+  _globals['_JOBUSAGE']._serialized_start=1028
+  _globals['_JOBUSAGE']._serialized_end=1377
+  _globals['_MONITORSERVICE']._serialized_start=1380
+  _globals['_MONITORSERVICE']._serialized_end=1528
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,40 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class GetProfileRequest(_message.Message):
+    __slots__ = ("ref", "attempt")
+    REF_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    ref: str
+    attempt: int
+    def __init__(self, ref: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
+
+class Profile(_message.Message):
+    __slots__ = ("run_id", "attempt", "samples")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    attempt: int
+    samples: _containers.RepeatedCompositeFieldContainer[ProfileSample]
+    def __init__(self, run_id: _Optional[str] = ..., attempt: _Optional[int] = ..., samples: _Optional[_Iterable[_Union[ProfileSample, _Mapping]]] = ...) -> None: ...
+
+class ProfileSample(_message.Message):
+    __slots__ = ("at_seconds", "memory_bytes", "cpu_seconds", "throttled_seconds", "io_read_bytes", "io_write_bytes")
+    AT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CPU_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    THROTTLED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    IO_READ_BYTES_FIELD_NUMBER: _ClassVar[int]
+    IO_WRITE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    at_seconds: float
+    memory_bytes: int
+    cpu_seconds: float
+    throttled_seconds: float
+    io_read_bytes: int
+    io_write_bytes: int
+    def __init__(self, at_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., cpu_seconds: _Optional[float] = ..., throttled_seconds: _Optional[float] = ..., io_read_bytes: _Optional[int] = ..., io_write_bytes: _Optional[int] = ...) -> None: ...
+
 class WatchUsageRequest(_message.Message):
     __slots__ = ("interval_ms", "max_jobs")
     INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]

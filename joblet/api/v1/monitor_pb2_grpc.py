@@ -39,6 +39,11 @@ class MonitorServiceStub:
                 request_serializer=joblet_dot_v1_dot_monitor__pb2.WatchUsageRequest.SerializeToString,
                 response_deserializer=joblet_dot_v1_dot_monitor__pb2.NodeUsage.FromString,
                 _registered_method=True)
+        self.GetProfile = channel.unary_unary(
+                '/joblet.v1.MonitorService/GetProfile',
+                request_serializer=joblet_dot_v1_dot_monitor__pb2.GetProfileRequest.SerializeToString,
+                response_deserializer=joblet_dot_v1_dot_monitor__pb2.Profile.FromString,
+                _registered_method=True)
 
 
 class MonitorServiceServicer:
@@ -51,6 +56,13 @@ class MonitorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetProfile(self, request, context):
+        """What an attempt used over time, while it runs and afterwards. Without samples: it was too short for one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MonitorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +70,11 @@ def add_MonitorServiceServicer_to_server(servicer, server):
                     servicer.WatchUsage,
                     request_deserializer=joblet_dot_v1_dot_monitor__pb2.WatchUsageRequest.FromString,
                     response_serializer=joblet_dot_v1_dot_monitor__pb2.NodeUsage.SerializeToString,
+            ),
+            'GetProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProfile,
+                    request_deserializer=joblet_dot_v1_dot_monitor__pb2.GetProfileRequest.FromString,
+                    response_serializer=joblet_dot_v1_dot_monitor__pb2.Profile.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +104,33 @@ class MonitorService:
             '/joblet.v1.MonitorService/WatchUsage',
             joblet_dot_v1_dot_monitor__pb2.WatchUsageRequest.SerializeToString,
             joblet_dot_v1_dot_monitor__pb2.NodeUsage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joblet.v1.MonitorService/GetProfile',
+            joblet_dot_v1_dot_monitor__pb2.GetProfileRequest.SerializeToString,
+            joblet_dot_v1_dot_monitor__pb2.Profile.FromString,
             options,
             channel_credentials,
             insecure,

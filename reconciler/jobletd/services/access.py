@@ -38,6 +38,7 @@ NEEDED: dict[str, Role] = {
     "/joblet.v1.NodeService/Drain": Role.ADMIN,
     "/joblet.v1.NodeService/Reload": Role.ADMIN,
     "/joblet.v1.MonitorService/WatchUsage": Role.VIEWER,
+    "/joblet.v1.MonitorService/GetProfile": Role.VIEWER,
     "/grpc.health.v1.Health/Check": Role.VIEWER,
     "/grpc.health.v1.Health/Watch": Role.VIEWER,
     "/grpc.health.v1.Health/List": Role.VIEWER,

@@ -14,9 +14,12 @@ import psutil
 
 from joblet.api.v1 import monitor_pb2, monitor_pb2_grpc
 from jobletd.executor import Executor
+from jobletd.lookup import Lookup
 from jobletd.model import AttemptId, Usage
 from jobletd.monitoring.host import HostLook, HostRates, disks
 from jobletd.monitoring.live import Live, live_runs, usage_of
+from jobletd.monitoring.profile import Sample
+from jobletd.monitoring.profiler import Profiler
 from jobletd.reconciler import Reconciler
 from jobletd.registry import Registry
 from jobletd.services.convert import timestamp, usage
@@ -46,9 +49,16 @@ class MonitorService(monitor_pb2_grpc.MonitorServiceServicer):
     """See schemas/joblet/v1/monitor.proto."""
 
     def __init__(
-        self, registry: Registry, reconciler: Reconciler, executor: Executor, directories: Iterable[str]
+        self,
+        registry: Registry,
+        reconciler: Reconciler,
+        executor: Executor,
+        profiler: Profiler,
+        directories: Iterable[str],
     ) -> None:
         """directories: whose file systems are shown."""
+        self._lookup = Lookup(registry)
+        self._profiler = profiler
         self._registry = registry
         self._reconciler = reconciler
         self._executor = executor
@@ -71,6 +81,19 @@ class MonitorService(monitor_pb2_grpc.MonitorServiceServicer):
                 after = await self._look()
                 yield self._usage(before, after, most)
                 before, pause = after, interval_ms / 1000
+
+    async def GetProfile(self, request: monitor_pb2.GetProfileRequest, context: Context) -> monitor_pb2.Profile:
+        async with answered(context):
+            run = await self._lookup.run(request.ref)
+            number = request.attempt or (run.attempts[-1].number if run.attempts else 0)
+            attempt = next((one for one in run.attempts if one.number == number), None)
+            if attempt is None:
+                raise InvalidRequest("attempt", "is none that is kept", todo=f"rnx describe {run.job} shows which are")
+            profile = await self._profiler.of(attempt.id)
+            return monitor_pb2.Profile(
+                run_id=run.id, attempt=number, samples=map(sample, profile.samples if profile is not None else ())
+            )
+        raise AssertionError("unreachable")
 
     async def _look(self) -> _Look:
         host = HostLook.take()
@@ -124,6 +147,17 @@ def job_usage(one: Live, before: Usage | None, seconds: float) -> monitor_pb2.Jo
         io_read_rate=_rate(then.io_read_bytes, now.io_read_bytes, seconds),
         io_write_rate=_rate(then.io_write_bytes, now.io_write_bytes, seconds),
         memory_limit_bytes=one.memory_limit_bytes or 0,
+    )
+
+
+def sample(one: Sample) -> monitor_pb2.ProfileSample:
+    return monitor_pb2.ProfileSample(
+        at_seconds=one.at_ms / 1e3,
+        memory_bytes=one.memory_bytes,
+        cpu_seconds=one.cpu_us / 1e6,
+        throttled_seconds=one.throttled_us / 1e6,
+        io_read_bytes=one.read_bytes,
+        io_write_bytes=one.written_bytes,
     )
 
 

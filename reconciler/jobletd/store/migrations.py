@@ -114,6 +114,15 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX runs_unmeasured ON runs (ended_ns) WHERE is_final = 1 AND log_bytes IS NULL;
     CREATE INDEX runs_with_output ON runs (ended_ns, log_bytes) WHERE log_bytes > 0;
     """,
+    # What attempts used over time. Of a run, as rows of attempts are replaced.
+    """
+    CREATE TABLE profiles (
+        attempt_id TEXT PRIMARY KEY,
+        run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+        packed BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX profiles_of_run ON profiles (run_id);
+    """,
 )
 
 

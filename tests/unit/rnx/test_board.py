@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from joblet.api.v1 import job_pb2, monitor_pb2
-from rnx.top.board import Board, Order, sparkline
+from rnx.top.board import Board, Order
 
 ADDED, MODIFIED, DELETED, SYNCED = (
     job_pb2.WatchEvent.ADDED,
@@ -82,9 +80,3 @@ def test_a_part_of_name_or_phase_filters() -> None:
     board.changed(event(ADDED, "build", "FAILED"))
     assert names(board, wanted="REP") == ["report"]
     assert names(board, wanted="fail") == ["build"]
-
-
-def test_a_sparkline_shows_the_highest_as_a_full_bar_and_nothing_much_as_none() -> None:
-    assert sparkline(deque([0.0, 50.0, 100.0])) == "▁▅█"
-    assert sparkline(deque([0.1, 0.2])) == "▁▁"
-    assert sparkline(deque()) == ""

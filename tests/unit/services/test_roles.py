@@ -17,6 +17,7 @@ READING = {
     "Events",
     "GetNode",
     "WatchUsage",
+    "GetProfile",
     "GetResource",
     "ListResources",
     "Check",

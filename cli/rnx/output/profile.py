@@ -1,0 +1,46 @@
+"""The course of an attempt as small drawings: CPU, memory, disks."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from rnx.output.bars import bars
+from rnx.output.words import duration, size
+
+if TYPE_CHECKING:
+    from joblet.api.v1 import job_pb2, monitor_pb2
+
+WIDTH = 60
+LEAST_SAMPLES = 2  # one is no course
+
+
+def profile_lines(profile: monitor_pb2.Profile, attempt: job_pb2.Attempt) -> list[str]:
+    """Nothing for an attempt that was too short for samples."""
+    samples = profile.samples
+    if len(samples) < LEAST_SAMPLES:
+        return []
+    spans = [(one.at_seconds, two.at_seconds) for one, two in pairwise(samples)]
+    seconds = [end - start for start, end in spans]
+    cpu = [
+        (two.cpu_seconds - one.cpu_seconds) / span * 100
+        for (one, two), span in zip(pairwise(samples), seconds, strict=True)
+    ]
+    memory = [float(one.memory_bytes) for one in samples]
+    io = [
+        (two.io_read_bytes + two.io_write_bytes - one.io_read_bytes - one.io_write_bytes) / span
+        for (one, two), span in zip(pairwise(samples), seconds, strict=True)
+    ]
+    last = samples[-1]
+    limits = {one.name: one.asked for one in attempt.limits}
+    of_cpu = f" of {limits['cpu']}" if "cpu" in limits else ""
+    of_memory = f" of {limits['memory']}" if "memory" in limits else ""
+    mean = last.cpu_seconds / last.at_seconds * 100 if last.at_seconds else 0.0
+    lines = [
+        f"CPU     {bars(cpu, width=WIDTH)}  mean {mean:.0f}%, most {max(cpu):.0f}%{of_cpu}",
+        f"Memory  {bars(memory, width=WIDTH)}  most {size(round(max(memory)))}{of_memory}",
+    ]
+    if any(io):
+        lines.append(f"Disks   {bars(io, width=WIDTH)}  most {size(round(max(io)))}/s")
+    lines.append(f"over {duration(last.at_seconds)}, {len(samples)} samples")
+    return lines
