@@ -270,6 +270,9 @@ class Hierarchy(ABC):
             remove_if_empty(directory)
         self.made = [directory for directory in self.made if os.path.isdir(directory)]
 
+    def close_door(self) -> None:  # noqa: B027  only v2 has one
+        """Undo what lets systemd start a daemon among running jobs (see ``unit``), where that was needed. Raises OSError."""
+
     def _make(self, directory: str) -> None:
         self.made += files.make_directories(directory)
 

@@ -82,7 +82,10 @@ class V2Hierarchy(Hierarchy):
     def remove_base(self) -> None:
         super().remove_base()
         if not os.path.isdir(f"{self._base}/{INITS}"):
-            unit.close_door(self._base)
+            self.close_door()
+
+    def close_door(self) -> None:
+        unit.close_door(self._base)
 
     def _enable(self, path: str) -> None:
         """Switch on for the children of ``path`` what is not on yet. One that is refused stays off, and is then not offered;

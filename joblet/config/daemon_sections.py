@@ -103,8 +103,12 @@ class LoggingSection(Section):
     output: LogOutput = key(
         "stderr",
         "output",
-        "`stdout`, `stderr`, or a file, which each reload opens anew (for logrotate).",
+        "`stdout`, `stderr`, or a file; if that is moved away (logrotate), the next line begins a new one. Under systemd"
+        " all of it is in the journal too.",
         reload=AT_ONCE,
+    )
+    audit: AbsolutePath | None = key(
+        None, "audit", "A file that also gets the lines about who changed what and who was refused.", reload=AT_ONCE
     )
 
 

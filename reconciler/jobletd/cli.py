@@ -145,6 +145,19 @@ def restore(
     put_back(file, config, os.environ, keep_config=keep_config)
 
 
+@app.command(epilog="Example: joblet cleanup --dry-run")
+def cleanup(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
+    config: Annotated[str | None, typer.Option(help=CONFIG_HELP)] = None,
+) -> None:
+    """For emergencies, while no daemon runs: end all jobs, remove our cgroups, mounts, loop devices and interfaces.
+
+    Exit status: 1 if something is left."""
+    from jobletd.cleanup import clean_up
+
+    raise typer.Exit(clean_up(config, os.environ, dry_run=dry_run))
+
+
 def main() -> None:
     """Entry point: our own errors are one line each, never a traceback."""
     from joblet.errors import JobletError

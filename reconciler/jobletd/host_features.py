@@ -22,6 +22,10 @@ from jobletd import host_trials
 
 TRIALS_WITHIN_SECONDS = 60
 LOW_DISK_BYTES = 1 << 30
+LOW_MEMORY_BYTES = 512 << 20
+KERNEL, SYSTEMD = (4, 6), 219  # cgroup namespaces; Delegate= that works
+SUBGROUP = 254  # the first systemd with DelegateSubgroup=
+UNIT = "joblet.service"
 _CONTROLLERS = {
     "cpu": ("limits.cpu", "cpu"),
     "cpuset": ("limits.cpus", "cpuset"),
@@ -141,8 +145,10 @@ def _tried(name: str, error: str, worked: str, cost: str, mend: str, *, required
 def _base_features() -> list[Feature]:
     machine, known = platform.machine(), ("x86_64", "aarch64")
     version = platform.python_version()
+    recent = platform.system() == "Linux" and kernel_at_least(*KERNEL)
     return [
-        Feature("kernel", platform.system() == "Linux", platform.release(), True, "no job can run", "run Linux"),
+        Feature("kernel", recent, f"{platform.release()} ({KERNEL[0]}.{KERNEL[1]} or newer is needed)", True, "no job can run",
+                _NEWER_KERNEL),
         Feature("architecture", machine in known, machine, True, "no job can run", f"use a machine of {' or '.join(known)}"),
         Feature("python", sys.version_info >= (3, 11), version, True, "joblet does not run", "install Python 3.11 or newer"),
         Feature("root", os.geteuid() == 0, f"uid {os.geteuid()}", True, "no job can run", "run joblet as root"),
@@ -264,7 +270,10 @@ def _resource_features(place: Place, memory: Mapping[str, int]) -> list[Feature]
                 cost="jobs have no network but none and host", mend="apt-get install nftables"),
         Feature("overlayfs", bool(overlay), overlay or "not in this kernel",
                 cost="none: nothing needs it yet", mend="modprobe overlay"),
-        Feature("memory", True, f"{total}, {_rounded(memory['MemAvailable'])} available, swap {swap}"),
+        Feature("memory", memory["MemAvailable"] >= LOW_MEMORY_BYTES,
+                f"{total}, {_rounded(memory['MemAvailable'])} available, swap {swap}",
+                cost="few jobs fit: the daemon takes some 100 MB, each idle job 1 MB and what its command needs",
+                mend="add memory, or end what uses it (ps --sort=-rss -eo rss,pid,args)"),
         Feature("disk", free >= LOW_DISK_BYTES, f"{_rounded(free)} free on {directory}",
                 cost="state, logs and workspaces soon find no room", mend="make room, or move state.directory"),
         _port(place),
@@ -328,13 +337,47 @@ def _git_features() -> list[Feature]:
 
 
 def _service_features() -> list[Feature]:
-    runs = os.path.isdir("/run/systemd/system")
-    detail = f"pid 1 is {Path('/proc/1/comm').read_text().strip()}"
-    if runs and (command := shutil.which("systemctl")):
-        done = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=10)
-        detail = " ".join(done.stdout.split()[:2])
+    """systemd, and whether our unit may do what it has to. Without systemd jobs run as well."""
     cost = "none for jobs; joblet serve must be started by whatever starts services here"
-    return [Feature("systemd", runs, detail, cost=cost, mend="nothing to do, unless this host can boot with systemd")]
+    command = shutil.which("systemctl") if os.path.isdir("/run/systemd/system") else None
+    if command is None:
+        detail = f"pid 1 is {Path('/proc/1/comm').read_text().strip()}"
+        mend = "nothing to do, unless this host can boot with systemd"
+        return [Feature("systemd", False, detail, cost=cost, mend=mend)]
+    version = _output(command, "--version").split()[1:2]
+    number = int(version[0]) if version and version[0].isdecimal() else 0
+    found = Feature("systemd", number >= SYSTEMD, f"systemd {number} ({SYSTEMD} or newer is needed)",
+                    cost="the unit joblet.service cannot be used", mend="upgrade the distribution")  # fmt: skip
+    properties = ("LoadState", "Delegate", "DelegateControllers", "DelegateSubgroup", "KillMode")
+    shown = _output(command, "show", UNIT, *(f"--property={name}" for name in properties))
+    return [found, delegation(dict(line.partition("=")[::2] for line in shown.splitlines()), number)]
+
+
+def delegation(unit: Mapping[str, str], systemd: int) -> Feature:
+    """Whether the unit gives us its cgroup, and leaves jobs alone. unit: its properties."""
+    name, cost = "systemd.delegation", "limits of jobs fail, or jobs do not outlive the daemon"
+    if unit.get("LoadState") != "loaded":
+        mend = f"install systemd/{UNIT} (make install, or the package), then: systemctl daemon-reload"
+        return Feature(name, False, f"there is no {UNIT}", cost="joblet serve has to be started by hand", mend=mend)
+    wrong = [f"{key}={unit.get(key, '')}, not {value}" for key, value in (("Delegate", "yes"), ("KillMode", "process"))
+             if unit.get(key) != value]  # fmt: skip
+    if systemd >= SUBGROUP and unit.get("DelegateSubgroup") != "daemon":
+        wrong.append("no DelegateSubgroup=daemon")
+    if wrong:
+        mend = (
+            f"take the shipped unit, from systemd {SUBGROUP} on with its joblet.service.d/50-delegate-subgroup.conf;"
+            f" or: systemctl edit {UNIT}"
+        )
+        return Feature(name, False, "; ".join(wrong), cost=cost, mend=mend)
+    return Feature(name, True, f"Delegate=yes: {unit.get('DelegateControllers', '')}")
+
+
+def _output(*command: str) -> str:
+    """Empty if there is none."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
 
 
 def _load_error(library: str) -> str:

@@ -1,4 +1,7 @@
-"""The daemon's log: structlog, as text for people or JSON for programs, one line an event, on standard error or in a file.
+"""The daemon's log: structlog, as text for people or JSON for programs, one line an event.
+
+A line carries the job, run, attempt, source and peer that it is about: those who log name them, or whoever called them has bound
+them (``structlog.contextvars``) for all that is logged meanwhile.
 
 Tracebacks are Python's plain ones: the richer kind prints local variables, and with them keys and jobs' environments.
 """
@@ -6,77 +9,62 @@ Tracebacks are Python's plain ones: the richer kind prints local variables, and 
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sys
-import threading
-from typing import TextIO, cast
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor
 
-from joblet.errors import JobletError
+from jobletd.log_outputs import Outputs, open_outputs
 
-FILE_MODE = 0o640
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _OURS_ALONE = ("exception", "stack")  # tracebacks have lines of their own
+_ATTEMPT = re.compile(r"(.+)-([a-z0-9]+)-[0-9]+")
+ABOUT = ("job", "run", "attempt", "source", "peer")
+_in_use: list[Outputs] = []
 
 
-class LogFile:
-    """A log that is a file. A line that it does not take (a full disk) goes to standard error: a log never ends a daemon."""
-
-    def __init__(self, path: str) -> None:
-        """Raises JobletError."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            self._fd: int | None = os.open(path, flags, FILE_MODE)
-        except OSError as error:
-            todo = "make its directory, or set logging.output to stderr"
-            raise JobletError(
-                f"cannot be opened: {error.strerror}", where=f"logging.output: {path}", todo=todo
-            ) from error
-        self._lock = threading.Lock()
-
-    def write(self, text: str) -> int:
-        with self._lock:
-            try:
-                written = self._fd is not None and os.write(self._fd, text.encode(errors="backslashreplace"))
-            except OSError:
-                written = False
-        if not written:
-            sys.stderr.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Each line was written when it was."""
-
-    def isatty(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        """Who still holds it writes to standard error."""
-        with self._lock:
-            if self._fd is not None:
-                os.close(self._fd)
-            self._fd = None
+def open_log(output: str, audit: str | None = None, journal_stream: str = "") -> Outputs:
+    """What the section ``logging`` of the configuration names. Raises JobletError."""
+    return open_outputs(output, audit, journal_stream)
 
 
-Stream = TextIO | LogFile
-_streams: list[Stream] = []  # the one in use
+class Lines:
+    """The end of structlog's chain: one for each logger, by its name."""
+
+    def __init__(self, name: str, outputs: Outputs) -> None:
+        self._name = name
+        self._outputs = outputs
+
+    def msg(self, **line: Any) -> None:
+        self._outputs.write(self._name, **line)
+
+    debug = info = warning = error = critical = exception = msg
 
 
-def open_log(output: str) -> Stream:
-    """What ``logging.output`` names. Raises JobletError."""
-    return {"stdout": sys.stdout, "stderr": sys.stderr}.get(output) or LogFile(output)
+class Libraries(logging.Handler):
+    """The same for what libraries log through the standard module."""
+
+    def __init__(self, outputs: Outputs, form: Callable[[str, str], str]) -> None:
+        super().__init__()
+        self._outputs = outputs
+        self._form = form
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record)
+        message = self._form(line, line.partition(" ")[0])
+        self._outputs.write(record.name, line, message, record.levelname.lower(), {"event": record.getMessage()})
 
 
-def set_up_logging(*, level: str, json_lines: bool, stream: Stream | None = None) -> None:
+def set_up_logging(*, level: str, json_lines: bool, stream: Outputs | None = None) -> None:
     """At the start, and again when the configuration changes. level: a name of the standard module, such as INFO.
     stream: from ``open_log``; ours from now on."""
-    stream = stream or sys.stderr
+    outputs = stream or Outputs(sys.stderr)
     number = logging.getLevelNamesMapping()[level]
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+        about,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         *([structlog.processors.format_exc_info] if json_lines else []),
@@ -86,20 +74,32 @@ def set_up_logging(*, level: str, json_lines: bool, stream: Stream | None = None
         structlog.processors.JSONRenderer()
         if json_lines
         else structlog.dev.ConsoleRenderer(
-            colors=stream.isatty(),
+            colors=outputs.stream.isatty(),
             pad_event_to=0,
             sort_keys=False,
             exception_formatter=structlog.dev.plain_traceback,
         )
     )
+
+    def undated(line: str, date: str) -> str:
+        """The journal has dates of its own; JSON stays JSON."""
+        return line if json_lines else line.removeprefix(f"{date} ")
+
+    def split(logger: Any, method: str, event: EventDict) -> tuple[tuple[()], dict[str, Any]]:
+        """The line, and what it is made of."""
+        fields = {key: value for key, value in event.items() if key not in ("timestamp", "level", "exc_info")}
+        level, date = event["level"], event["timestamp"]
+        line = str(renderer(logger, method, event))
+        return (), {"line": line, "message": undated(line, date), "level": level, "fields": fields}
+
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[*shared, split],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, stream)),  # it writes and flushes, that's enough
+        logger_factory=lambda *names: Lines(names[0] if names else "", outputs),
         cache_logger_on_first_use=False,
     )
     # Libraries log through the standard module: their warnings belong here too, in the same form.
-    handler = logging.StreamHandler(stream)
+    handler = Libraries(outputs, undated)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -107,17 +107,28 @@ def set_up_logging(*, level: str, json_lines: bool, stream: Stream | None = None
         )
     )
     logging.basicConfig(level=max(logging.WARNING, number), handlers=[handler], force=True)
-    _forget_all_but(stream)
+    _forget_all_but(outputs)
 
 
-def _forget_all_but(stream: Stream) -> None:
-    """Close a file that is no longer the log."""
-    for old in [old for old in _streams if old is not stream]:
-        _streams.remove(old)
-        if isinstance(old, LogFile):
-            old.close()
-    if stream not in _streams:
-        _streams.append(stream)
+def _forget_all_but(outputs: Outputs) -> None:
+    """Close what is no longer the log."""
+    for old in [old for old in _in_use if old is not outputs]:
+        _in_use.remove(old)
+        old.close()
+    if outputs not in _in_use:
+        _in_use.append(outputs)
+
+
+def about(_: object, __: str, event: EventDict) -> EventDict:
+    """What the line is about, after its own words: as bound by whoever called; an attempt also names its run and job."""
+    bound = structlog.contextvars.get_contextvars()
+    for key in ABOUT:
+        if key in bound:
+            event.setdefault(key, bound[key])
+    if match := _ATTEMPT.fullmatch(str(event.get("attempt", ""))):
+        event.setdefault("job", match[1])
+        event.setdefault("run", match[2])
+    return event
 
 
 def one_line(_: object, __: str, event: EventDict) -> EventDict:

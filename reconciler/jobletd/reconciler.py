@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from joblet.clock import Moment
 from joblet.crash_points import reached
@@ -180,7 +181,7 @@ class Reconciler:
             name = await self._queue.get()
             try:
                 async with self._registry.lock(name):
-                    with instruments.reconcile_duration.time():
+                    with instruments.reconcile_duration.time(), bound_contextvars(job=name):
                         again_seconds = await self._reconcile(name)
                 self._queue.forget_failures(name)
                 if again_seconds is not None:
@@ -226,7 +227,8 @@ class Reconciler:
                 elif view.observed_generation < view.generation:  # a generation that asks for no run
                     await self._registry.save(Save(replace(view, observed_generation=view.generation), job=True))
                 return None
-            again = await self._step(view, active[-1])
+            with bound_contextvars(run=active[-1].id, source=str(view.source)):
+                again = await self._step(view, active[-1])
             if again is not None:
                 return again or None
 

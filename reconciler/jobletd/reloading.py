@@ -7,7 +7,7 @@ need a restart keep their old values, and are named.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -57,11 +57,13 @@ class Reloader:
         *,
         read: Callable[[], LoadedConfig],
         take: Callable[[ServerConfig], None],
+        env: Mapping[str, str],
     ) -> None:
         self._config = config
         self._parts = parts
         self._read = read
         self._take = take
+        self._journal_stream = env.get("JOURNAL_STREAM", "")
 
     def hang_up(self) -> None:
         """SIGHUP: nobody waits for an answer but the log, and systemd."""
@@ -97,7 +99,7 @@ class Reloader:
         config, parts = changes.in_force, self._parts
         credentials = credentials_of(config.security)
         context, revocations = server_context(credentials), Revocations.of(credentials.crl)
-        stream = open_log(config.logging.output)
+        stream = open_log(config.logging.output, config.logging.audit, self._journal_stream)
 
         set_up_logging(level=config.logging.level, json_lines=config.logging.format == "json", stream=stream)
         parts.front.replace(context, revocations, config.server.max_connections)

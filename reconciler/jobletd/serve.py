@@ -82,7 +82,8 @@ def serve(config_path: str | None, env: Mapping[str, str]) -> int:
     raises JobletError if it cannot start."""
     loaded = read_server_config(config_path, env)
     logging = loaded.config.logging
-    set_up_logging(level=logging.level, json_lines=logging.format == "json", stream=open_log(logging.output))
+    log_outputs = open_log(logging.output, logging.audit, env.get("JOURNAL_STREAM", ""))
+    set_up_logging(level=logging.level, json_lines=logging.format == "json", stream=log_outputs)
     for warning in loaded.warnings:
         log.warning("in the configuration", warning=warning)
     if os.geteuid() != 0:
@@ -158,7 +159,7 @@ class Daemon:
         journal = LaunchJournal(self._journal_directory)
         journal.open(self._clock.wall_ns())
         stack.callback(journal.close)
-        networks = HostNetworks(self._network_settings())
+        networks = HostNetworks(network_settings(config))
         volumes = Volumes(config.state.directory, config.run.directory)
         controllers: dict[str, Controller] = {"Network": NetworkController(networks), "Volume": volumes}
         executor = LocalExecutor.on_this_host(
@@ -295,17 +296,6 @@ class Daemon:
             events=history.max_events or None,
         )
 
-    def _network_settings(self) -> NetworkSettings:
-        config = self._config
-        ports = (port.partition("/") for port in config.network.allow_host_ports)
-        return NetworkSettings(
-            state_directory=os.path.realpath(config.state.directory),
-            directory=Path(config.run.directory, "networks"),
-            pool=config.network.pool,
-            denied=tuple(map(str, config.network.deny)),
-            host_ports=tuple(f"{protocol} . {port}" for port, _, protocol in ports),
-        )
-
     def _status_files(self, registry: Registry, desired: DesiredState) -> StatusFiles:
         settings = SpoolSettings(self._config.spool.directory)
         os.makedirs(settings.status_directory, 0o755, exist_ok=True)
@@ -355,7 +345,7 @@ class Daemon:
         )
         access = AccessControl(front.identity, call_seconds=config.server.timeout_seconds)
         parts = Adjustable(front, access, self._reconciler, desired, executor, blobs)
-        reloader = Reloader(config, parts, read=self._read_config, take=self._take_config)
+        reloader = Reloader(config, parts, read=self._read_config, take=self._take_config, env=self._env)
         here = Place(config.state.directory, config.server.address, config.server.port, config.socket_path)
         node = NodeService(
             facts,
@@ -447,3 +437,14 @@ class Daemon:
 def memory_bound() -> MemoryBound | None:
     bound = LocalExecutor.own_memory()
     return None if bound is None else MemoryBound(bound.used_bytes, bound.limit_bytes, bound.where)
+
+
+def network_settings(config: ServerConfig) -> NetworkSettings:
+    ports = (port.partition("/") for port in config.network.allow_host_ports)
+    return NetworkSettings(
+        state_directory=os.path.realpath(config.state.directory),
+        directory=Path(config.run.directory, "networks"),
+        pool=config.network.pool,
+        denied=tuple(map(str, config.network.deny)),
+        host_ports=tuple(f"{protocol} . {port}" for port, _, protocol in ports),
+    )

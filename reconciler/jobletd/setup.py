@@ -33,6 +33,8 @@ DIRECTORIES = (
 )
 DEFAULT_ROOT = "/opt/joblet"
 DEFAULT_CGROUP_BASE = "/sys/fs/cgroup/joblet.slice/joblet.service"
+LOGS = "/var/log/joblet"
+LOG_FILES = {"output": f"{LOGS}/joblet.log", "audit": f"{LOGS}/audit.log"}
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  listened on if names of the outside were given
 
 
@@ -73,6 +75,8 @@ def make_root(setup: Setup) -> list[str]:
             make_directory(f"{root}/config", 0o700, made)
             for name, mode in DIRECTORIES:
                 make_directory(f"{root}/{name}", mode, made)
+            if root == DEFAULT_ROOT and not os.path.isdir(LOGS):
+                make_directory(LOGS, 0o750, made)
             write_config(root, files(root, setup, addresses), made)
     except OSError as error:
         raise SetupError(f"cannot be set up: {error.strerror}", where=error.filename or root) from error
@@ -157,7 +161,7 @@ def server_config(root: str, setup: Setup, listen: str, server: KeyPair, ca: str
         "server": {"address": listen, "port": setup.port, "onShutdown": "stop"},
         "joblet": {"maxConcurrentJobs": 0},
         "cgroup": {"baseDir": setup.cgroup_base or cgroup_base_of(root)},
-        "logging": {"level": "INFO", "format": "text"},
+        "logging": {"level": "INFO", "format": "text", **(LOG_FILES if root == DEFAULT_ROOT else {})},
         "spool": {"directory": f"{root}/spool"},
         "state": {"directory": f"{root}/state"},
         "logs": {"directory": f"{root}/log"},

@@ -1,4 +1,4 @@
-"""systemd's watchdog hears from us while the event loop turns and the database answers; when it does not, it starts a new daemon."""
+"""systemd's watchdog hears from us while the event loop turns and the database answers; else it starts a new daemon."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ SECONDS = {
     **{"test_daemon_death.py": 50, "test_stress.py": 40, "test_uploads.py": 35, "test_secrets.py": 30},
     **{"test_rootfs.py": 27, "test_local_executor.py": 27, "test_examples.py": 21, "test_tls_front.py": 20},
     **{"test_deployment.py": 180},
+    **{"test_unit.py": 75, "test_doctor.py": 20, "test_rotation.py": 18},
     **{"test_policy.py": 18, "test_sandbox.py": 17, "test_cgroup_limits.py": 17, "test_limits.py": 16},
 }
 OTHERS_SECONDS = 8
@@ -42,7 +43,7 @@ def with_systemd(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def divided(directories: Iterable[str]) -> list[list[str]]:
-    """The test files below, in PARTS lists that take about the same time; those that need systemd are together in one."""
+    """The test files below, in at most PARTS lists that take about the same time; those that need systemd are together in one."""
     files = [path for directory in directories for path in sorted((REPOSITORY / directory).rglob("test_*.py"))]
     booted = [path for path in files if path.is_relative_to(REPOSITORY / SYSTEMD)]
     pieces = [[path] for path in files if path not in booted] + ([booted] if booted else [])
@@ -52,7 +53,7 @@ def divided(directories: Iterable[str]) -> list[list[str]]:
         lightest = loads.index(min(loads))
         parts[lightest] += [str(path.relative_to(REPOSITORY)) for path in piece]
         loads[lightest] += seconds(piece)
-    return [sorted(part) for part in parts]
+    return [sorted(part) for part in parts if part]
 
 
 def seconds(piece: list[Path]) -> int:

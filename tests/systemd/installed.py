@@ -17,6 +17,7 @@ from tests.integration.host import Host, eventually
 from tests.timing import PATIENCE
 
 ROOT = Path("/opt/joblet")
+DISK = Path("/tmp/opt")
 SHIPPED = REPOSITORY / "systemd"
 UNITS = Path("/etc/systemd/system")
 UNIT = "joblet.service"
@@ -47,7 +48,11 @@ class Installed(Host):
     """The installation, and the machine that it is on. The daemon is systemd's to start and to stop."""
 
     def install(self) -> None:
-        (ROOT / "bin").mkdir(parents=True)
+        # Not on the guest's overlay in memory, which loop devices cannot use: images of volumes lie in it.
+        for directory in (DISK, ROOT):
+            directory.mkdir()
+        run("mount", "--bind", DISK, ROOT)
+        (ROOT / "bin").mkdir()
         for name in ("joblet", "rnx"):
             (ROOT / "bin" / name).symlink_to(Path(sys.executable).parent / name)
         for name, place in PLACES.items():
@@ -64,7 +69,8 @@ class Installed(Host):
         """The end of whatever the tests left; the guest itself ends soon after."""
         self.forget_daemon()
         self.systemctl("stop", UNIT)
-        shutil.rmtree(ROOT)
+        run("umount", "--recursive", "--lazy", ROOT)  # also from below what a failed test left
+        shutil.rmtree(DISK)
 
     def systemctl(self, *arguments: str) -> str:
         """What it says. A failure shows the unit's journal."""

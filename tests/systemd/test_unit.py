@@ -11,7 +11,7 @@ import pytest
 
 from joblet.api.v1 import job_pb2
 from tests.integration.host import eventually
-from tests.systemd.installed import CGROUP, SLICE, UNIT, Installed, alive, run
+from tests.systemd.installed import CGROUP, ROOT, SLICE, UNIT, Installed, alive, run
 
 SLEEPER = """
 {apiVersion: joblet/v1, kind: Job, metadata: {name: sleeper},
@@ -104,3 +104,35 @@ def test_the_kernels_killing_of_a_job_is_no_trouble_of_the_unit(daemon: Installe
     assert (ended.phase, ended.reason) == ("FAILED", "OOMKilled")
     assert (daemon.main_pid, daemon.shown("ActiveState")) == (before, "active")
     daemon.jobs.Delete(job_pb2.DeleteRequest(name="glutton"))
+
+
+WHOLE = """
+    {apiVersion: joblet/v1, kind: Volume, metadata: {name: fast}, spec: {size: 4Mi, type: memory}}
+    ---
+    {apiVersion: joblet/v1, kind: Volume, metadata: {name: slow}, spec: {size: 4Mi}}
+    ---
+    {apiVersion: joblet/v1, kind: Job, metadata: {name: whole},
+     spec: {script: "set -e; echo new > /fast/file; cp /fast/file /slow; echo ready; exec sleep 100000",
+            limits: {disk: 64Mi, memory: 64Mi, cpu: 100%, pids: 10, io: {write: 10Mi}},
+            isolation: {hostname: whole},
+            volumes: [{name: fast, path: /fast}, {name: slow, path: /slow}]}}
+"""
+
+
+def test_what_sandboxes_take_is_allowed_by_the_unit_and_memory_outlives_the_daemon(daemon: Installed) -> None:
+    daemon.set_key("server", "onShutdown", "keep")
+    daemon.apply(WHOLE)
+    daemon.running("whole")
+    eventually(lambda: b"ready" in daemon.log("whole", follow=False), what="the script's last line")
+    eventually(lambda: len(daemon.pids_of("whole")) == 1, what="the shell that becomes sleep")
+    (pid,) = daemon.pids_of("whole")
+    daemon.forget_daemon()
+    daemon.systemctl("restart", UNIT)
+    assert daemon.pids_of("whole") == [pid]
+    assert os.path.ismount(ROOT / "run/volumes/fast")
+    daemon.delete("whole")
+    daemon.apply(WHOLE.replace("echo new >", "grep new").replace("exec sleep 100000", "exit 3"))
+    assert daemon.finished("whole").exit_code == 3, daemon.log("whole", stream="stderr")
+    daemon.delete("whole")
+    for name in ("fast", "slow"):
+        run(ROOT / "bin/rnx", "--config", daemon.client_config(), "volume", "remove", name)

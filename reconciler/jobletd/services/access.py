@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import structlog
 from google.protobuf.message import DecodeError
+from structlog.contextvars import bind_contextvars
 
 from joblet.pki import Role
 from jobletd.metrics import instruments
@@ -92,6 +93,7 @@ class AccessControl(grpc.aio.ServerInterceptor):
         else:
             instruments.api_calls.labels(method).inc()
             caller.set(identity)
+            bind_contextvars(peer=identity.address)
 
     def identify(self, peer: str) -> Identity | None:
         """The caller; None for a peer that the TLS front does not know (any more) and that has a name, so is nobody's."""

@@ -32,5 +32,5 @@ async def passed_on(
                     await context.write(message)
                 del message  # not to be held while the next one is waited for
     except TimeoutError:
-        log.info("a stream was not read and is ended", peer=context.peer(), after_seconds=seconds)
+        log.info("a stream was not read and is ended", after_seconds=seconds)
         await abort(context, WatcherTooSlow("nothing was read for too long", todo="ask again"))

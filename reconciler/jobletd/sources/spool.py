@@ -265,7 +265,13 @@ class Spool:
         new, gone = self._errors.update({name: (fault.reason, fault.errors) for name, fault in faults.items()})
         for name in new:
             message = "; ".join(str(error) for error in faults[name].errors[:5])
-            _log.warning("spool file refused", file=name, reason=faults[name].reason, message=message)
+            _log.warning(
+                "spool file refused",
+                source=str(spool_source(name)),
+                file=name,
+                reason=faults[name].reason,
+                message=message,
+            )
             jobs = [job for job, owner in owners.items() if owner == spool_source(name)]
             for job in jobs or [JobName("")]:
                 await self._desired.record_event(job, "", "Warning", faults[name].reason, message)

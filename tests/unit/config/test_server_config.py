@@ -51,7 +51,7 @@ def test_an_unknown_key_is_answered_with_place_and_nearest_key(file: Path) -> No
 
 def test_an_unknown_key_that_is_near_to_none_is_answered_with_those_known(file: Path) -> None:
     assert refusal(file, MINIMAL + "logging: {colour: red}\n") == (
-        "FILE:7:11: logging.colour: unknown key (known are level, format, output)"
+        "FILE:7:11: logging.colour: unknown key (known are level, format, output, audit)"
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from joblet.cgroup import open_hierarchy
-from jobletd.host_features import Feature, HostFeatures, Place
+from jobletd.host_features import Feature, HostFeatures, Place, delegation
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +108,25 @@ def test_a_port_that_the_running_daemon_uses_is_fine(tmp_path: Path) -> None:
 def test_the_disk_is_looked_at_where_the_state_will_be(tmp_path: Path) -> None:
     found = feature(HostFeatures.probe(Place(directory=str(tmp_path / "not/yet"))), "disk")
     assert found.detail.endswith(f"free on {tmp_path}")
+
+
+GOOD = {"LoadState": "loaded", "Delegate": "yes", "DelegateControllers": "cpu memory pids", "KillMode": "process"}
+
+
+@pytest.mark.parametrize(
+    ("unit", "systemd", "detail"),
+    [
+        (GOOD, 252, "Delegate=yes: cpu memory pids"),
+        (GOOD | {"DelegateSubgroup": "daemon"}, 255, "Delegate=yes: cpu memory pids"),
+        (GOOD, 255, "no DelegateSubgroup=daemon"),
+        (GOOD | {"Delegate": "no"}, 252, "Delegate=no, not yes"),
+        (GOOD | {"KillMode": "mixed"}, 252, "KillMode=mixed, not process"),
+        ({"LoadState": "not-found"}, 252, "there is no joblet.service"),
+    ],
+)
+def test_a_unit_that_would_cost_jobs_their_limits_or_their_lives_is_told(
+    unit: dict[str, str], systemd: int, detail: str
+) -> None:
+    found = delegation(unit, systemd)
+    assert (found.available, found.detail) == (detail.startswith("Delegate=yes:"), detail)
+    assert found.available or (found.cost and found.mend)

@@ -35,7 +35,7 @@ def refused() -> LoadedConfig:
 
 def reloader(config: ServerConfig) -> Reloader:
     parts: Any = None  # a reload that is refused touches none
-    return Reloader(config, parts, read=refused, take=lambda _: None)
+    return Reloader(config, parts, read=refused, take=lambda _: None, env={})
 
 
 def test_systemd_is_told_of_the_reload_and_of_its_end(

@@ -53,6 +53,14 @@ class NetworkSettings:
     host_ports: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """Interfaces and tables of the packet filter, by name."""
+
+    interfaces: tuple[str, ...]
+    tables: tuple[str, ...]
+
+
 class HostNetworks:
     """The lans of one daemon."""
 
@@ -100,6 +108,32 @@ class HostNetworks:
         if self._links is not None:
             await self._in_thread(lambda links: links.close())
         self._thread.shutdown(wait=False)
+
+    async def remains(self) -> Remains:
+        """What is there of ours, whoever made it."""
+        interfaces = tuple(name for name in self._interfaces() if self._is_ours(name))
+        try:
+            holds = await packet_filter.holds(self.naming.table)
+        except NetworkUnavailable:  # without nft we have made none
+            holds = False
+        return Remains(interfaces, (self.naming.table,) if holds else ())
+
+    def _is_ours(self, name: str) -> bool:
+        """By its alias; it has none yet if whoever made it died over that."""
+        try:
+            alias = Path(f"/sys/class/net/{name}/ifalias").read_text().strip()
+        except OSError:
+            return False  # it has gone
+        return not alias or self.naming.words(alias) is not None
+
+    async def remove_all(self) -> None:
+        """Whoever is still on it. Raises NetworkUnavailable, OSError."""
+        remains = await self.remains()
+        if remains.interfaces:
+            await self._in_thread(lambda links: links.remove_interfaces(remains.interfaces))
+        if remains.tables:
+            await packet_filter.load(removal(self.naming))
+        self._forwarding.give_back()
 
     async def guard(self) -> None:
         """Until cancelled: load the rules anew when somebody else took them away, as a reload of the host's own rules does."""
