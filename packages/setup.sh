@@ -113,6 +113,8 @@ configure() {
 remove() {
     if supervised; then
         systemctl --quiet disable --now joblet.service || say "the daemon could not be stopped"
+        # With server.onShutdown: keep there are jobs yet; nobody would look after them.
+        "$prefix/bin/joblet" cleanup >/dev/null || say "not everything could be ended: see $prefix/bin/joblet cleanup"
     fi
     find "$prefix/lib/site-packages" -name __pycache__ -prune -exec rm -rf {} +
     rm -f "$prefix/lib/python3" "$dropin"
