@@ -7,10 +7,11 @@ export PYTHONUNBUFFERED := 1
 python := .venv/bin/python
 pytest := $(python) -m pytest
 
-.PHONY: help environment run-packages test-packages run test native-test guest-test machine-test lint bench stress load debian-root soak fuzz build clean
+.PHONY: help environment run-packages test-packages run test native-test guest-test machine-test lint bench stress load debian-root \
+	soak fuzz build clean deb rpm install uninstall setup-remote-passwordless deploy service-status live-log
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 28
 
 environment:
 	@tools/bootstrap
@@ -38,8 +39,8 @@ native-test: environment test-packages
 		tests/faults tests/hostile tests/guest tests/integration tests/unit
 
 # The same integration tests, attacks, and crash points of launcher and init where the hierarchy is cgroup v2; and what needs
-# systemd, tests/systemd.
-guest-test: environment test-packages ## integration tests and attacks in a booted guest with cgroup v2 (root); T= for a part
+# systemd, tests/systemd, which installs the package.
+guest-test: environment test-packages deb ## integration tests and attacks in a booted guest with cgroup v2 (root); T= for a part
 	$(python) -m tests.guest $(or $(T),tests/integration tests/hostile tests/faults/test_crash_points.py tests/systemd)
 
 machine-test: environment test-packages ## networks in a machine that QEMU emulates, with cgroup v2 and nf_tables (root, minutes, by hand); T= for others
@@ -73,6 +74,33 @@ fuzz: environment test-packages ## try every reader of bytes from outside with m
 
 build: environment ## wheel and source distribution, into dist/
 	$(python) -m hatchling build
+
+deb: environment ## package for Debian and Ubuntu, into dist/; ARCH=arm64 for another architecture than this machine's
+	$(python) -m tools.package deb $(addprefix --arch ,$(ARCH))
+
+rpm: environment ## package for Fedora, RHEL and their like, into dist/; ARCH=arm64
+	$(python) -m tools.package rpm $(addprefix --arch ,$(ARCH))
+
+install: environment ## Joblet on this machine, from this clone, into PREFIX=/opt/joblet (root); DESTDIR= only puts files there
+	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) tools/install
+
+uninstall: ## what make install put there; configuration and data stay (root)
+	@PREFIX=$(PREFIX) tools/install --remove
+
+# On another machine: REMOTE_HOST=, REMOTE_USER=root, REMOTE_DIR=/opt/joblet, REMOTE_PORT=22, SSH_OPTIONS=
+export REMOTE_HOST REMOTE_USER REMOTE_DIR REMOTE_PORT SSH_OPTIONS
+
+setup-remote-passwordless: ## once: lets make deploy in on REMOTE_HOST by key, and do its part as root
+	@tools/deploy setup
+
+deploy: environment ## Joblet on REMOTE_HOST, over an earlier version too; its jobs run on
+	@tools/deploy deploy
+
+service-status: ## systemctl status joblet on REMOTE_HOST
+	@tools/deploy status
+
+live-log: ## the daemon's log on REMOTE_HOST, as it goes on
+	@tools/deploy log
 
 clean: ## remove what was built and cached; .venv stays
 	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

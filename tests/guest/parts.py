@@ -20,6 +20,7 @@ SECONDS = {
     **{"test_daemon_death.py": 50, "test_stress.py": 40, "test_uploads.py": 35, "test_secrets.py": 30},
     **{"test_rootfs.py": 27, "test_local_executor.py": 27, "test_examples.py": 21, "test_tls_front.py": 20},
     **{"test_upkeep.py": 28, "test_fail2ban.py": 22, "test_report.py": 17},
+    **{"test_deployment.py": 180, "test_probes.py": 60, "test_workflows.py": 50, "test_hooks.py": 40},
     **{"test_unit.py": 75, "test_doctor.py": 20, "test_rotation.py": 18},
     **{"test_policy.py": 18, "test_sandbox.py": 17, "test_cgroup_limits.py": 17, "test_limits.py": 16},
 }

@@ -13,6 +13,8 @@ from tests.systemd.installed import ROOT, UNIT, Installed
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if items and (os.environ.get("JOBLET_TEST_GUEST") != "1" or not os.path.isdir("/run/systemd/system")):
         raise pytest.UsageError("tests/systemd installs Joblet into the machine: make guest-test T=tests/systemd")
+    # It installs all by itself, and removes it before the others' fixture.
+    items.sort(key=lambda item: item.path.name != "test_deployment.py")
 
 
 @pytest.fixture(scope="session")

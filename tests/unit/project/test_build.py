@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import joblet
+from tests.deployment_page import sections
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
@@ -50,22 +52,18 @@ def test_every_locked_requirement_has_a_hash_and_no_place_it_comes_from(filename
 
 
 @pytest.mark.timeout(300)
-def test_an_installation_from_the_clone_gives_both_commands(tmp_path: Path) -> None:
-    environment = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    pip = [
-        str(environment / "bin/python"),
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "--no-input",
-        "install",
-        "--quiet",
-    ]
-    subprocess.run([*pip, "--require-hashes", "-r", str(REPOSITORY / "requirements.lock")], check=True)
-    subprocess.run([*pip, "--no-deps", "."], check=True, cwd=REPOSITORY)
-    for command in ("joblet", "rnx"):
-        ended = subprocess.run(
-            [environment / "bin" / command, "--version"], capture_output=True, text=True, check=True, cwd="/"
-        )
-        assert joblet.__version__ in ended.stdout
+def test_the_client_is_installed_as_the_page_on_deployment_says(tmp_path: Path) -> None:
+    (block,) = [block for section in sections() for block in section.blocks if block.kind == "sh client"]
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        **dict.fromkeys(("PIP_QUIET", "PIP_NO_INPUT", "PIP_DISABLE_PIP_VERSION_CHECK"), "1"),
+    }
+    ended = subprocess.run(
+        ["bash", "-euc", block.text], capture_output=True, text=True, check=False, cwd=REPOSITORY, env=environment
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert joblet.__version__ in ended.stdout
+    daemon = subprocess.run([tmp_path / "joblet/bin/joblet", "--version"], capture_output=True, text=True, check=True)
+    assert joblet.__version__ in daemon.stdout

@@ -1,0 +1,2 @@
+#!/bin/sh
+/opt/joblet/lib/setup.sh configure
