@@ -44,7 +44,7 @@ ELSEWHERE = {
 }
 # What a tree and the packages are made from.
 SOURCES = (
-    *("joblet", "reconciler/jobletd", "cli/rnx", "packages", "systemd", "scripts"),
+    *("joblet", "reconciler/jobletd", "cli/rnx", "packages", "systemd", "scripts", "manifests"),
     *("tools/package.py", "tools/package_tree.py", "requirements.lock", "pyproject.toml", "README.md", "CHANGELOG.md"),
 )
 LINKED = ("joblet", "rnx", "certs_gen_embedded.sh")  # from /usr/bin
@@ -95,6 +95,8 @@ def put_files(target: Path, prefix: str) -> None:
     write(place / "bin/certs_gen_embedded.sh", source("scripts/certs_gen_embedded.sh"), 0o755)
     write(place / "lib/setup.sh", source("packages/setup.sh").replace("@PREFIX@", prefix), 0o755)
     write(place / "lib/delegate-subgroup.conf", source("systemd/delegate-subgroup.conf"), 0o644)
+    for manifest in sorted((ROOT / "manifests").glob("*.yml")):
+        write(place / "lib/manifests" / manifest.name, source(f"manifests/{manifest.name}"), 0o644)
     for where, name in ELSEWHERE.items():
         write(target / where.lstrip("/"), source(name).replace(PREFIX, prefix), 0o644)
     (target / "usr/bin").mkdir()

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ JOBS = """
     {apiVersion: joblet/v1, kind: Job, metadata: {name: paused},
      spec: {command: ['false'], retry: {limit: 1, initial: 10s, max: 24h}}}
 """
+SCHEDULED = """{{apiVersion: joblet/v1, kind: Job, metadata: {{name: scheduled}},
+    spec: {{command: ['true'], schedule: {{at: "{0}"}}}}}}"""
 LOAD = "{{apiVersion: joblet/v1, kind: Job, metadata: {{name: load-{0}}}, spec: {{command: [echo, ran]}}}}"
 
 
@@ -83,12 +86,14 @@ def before() -> None:
     host.init()
     start(host)
     host.apply(JOBS)
+    host.apply(SCHEDULED.format((datetime.now(UTC) + timedelta(days=30)).isoformat(timespec="seconds")))
     for name in ("retried", "not-retried", "named-codes", "service", "timed"):
         host.running(name)
     host.finished("finished")
     host.watch_until("paused", lambda run: run.phase == "SCHEDULED")
     jump(host)
     tell("finished", run=shown(host.run("finished")), log=host.log("finished").decode())
+    tell("scheduled", **scheduled(host))
     tell("boot", id=boot_id(), pids={path.parent.name: pid for path, pid in pids()})
     acknowledged = threading.Event()
     threading.Thread(target=load, args=(host, acknowledged), daemon=True).start()
@@ -96,6 +101,11 @@ def before() -> None:
     CUT.touch()
     time.sleep(60)  # the power is cut meanwhile
     raise AssertionError("the power was not cut")
+
+
+def scheduled(host: Host) -> dict[str, Any]:
+    job = host.job("scheduled")
+    return {"due": job.next_tick.seconds, "runs": len(job.runs)}
 
 
 def jump(host: Host) -> None:
@@ -146,6 +156,7 @@ def after() -> None:
     names = sorted(job.name for job in host.jobs.List(job_pb2.ListRequest()).jobs if job.name.startswith("load-"))
     for name in names:
         tell("load", job=name, run=shown(host.finished(name)))
+    tell("scheduled", **scheduled(host))
     (again,) = host.apply(LOAD.format(0))
     tell("applied again", action=again.action)
     tell("stopped", status=host.stop(), left=sorted(os.listdir(ROOT / "state/attempts")))

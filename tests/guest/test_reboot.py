@@ -92,6 +92,13 @@ def test_history_is_intact_and_every_acknowledged_apply_is_there(story: tuple[Fa
     assert the(after, "applied again")["action"] == "unchanged"
 
 
+def test_a_schedule_is_intact_whatever_the_clock_says(story: tuple[Facts, Facts]) -> None:
+    before, after = story
+    planned = the(before, "scheduled")
+    assert planned["due"] > 0 and planned["runs"] == 0
+    assert the(after, "scheduled") == planned
+
+
 def test_no_pid_of_before_is_trusted(story: tuple[Facts, Facts]) -> None:
     before, after = story
     boots = the(before, "boot"), the(after, "boot")

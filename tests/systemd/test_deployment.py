@@ -141,6 +141,9 @@ LOOKS: dict[str, Callable[[str], bool]] = {
     "-perm /077": lambda output: "/opt/joblet/config/" not in output,
     "sysctl --load": lambda output: "LimitNOFILE=1048576" in output,
     "joblet restore": lambda output: "ready" in output,
+    "joblet report": lambda output: "joblet_build_info" in output,
+    "harden.sh": lambda output: Path("/etc/fail2ban/jail.d/joblet.conf").exists(),
+    "run --job daily-backup": lambda output: ".joblet-backup" in output,
 }
 
 
