@@ -40,6 +40,7 @@ SPEC = {
     "etc": {"passwd": "root:x:0:0:root:/work:/bin/sh\n", "group": "root:x:0:\n", "hosts": "127.0.0.1 localhost\n"},
     "workspace": {"type": "tmpfs", "bytes": 1 << 20},
     "files": [],
+    "outputs": [],
     "secrets": [],
     "tmp_bytes": 1 << 20,
     "capabilities": [],

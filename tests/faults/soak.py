@@ -23,7 +23,7 @@ from pathlib import Path
 from joblet.api.v1 import job_pb2
 from joblet.sandbox import syscalls
 from tests.faults.asking import Caller, Client, GrpcClient, RnxClient, SpoolClient
-from tests.faults.killing import Killer, command_name, inits
+from tests.faults.killing import Killer, command_name, inits, is_init
 from tests.faults.ledger import Asked, Audit, Journal
 from tests.faults.workload import JOURNAL_VOLUME, Kind
 from tests.integration.host import Host, cgroup_directories, eventually, job_host
@@ -147,7 +147,8 @@ class Soak:
             )
             found += [f"interface {name}" for name in cables]
             found += [f"loop device of {image}" for image in loop_images(self.host) if "/volumes/" not in image]
-            found += [f"process {pid} {command_name(pid)}" for pid in inits(self.host)[1:]]  # one is the spare
+            # One is the spare; what it has below itself ends with it.
+            found += [f"process {pid} {command_name(pid)}" for pid in filter(is_init, inits(self.host))][1:]
             return found
 
         try:

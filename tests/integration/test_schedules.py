@@ -36,6 +36,7 @@ def host() -> Iterator[Host]:
 def test_a_file_in_the_spool_runs_by_its_schedule_until_it_is_gone(host: Host) -> None:
     file = host.spool / "ticking.yml"
     file.write_text(TICKING)
+    eventually(lambda: "ticking" in {job.name for job in listed(host)}, what="the job to be there")
     first = host.finished("ticking")
     host.watch_until("ticking", lambda run: run.id != first.id and run.phase == "COMPLETED")
     runs = [run for run in host.job("ticking", history=True).runs if run.phase == "COMPLETED"]

@@ -82,4 +82,5 @@ def test_a_drained_host_ends_and_comes_back_cordoned_until_it_is_let_go(host: Ho
     assert (again.id, len(again.attempts)) == (service.id, 2)
     log = (host.root / "daemon.log").read_text()
     assert all(f" {change} " in log for change in ("cordon", "drain", "uncordon")), "each is an audit line"
-    assert os.listdir(host.root / "state/attempts") == [again.attempts[-1].id]
+    left = [again.attempts[-1].id]
+    eventually(lambda: os.listdir(host.root / "state/attempts") == left, what="nothing but the service to be left")

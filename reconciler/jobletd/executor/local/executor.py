@@ -456,7 +456,7 @@ class LocalExecutor:
         if notes is None or state is None or state.boot_id != self._boot_id:
             return "it does not run"
         plan = self._hierarchy.plan(attempt, notes.limits)
-        into = plan["command_into"]
+        into = plan["command_into"] or self._hierarchy.inits_directory
         cgroups = [*plan["join"], *([f"{into}/cgroup.procs"] if into else [])]
         return await probe_attempt(request, probe, state, cgroups)
 
