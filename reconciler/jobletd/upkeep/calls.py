@@ -122,9 +122,10 @@ class Calls:
 
     async def _run(self, arguments: Sequence[str]) -> tuple[int, str]:
         """Its exit status and what it said: read whole before the job hears a word, so that no job can hold it up."""
-        program = "from jobletd.cli import main; main()"
+        # With the very libraries of this process: those of a package lie where no other interpreter looks.
+        program = f"import sys; sys.path[:] = {sys.path!r}; from jobletd.cli import main; main()"
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", program, *arguments, "--config", self._config_path),
+            *(sys.executable, "-I", "-S", "-c", program, *arguments, "--config", self._config_path),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
