@@ -15,9 +15,10 @@ from tests.integration.host import PATIENCE
 from tools import package_tree
 from tools.package import build_package, own_arch
 
-pytestmark = pytest.mark.native_only(
-    reason="packages are built where their parts can be fetched; tests/systemd installs them"
-)
+pytestmark = [
+    pytest.mark.native_only(reason="packages are built where their parts can be fetched; tests/systemd installs them"),
+    pytest.mark.timeout(600),  # the first one builds the package, and may have to fetch the libraries
+]
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Half of the machine's root, copied on write: dpkg's database, users and places are real, and gone afterwards.
 COPY = """
