@@ -10,11 +10,12 @@ import grpc
 
 from joblet.api.v1 import job_pb2, resource_pb2, resource_pb2_grpc
 from jobletd.executor.local.volume_image import image_bytes
+from rnx import exit_codes
 from tests.faults.crash_walk import WITHIN_SECONDS, Ground, Walk, run_armed, run_with_secret
 from tests.faults.ledger import Asked
 from tests.faults.workload import SCRIPT, Kind, SoakJob, Way
 from tests.git_repository import Repository
-from tests.integration.host import FINAL, eventually
+from tests.integration.host import FINAL, Ended, eventually
 from tests.integration.small_root import make_root, pack
 
 MIB = 1 << 20
@@ -168,8 +169,14 @@ def upload(ground: Ground, point: str) -> list[Asked]:
     flags = [f"--upload={file}", *job.flags()[:-1], f'[ "$(cat uploaded)" = "content of {job.name}" ]\n{SCRIPT}']
     assert ground.host.rnx("run", *flags).status != 0
     ground.died_at(point)
-    told = ground.host.rnx("run", *flags)
-    assert told.status == 0, told.err
+
+    def again() -> Ended | None:
+        """Once the next daemon listens, on a port of its own."""
+        told = ground.host.rnx("run", *flags)
+        return None if told.status == exit_codes.UNREACHABLE else told
+
+    told = eventually(again, within=WITHIN_SECONDS, what="the next daemon's answer")
+    assert told is not None and told.status == 0, told
     ground.reaches(job.name, *FINAL)
     assert not list((ground.host.root / "state").rglob("incoming/*"))
     return [Asked(job, 1)]
