@@ -21,6 +21,7 @@ import grpc
 from ruamel.yaml import YAML
 
 from joblet.api.v1 import job_pb2, job_pb2_grpc
+from joblet.sandbox import syscalls
 
 PATIENCE = float(os.environ.get("JOBLET_TEST_PATIENCE", "1"))
 BIN = Path(sys.executable).parent
@@ -283,6 +284,9 @@ def dispose(host: Host) -> None:
         host.kill()
         raise
     remove_cgroups(host.cgroup_base)
+    for place in (host.root / "run/volumes").glob("*"):  # volumes in memory outlive a daemon, as they should
+        if place.is_mount():
+            syscalls.umount2(str(place), 0)
 
 
 def cgroup_directories(base: str) -> list[Path]:
