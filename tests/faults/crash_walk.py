@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -137,13 +137,19 @@ def take(ground: Ground, point: str, walk: Walk) -> None:
     check(ground, asked, loses=walk.loses)
 
 
-def run_armed(ground: Ground, point: str, **more: object) -> list[Asked]:
-    job = ground.job(**more)  # type: ignore[arg-type]
+def run_armed(ground: Ground, point: str, *, pause: float = 0, **more: object) -> list[Asked]:
+    """pause: seconds that its command takes at least."""
+    job = replace(ground.job(**more), pause=pause)  # type: ignore[arg-type]
     ground.arm(point)
     ground.caller.apply(job.manifest())
     ground.died_at(point)
     ground.reaches(job.name, *FINAL)
     return [Asked(job, 1)]
+
+
+def run_seen(ground: Ground, point: str) -> list[Asked]:
+    """For so long that the daemon sees it run, and not only its end."""
+    return run_armed(ground, point, pause=3)
 
 
 def run_on_disk(ground: Ground, point: str) -> list[Asked]:
@@ -333,7 +339,7 @@ CORE: dict[str, Walk] = {
     "daemon.workspace-made": Walk(run_on_disk),
     "daemon.resources-attached": Walk(run_armed),
     "daemon.launched": Walk(run_armed),
-    "daemon.start-stored": Walk(run_armed),
+    "daemon.start-stored": Walk(run_seen),
     "daemon.end-seen": Walk(run_armed),
     "daemon.outcome-stored": Walk(run_armed),
     "daemon.resources-detached": Walk(run_on_disk),

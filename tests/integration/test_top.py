@@ -44,6 +44,19 @@ def shown(app: TopApp) -> list[list[str]]:
     return [[str(cell) for cell in table.get_row_at(row)] for row in range(table.row_count)]
 
 
+async def choose(app: TopApp, pilot: Pilot[None], name: str) -> None:
+    """Put the cursor on that job, wherever a redraw has moved it."""
+
+    def chosen() -> bool:
+        table = app.query_one("#jobs", DataTable)
+        names = [row[0] for row in shown(app)]
+        if name in names:
+            table.move_cursor(row=names.index(name))
+        return name in names and table.cursor_row == names.index(name)
+
+    await until(pilot, chosen)
+
+
 async def until(pilot: Pilot[None], look: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30 * PATIENCE
     while not look():
@@ -79,7 +92,8 @@ def test_jobs_are_sorted_filtered_and_measured(host: Host) -> None:
 
 def test_the_log_of_what_is_chosen_is_followed(host: Host) -> None:
     async def play(app: TopApp, pilot: Pilot[None]) -> None:
-        await pilot.press("n", "l")
+        await choose(app, pilot, "busy")
+        await pilot.press("l")
         log = app.query_one("#log", RichLog)
         await until(pilot, lambda: any("spinning" in line.text for line in log.lines))
         await pilot.press("escape")
@@ -96,11 +110,14 @@ def test_an_admin_stops_and_runs_again_after_a_question(host: Host) -> None:
         await until(pilot, lambda: len(shown(app)) == 4)
         await pilot.press("n")
         await until(pilot, lambda: shown(app)[0][0] == "aa-short")
+        await choose(app, pilot, "aa-short")
         await pilot.press("s", "n")
         await pilot.pause()
         assert host.run("aa-short").phase == "RUNNING"
+        await choose(app, pilot, "aa-short")
         await pilot.press("s", "y")
         await until(pilot, lambda: shown(app)[0][1].startswith("STOPPED"))
+        await choose(app, pilot, "aa-short")
         await pilot.press("r")
         await until(pilot, lambda: shown(app)[0][1] == "RUNNING")
 

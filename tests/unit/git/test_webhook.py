@@ -10,7 +10,6 @@ import http.client
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +71,7 @@ class Endpoint:
     ) -> int:
         connection = self.connect()
         try:
-            with suppress(BrokenPipeError):  # who is refused need not send all of it: the answer is there
-                connection.request(method, path, body=body, headers=headers)
+            connection.request(method, path, body=body, headers=headers)
             return connection.getresponse().status
         finally:
             connection.close()

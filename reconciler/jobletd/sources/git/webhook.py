@@ -28,6 +28,7 @@ from jobletd.tls_context import reason_of
 from jobletd.tls_front import printable, refuse
 
 MOST_CONNECTIONS = 32
+READ_ON_BYTES, READ_ON_SECONDS = 64 << 10, 1.0
 REQUEST_SECONDS = 15.0
 HEAD_BYTES = 16 << 10
 BODY_BYTES = 32 << 20  # GitHub sends at most 25 MiB; nothing of it is kept
@@ -151,6 +152,7 @@ class Webhook:
                 status = await self._answer(reader, writer, address)
                 writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
                 await writer.drain()
+                await _read_on(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
             refuse(address, f"WEBHOOK: {'TIMEOUT' if isinstance(error, TimeoutError) else reason_of(error)}")
         finally:
@@ -255,3 +257,14 @@ def tls_context(settings: WebhookSection) -> ssl.SSLContext | None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(settings.cert_path, settings.key_path)
     return context
+
+
+async def _read_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """What a client still sends: closing over unread bytes would reset the connection, and the answer would be lost."""
+    if writer.can_write_eof():
+        writer.write_eof()
+    left = READ_ON_BYTES
+    with suppress(TimeoutError):
+        async with asyncio.timeout(READ_ON_SECONDS):
+            while left > 0 and (chunk := await reader.read(left)):
+                left -= len(chunk)
