@@ -33,9 +33,9 @@ else
 test: native-test guest-test ## all tests (root); T=tests/unit/manifest runs that part alone
 endif
 
-# File by file, in two workers a processor, as tests wait more than they compute; the long files first.
+# File by file, in one worker more than there are processors, as tests wait about as much as they compute; the long files first.
 native-test: environment test-packages
-	$(pytest) -n $$(( 2 * $$(nproc) > 8 ? 8 : 2 * $$(nproc) )) --dist loadfile --no-loadscope-reorder \
+	$(pytest) -n $$(( $$(nproc) < 8 ? $$(nproc) + 1 : 8 )) --dist loadfile --no-loadscope-reorder \
 		tests/faults tests/hostile tests/guest tests/integration tests/unit
 
 # The same integration tests, attacks, and crash points of launcher and init where the hierarchy is cgroup v2; and what needs

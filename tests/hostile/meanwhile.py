@@ -94,7 +94,7 @@ def removing_races_with_links(street: Street, attack: Attack) -> None:
     )  # what the job has there, seen by us
     removed = 0
     while street.host.run(attack.name).phase not in FINAL:
-        for _ in range(20):
+        for _ in range(500):  # of these looks many find a link, and asking the daemon takes longer than all of them
             for name in ("a", "b"):
                 try:
                     remove_workspace(str(race / name))
