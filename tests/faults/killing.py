@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.integration.host import Host, cgroup_directories
+from tests.integration.processes import children, command_name
 from tests.timing import PATIENCE
 
 STARTED_WITHIN_SECONDS = 60.0
-STOPPED_WITHIN_SECONDS = 5.0
+STOPPED_WITHIN_SECONDS = 30.0
 INITS_AT_ONCE = 3
 
 
@@ -75,7 +76,7 @@ class Killer:
             self.kill_init(pid)
 
     def kill_init(self, pid: int) -> None:
-        """Stopped first: so what it said of itself does not change between our look and its death."""
+        """Stopped first: so what is said of it does not change between our look and its death."""
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
@@ -85,6 +86,7 @@ class Killer:
                 return
             signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
             wait_until_stopped(pid)
+            stop_children(pid)
             if attempt := attempt_of(self.host, pid):
                 self.victims.add(attempt)
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -93,15 +95,6 @@ class Killer:
             return  # it ended before
         finally:
             os.close(pidfd)
-
-
-def children(pid: int) -> list[int]:
-    """Of all its threads."""
-    found: list[int] = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            found += map(int, path.read_text().split())
-    return found
 
 
 def inits(host: Host) -> list[int]:
@@ -122,12 +115,13 @@ def is_init(pid: int) -> bool:
     return any(line.startswith("NSpid:") and line.split()[-1] == "1" for line in status.splitlines())
 
 
-def command_name(pid: int) -> str:
-    """As the kernel has it; empty if it is gone."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
+def stop_children(init: int) -> None:
+    """Of an init that is stopped: one of them sets the sandbox up, says that the command may run, and lets it. Their pids stay
+    theirs as long as the init does not wait for them."""
+    for pid in children(init):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            wait_until_stopped(pid)
 
 
 def wait_until_stopped(pid: int) -> None:
@@ -144,7 +138,7 @@ def wait_until_stopped(pid: int) -> None:
 
 
 def attempt_of(host: Host, pid: int) -> str:
-    """The attempt whose init has that pid, as it says itself from before its command's exec on; empty: none."""
+    """The attempt whose init has that pid, as is said of it from before its command's exec on; empty: none."""
     for path in (host.root / "state/attempts").glob("*/state"):
         with suppress(OSError):
             words = path.read_text(errors="replace").split()
