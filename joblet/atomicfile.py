@@ -14,6 +14,54 @@ def remove_unfinished(directory: str) -> None:
             os.unlink(os.path.join(directory, name))
 
 
+def open_unnamed(directory: str, flags: int) -> int:
+    """A file that is nowhere yet, in the file system of ``directory``: O_TMPFILE, open(2). To make one takes a file system much
+    longer than to name it, see ``name_file``. flags: how to open it. Raises OSError, also where there is no such thing."""
+    return os.open(directory, os.O_TMPFILE | os.O_CLOEXEC | flags, 0o600)
+
+
+def name_file(fd: int, path: str, dir_fd: int | None = None) -> None:
+    """Give a file of ``open_unnamed`` a name that is free. Raises OSError, above all for another file system."""
+    os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, dst_dir_fd=dir_fd, follow_symlinks=True)
+
+
+def write_unnamed(fd: int, path: str, data: bytes, dir_fd: int) -> bool:
+    """``write_atomic``, not durable, by a file that was made beforehand. False: it could not be, and there is no such file."""
+    try:
+        os.ftruncate(fd, 0)
+        if os.pwrite(fd, data, 0) != len(data):
+            return False
+        reached("init.record-written")
+        name_file(fd, path, dir_fd)
+    except OSError:
+        return False
+    return True
+
+
+def make_once(path: str, data: bytes) -> bool:
+    """Make a file that is not there yet, for root alone, durable with its name. False: it was there. Raises OSError."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return False
+    try:
+        os.write(fd, data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    sync_directory(os.path.dirname(path))
+    return True
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in it durable. Raises OSError."""
+    fd = os.open(path, _DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def write_atomic(path: str, data: bytes, mode: int = 0o600, dir_fd: int | None = None, durable: bool = True) -> None:
     """Replace ``path`` by ``data``: temporary file beside it, write, fsync, rename, fsync of the directory.
 

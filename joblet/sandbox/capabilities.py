@@ -26,3 +26,12 @@ def last_capability() -> int:
             return int(file.read())
     except OSError:
         return len(NAMES) - 1
+
+
+def effective_capabilities() -> int:
+    """Our own, as a mask: CapEff of proc_pid_status(5)."""
+    with open("/proc/self/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"CapEff:"):
+                return int(line.split()[1], 16)
+    return 0

@@ -10,7 +10,6 @@ import _signal
 import _socket  # the C parts alone: signal.py and socket.py would cost each launch their imports
 import errno
 import fcntl
-import marshal
 import os
 import resource
 import sys
@@ -18,6 +17,7 @@ import sys
 from joblet.sandbox import syscalls
 from joblet.sandbox.capabilities import last_capability, mask_of
 from joblet.sandbox.host_files import forbid_imports
+from joblet.sandbox.memory_file import content_of, made
 from joblet.sandbox.sample_spec import PACKED
 
 TYPE_CHECKING = False
@@ -104,21 +104,20 @@ def wait_for_work(channel: _socket.socket, profiles: dict[str, bytes], own_netwo
             os.dup2(null, number)
         close_all_but(channel.fileno())
         keeper = syscalls.keep_memory()  # while there is no descriptor that anybody waits for the end of
-        if keeper:  # it shall not compete with the command for processors
-            os.sched_setscheduler(keeper, os.SCHED_BATCH, os.sched_param(0))
-            os.setpriority(os.PRIO_PROCESS, keeper, LEAST_PRIORITY)
+        give_way(keeper)
         _, (*standard, error.fd) = received(channel, 4)
         for number, fd in enumerate(standard):
             os.dup2(fd, number)
             os.close(fd)
         syscalls.drop_bounding_set(_LAST_CAPABILITY, 0)
+        processors = os.sched_getaffinity(0)
         channel.send(READY + b"%d" % keeper)
         word, fds = received(channel, 1)
         if word == REHEARSE:
             rehearse()
             word, fds = received(channel, 1)
         (memfd,) = fds
-        spec = marshal.loads(os.pread(memfd, os.fstat(memfd).st_size, 0))
+        spec = content_of(memfd)
         os.close(memfd)
         set_limits(spec["rlimits"])
         syscalls.sethostname(spec["hostname"])
@@ -129,6 +128,7 @@ def wait_for_work(channel: _socket.socket, profiles: dict[str, bytes], own_netwo
         for fd in tasks:
             os.close(fd)
         syscalls.unshare(syscalls.CLONE_NEWCGROUP)
+        run_anywhere(processors)
         become_command(spec, channel, error, profiles)
     except (
         BaseException
@@ -138,18 +138,34 @@ def wait_for_work(channel: _socket.socket, profiles: dict[str, bytes], own_netwo
         os._exit(126)
 
 
+def give_way(pid: int) -> None:
+    """Its end, which takes a processor longer than some commands do, shall be in nobody's way. pid: 0 for ourselves."""
+    try:
+        os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))
+    except PermissionError:
+        pass  # a daemon under SCHED_IDLE: the kernel lets nobody out of that, and it competes even less
+    os.setpriority(os.PRIO_PROCESS, pid, LEAST_PRIORITY)
+
+
+def run_anywhere(processors: set[int]) -> None:
+    """Where we may run, but for the start: see ``Birth``. A cpuset of the job's own has the last word."""
+    try:
+        os.sched_setaffinity(0, processors)
+    except OSError:
+        pass  # none of them is in it, so the cpuset's are allowed by now
+
+
 def rehearse() -> None:
     """Go through the rest to no effect: see ``sample_spec``."""
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    memfd = os.memfd_create("rehearsal", os.MFD_CLOEXEC)
-    os.write(memfd, PACKED)
+    memfd = made("rehearsal", PACKED)
     for fds in ([memfd], [0] * 5):
         packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
         ours.sendmsg([CGROUPS], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
     ours.send(GO)
     os.close(memfd)
     _, (memfd,) = received(theirs, 1)
-    spec = marshal.loads(os.pread(memfd, os.fstat(memfd).st_size, 0))
+    spec = content_of(memfd)
     os.close(memfd)
     present = {
         name: list(resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))) for name in ("NOFILE", "CORE", "NICE")
@@ -162,6 +178,7 @@ def rehearse() -> None:
         os.close(fd)
     steps = (
         lambda: syscalls.unshare(0),
+        lambda: run_anywhere(os.sched_getaffinity(0)),
         lambda: os.setgroups([]),
         lambda: syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0),
         lambda: os.setresgid(-1, -1, -1),

@@ -22,15 +22,16 @@ _TREE = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
 class HostFiles:
     """Of one attempt. Raises OSError that names the path.
 
-    cgroups: the directories of what the exit record quotes, by path. log: the log's directory. contents: directories of uploaded
-    files, by path. trees: what ``plan_job`` mounts.
+    cgroups: the directories of what the exit record quotes and of what tells of an OOM kill, by path. log: the log's directory.
+    contents: directories of uploaded files, by path. trees: what ``plan_job`` mounts.
     """
 
     def __init__(self, spec: dict[str, Any]) -> None:
         """In the host's tree, once the attempt's cgroups are there."""
         import_for(spec)
         plan = spec["cgroup"]
-        directories = {path.rpartition("/")[0] for path in plan["usage"].values()}
+        paths = (*plan["usage"].values(), *(plan["oom"] or {}).values())
+        directories = {path.rpartition("/")[0] for path in paths}
         self.cgroups = {path: os.open(path, DIRECTORY) for path in directories}
         self.log = os.open(os.path.dirname(spec["log_path"]), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.contents: dict[str, int] = {}
@@ -44,6 +45,10 @@ class HostFiles:
         if bound := spec.get("etc_bound"):
             self.trees["etc"] = {
                 name: syscalls.open_tree(path, syscalls.OPEN_TREE_CLONE) for name, path in bound.items()
+            }
+        if views := spec.get("cgroup_view"):
+            self.trees["cgroup"] = {
+                name: syscalls.open_tree(path, syscalls.OPEN_TREE_CLONE) for name, path in views.items()
             }
         if upkeep := spec.get("upkeep"):
             self.trees["upkeep"] = syscalls.open_tree(upkeep, syscalls.OPEN_TREE_CLONE)
@@ -61,8 +66,6 @@ def import_for(spec: dict[str, Any]) -> None:
     """What only some jobs need: later there is no way to it."""
     if "volumes" in spec or spec.get("own_root"):
         import joblet.sandbox.volumes
-    if spec.get("outputs"):
-        import joblet.sandbox.outputs
     if spec["secrets"]:
         import joblet.sandbox.secret_files  # noqa: F401
 

@@ -1,4 +1,4 @@
-"""The launcher: a small single-threaded process that forks jobs.
+"""The launcher: a small single-threaded process that has jobs forked and hands them their work.
 
 Started by the daemon with one end of a SOCK_SEQPACKET socket pair. Messages are memfds with marshalled data, since both sides
 are the same interpreter and json would weigh on every init. The first is the greeting (version, seccomp programs, where the
@@ -7,7 +7,8 @@ with the init's pid, its pidfd and its status pipe attached; or with an error, w
 directory. End of file on the socket ends the launcher; the jobs run on.
 
 One init is kept ready as a spare: its namespaces, those of the command, and the kernel's files are there before a job asks.
-A launch hands it the spec; the next spare is made when no request has come for a moment.
+A launch hands it the spec; the next spare is made when no request has come for a moment. Inits are children of another process,
+see ``nursery``.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ import select
 import sys
 import time
 
-from joblet.crash_points import armed, hold, reached
+from joblet.atomicfile import name_file, open_unnamed
+from joblet.crash_points import armed, reached
 from joblet.sandbox import exit_record, syscalls
-from joblet.sandbox.init import GO, HELD, HOST_MOUNTS_FD, MOST_DESCRIPTORS, Init, unpacked
+from joblet.sandbox.init import MOST_DESCRIPTORS, unpacked
+from joblet.sandbox.memory_file import content_of
 from joblet.sandbox.mounts import execute, plan_template
-from joblet.sandbox.rehearsal import rehearse_init
+from joblet.sandbox.nursery import Home, Nursery, seen_to_end
 from joblet.sandbox.sample_spec import CGROUP, SPEC
+from joblet.sandbox.setup import GO, WORK, WORK_WITH_RECORD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,11 +39,9 @@ if TYPE_CHECKING:
 
 VERSION = 1
 MESSAGE_BYTES = 4096
-CONTROL_FD = 3
 WRONG_SPEC = (LookupError, TypeError, ValueError, AttributeError)  # what it is to carry out a spec that is none
 # Later than a launch takes: the new spare shall not compete with the job for processors.
 SPARE_AFTER_MILLISECONDS = 10
-GONE_WITHIN_MILLISECONDS = 2000
 # SIGKILL and SIGSTOP can't be changed; a write to whom nobody listens shall be an error for us, as Python has it.
 UNCHANGED = (_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGPIPE, _signal.SIGXFSZ)
 
@@ -52,10 +54,12 @@ class Spare:
         self.pidfd = pidfd
         self.control = control
 
-    def give_work(self, lock_fd: int, status_fd: int, given: list[int]) -> None:
-        """Hand it the attempt. given: the launch spec's memfd, and what came with it. Raises OSError if it is gone."""
-        packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (lock_fd, status_fd, *given))
-        self.control.sendmsg([b"work"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
+    def give_work(self, own: tuple[int, ...], given: list[int]) -> None:
+        """Hand it the attempt. own: the lock, the status pipe, the file of the exit record if that is made. given: the launch
+        spec's memfd, and what came with it. Raises OSError if it is gone."""
+        packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (*own, *given))
+        word = WORK_WITH_RECORD if len(own) == 3 else WORK
+        self.control.sendmsg([word], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
 
     def let_go(self) -> None:
         """Its cgroups are there. If it died meanwhile, its lock says so."""
@@ -79,6 +83,10 @@ class Launcher:
         self.template: str = greeting[0]["template"]
         self.inits_cgroup: str | None = greeting[0]["init_into"]
         self.early: bool = greeting[0].get("early", False)
+        self.spare_cgroups: list[str] = greeting[0].get("spare_cgroups", [])
+        self.attempts: str = greeting[0].get("attempts", "")
+        self.files: list[int] = []  # without a name: a state file, and one for the exit record
+        self.cgroups: dict[str, str] = {}  # those that are there, by the directory that they are in
         self.boot_id = exit_record.boot_id()
         self.spare: Spare | None = None
 
@@ -88,7 +96,7 @@ class Launcher:
         syscalls.unshare(syscalls.CLONE_NEWNS)
         # What the host mounts later is seen here, nothing of ours is seen there.
         syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
-        self.mounts_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         os.makedirs(self.template, 0o700, exist_ok=True)
         execute(plan_template(self.template))
         for number in range(1, _signal.NSIG):  # whoever started the daemon may ignore some: no job inherits that
@@ -103,6 +111,9 @@ class Launcher:
         gc.collect()
         gc.freeze()
         gc.disable()
+        home = Home(self.template, self.profiles, self.boot_id, self.inits_cgroup, early=self.early)
+        self.nursery = Nursery(home, mounts)
+        os.close(mounts)
 
     def serve(self) -> None:
         """Answer until the daemon hangs up."""
@@ -130,12 +141,14 @@ class Launcher:
         if armed():  # a process shall die in the launch that a test means
             return
         scratch = f"{self.template}.rehearsal"
-        daemon, spare = self.socket, self.spare
+        daemon, spare, cgroups, files = self.socket, self.spare, self.cgroups, self.files
         asking, self.socket = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         control, init = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         request = os.memfd_create("rehearsal", os.MFD_CLOEXEC)
         try:
-            os.makedirs(f"{scratch}/cgroup", exist_ok=True)
+            os.makedirs(f"{scratch}/cgroup/spare", exist_ok=True)
+            self.cgroups = {f"{scratch}/cgroup": f"{scratch}/cgroup/spare"}
+            self.files = spare_files(scratch)
             self.spare = Spare(0, os.dup(request), control)
             cgroup = {**CGROUP, "mkdir": [f"{scratch}/cgroup/job"]}
             os.write(request, marshal.dumps({**SPEC, "attempt_dir": scratch, "cgroup": cgroup}))
@@ -147,7 +160,7 @@ class Launcher:
             for end in (asking, self.socket, control, init):
                 end.close()
             os.close(request)
-            self.socket, self.spare = daemon, spare
+            self.socket, self.spare, self.cgroups, self.files = daemon, spare, cgroups, files
             remove_scratch(scratch)
 
     def make_spare(self) -> None:
@@ -155,6 +168,8 @@ class Launcher:
             self.spare = self.make_init(own_network=True)
         except OSError:
             self.spare = None  # the next launch tries again, and puts on record why not
+        self.cgroups = spare_cgroups(self.spare_cgroups)
+        self.files = self.files or spare_files(self.attempts)
 
     def request_within(self, milliseconds: int) -> bool:
         poll = select.poll()
@@ -162,13 +177,13 @@ class Launcher:
         return bool(poll.poll(milliseconds))
 
     def dismiss_spare(self) -> None:
-        """Let it end, and see it gone: it sits in a cgroup that the daemon may want to remove."""
-        if self.spare is None:
-            return
-        self.spare.control.close()
-        poll = select.poll()
-        poll.register(self.spare.pidfd, select.POLLIN)
-        poll.poll(GONE_WITHIN_MILLISECONDS)
+        """Let it end, and see it gone: it sits in a cgroup that the daemon may want to remove. Then the nursery: it reaps it."""
+        if self.spare is not None:
+            self.spare.control.close()
+            seen_to_end(self.spare.pidfd)
+        for directory in self.cgroups.values():
+            os.rmdir(directory)
+        self.nursery.close()
 
     def receive(self) -> tuple[dict[str, Any], list[int]] | None:
         """The next message with its descriptors, the first of which is its memfd; or None at the end.
@@ -181,7 +196,7 @@ class Launcher:
             return None
         fds = unpacked(ancillary[0][2]) if ancillary else []
         try:
-            content = marshal.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
+            content = content_of(fds[0])
         except (OSError, EOFError, MemoryError, *WRONG_SPEC):
             content = None
         return content if isinstance(content, dict) else {}, fds
@@ -199,9 +214,9 @@ class Launcher:
         if not (isinstance(attempt, str) and isinstance(directory, str)):
             return {"attempt": "", "error": "not a launch spec", "code": 126}, ()
         answer = {"attempt": attempt}
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        record: list[int] = []  # the file for the exit record
         try:
-            lock_fd = os.open(f"{directory}/{exit_record.STATE}", flags, 0o600)
+            lock_fd, record = self.state_file(f"{directory}/{exit_record.STATE}")
         except (OSError, ValueError) as error:
             return {**answer, "error": f"no attempt's directory: {error}", "code": 126}, ()
         try:
@@ -214,10 +229,10 @@ class Launcher:
             made: list[str] = []
             reached("launcher.attempt-locked")
             try:
-                init, status_fd = self.give_to_init(spec, lock_fd, given)
+                init, status_fd = self.give_to_init(spec, lock_fd, record, given)
                 reached("launcher.work-given")
                 try:
-                    make_cgroups(spec["cgroup"], made)  # while the init wakes up and reads its spec
+                    make_cgroups(spec["cgroup"], self.cgroups, made)  # while the init wakes up and reads its spec
                 except (OSError, *WRONG_SPEC):
                     init.control.close()  # it ends
                     os.close(init.pidfd)
@@ -237,11 +252,27 @@ class Launcher:
                 return {**answer, "error": message, "code": 126}, ()
             return {**answer, "pid": init.pid}, (init.pidfd, status_fd)
         finally:
-            os.close(lock_fd)
+            for fd in (lock_fd, *record):
+                os.close(fd)
 
-    def give_to_init(self, spec: dict[str, Any], lock_fd: int, given: list[int]) -> tuple[Spare, int]:
+    def state_file(self, path: str) -> tuple[int, list[int]]:
+        """The attempt's state file, opened, and a file for its exit record if there is one beforehand. Raises OSError."""
+        files, self.files = self.files, []
+        if files:
+            try:
+                name_file(files[0], path)
+                return files[0], files[1:]
+            except OSError:  # it is there already, or somewhere else
+                for fd in files:
+                    os.close(fd)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), []
+
+    def give_to_init(
+        self, spec: dict[str, Any], lock_fd: int, record: list[int], given: list[int]
+    ) -> tuple[Spare, int]:
         """The spare if there is one of the kind, else a new init. Returns it with the status pipe's read end."""
         status_read, status_write = os.pipe2(os.O_CLOEXEC)
+        own = (lock_fd, status_write, *record)
         try:
             init = self.spare
             if spec["network"] == "host":
@@ -249,7 +280,7 @@ class Launcher:
             elif init is not None:
                 self.spare = None
                 try:
-                    init.give_work(lock_fd, status_write, given)
+                    init.give_work(own, given)
                 except OSError:  # it died while it waited
                     os.close(init.pidfd)
                     init = None
@@ -257,7 +288,7 @@ class Launcher:
                     return init, status_read
             if init is None:
                 init = self.make_init(own_network=True)
-            init.give_work(lock_fd, status_write, given)
+            init.give_work(own, given)
             return init, status_read
         except (OSError, *WRONG_SPEC):
             os.close(status_read)
@@ -266,50 +297,14 @@ class Launcher:
             os.close(status_write)
 
     def make_init(self, *, own_network: bool) -> Spare:
-        """clone3 an init, which prepares itself and waits."""
+        """Have the nursery bear one, which prepares itself and waits."""
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        into = self.inits_cgroup
-        cgroup_fd = os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if into else None
-        # Nothing may reach the init before it can handle it.
-        _signal.pthread_sigmask(_signal.SIG_BLOCK, HELD)
         try:
-            pid, pidfd = syscalls.clone3(syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS, cgroup_fd)
-            if pid == 0:
-                self.become_init(theirs, own_network)
+            pid, pidfd = self.nursery.bear(theirs.fileno(), own_network)
             reached("launcher.init-cloned")
         finally:
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-            if cgroup_fd is not None:
-                os.close(cgroup_fd)
             theirs.close()
         return Spare(pid, pidfd, ours)
-
-    def become_init(self, control: _socket.socket, own_network: bool) -> None:
-        """The child: keep its end of the control socket, let go of all else of the launcher's. Never returns."""
-        attempt = "spare"
-        try:
-            # Above both places first: neither may be overwritten by the other.
-            high = [fcntl.fcntl(fd, fcntl.F_DUPFD, HOST_MOUNTS_FD + 1) for fd in (control.detach(), self.mounts_fd)]
-            for fd, place in zip(high, (CONTROL_FD, HOST_MOUNTS_FD), strict=True):
-                os.dup2(fd, place, inheritable=False)
-            control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, CONTROL_FD)
-            syscalls.close_range(HOST_MOUNTS_FD + 1)
-            os.setsid()
-            hold()
-            init = Init(self.template, self.profiles, self.boot_id, own_network=own_network, early=self.early)
-            try:
-                init.prepare()
-                rehearse_init(init, control)
-            except Exception as error:  # told once there is an attempt to tell it of
-                os.seteuid(0)  # it may have broken off in between
-                init.failed = error
-            init.wait_for_work(control)
-            attempt = init.spec["attempt"]
-            init.run()
-        except BaseException as error:  # nothing may unwind into the launcher's loop; the lock says that we are gone
-            os.write(2, f"joblet-init {attempt}: {type(error).__name__}: {error}\n".encode())
-            os._exit(1)
-        os._exit(0)
 
     def record_failure(self, spec: dict[str, Any], message: str) -> None:
         """The exit record of an attempt that did not get as far as its init."""
@@ -333,10 +328,41 @@ class Launcher:
             os.close(dir_fd)
 
 
-def make_cgroups(plan: dict[str, Any], made: list[str]) -> None:
-    """Carry out the cgroup plan: directories, then values. Raises OSError that names the limit."""
+def spare_files(directory: str) -> list[int]:
+    """A state file and one for an exit record, or nothing. directory: where attempts have theirs; may be empty."""
+    made: list[int] = []
+    try:
+        if directory:
+            made.append(open_unnamed(directory, os.O_RDWR | os.O_APPEND))
+            made.append(open_unnamed(directory, os.O_WRONLY))
+    except OSError:  # the file system knows no such thing, or is full
+        while made:
+            os.close(made.pop())
+    return made
+
+
+def spare_cgroups(directories: list[str]) -> dict[str, str]:
+    """Make them; a launch that finds none of them makes its own. Returns each by the directory that it is in."""
+    made: dict[str, str] = {}
+    for directory in directories:
+        try:
+            os.mkdir(directory, 0o755)
+        except FileExistsError:
+            pass  # of a launcher before us
+        except OSError:
+            continue
+        made[os.path.dirname(directory)] = directory
+    return made
+
+
+def make_cgroups(plan: dict[str, Any], spares: dict[str, str], made: list[str]) -> None:
+    """Carry out the cgroup plan: directories, made or of the spares, then values. Raises OSError that names the limit."""
     for directory in plan["mkdir"]:
-        os.mkdir(directory, 0o755)
+        spare = spares.pop(os.path.dirname(directory), "")
+        try:
+            os.rename(spare, directory)
+        except OSError:
+            os.mkdir(directory, 0o755)
         made.append(directory)
     for path, value, limit in plan["write"]:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -354,6 +380,7 @@ def remove_scratch(directory: str) -> None:
     for name, remove in (
         (exit_record.STATE, os.unlink),
         ("cgroup/job", os.rmdir),
+        ("cgroup/spare", os.rmdir),
         ("cgroup", os.rmdir),
         ("", os.rmdir),
     ):

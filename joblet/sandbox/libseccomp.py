@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from joblet.errors import JobletError
+from joblet.sandbox.bpf import shortened
 
 SCMP_ACT_KILL_PROCESS = 0x80000000
 SCMP_ACT_KILL_THREAD = 0x00000000
@@ -126,7 +127,7 @@ class _Filter:
             self._check(self._library.seccomp_export_bpf(self._context, fd))
             os.lseek(fd, 0, os.SEEK_SET)
             with open(fd, "rb", closefd=False) as file:
-                program = file.read()
+                program = shortened(file.read())
         finally:
             os.close(fd)
         if len(program) > MAX_INSTRUCTIONS * INSTRUCTION_BYTES:

@@ -46,6 +46,7 @@ ETC_FILES = {"nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n"}
 # Each job has its own, below JOB_ETC; where there is none, the link leads nowhere.
 ETC_OF_THE_JOB = ("passwd", "group", "hosts", "hostname", "resolv.conf")
 JOB_ETC = "run/joblet/etc"
+CGROUP_VIEW = "sys/fs/cgroup"
 UPKEEP = "run/joblet/upkeep"  # of jobs that may ask the daemon for something: a socket to it
 ETC_FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
 # What programs look up to know how many processors there are, and how memory lies.
@@ -85,6 +86,7 @@ def plan_template(root: str) -> list[tuple[Any, ...]]:
         *(("file", f"{root}/etc/{name}", text) for name, text in ETC_FILES.items()),
         *(("symlink", f"/{JOB_ETC}/{name}", f"{root}/etc/{name}") for name in ETC_OF_THE_JOB),
         *(("sys", f"/sys/{name}", f"{root}/sys/{name}") for name in SYS_DIRECTORIES),
+        *(("directory", f"{root}/{name}", 0o755) for name in ("sys/fs", CGROUP_VIEW)),
         *(("device", f"{root}/dev/{name}", *number) for name, number in DEVICES.items()),
         *(("symlink", target, f"{root}/dev/{name}") for name, target in DEVICE_LINKS.items()),
         ("read-only", root, MS_NOSUID),
@@ -131,6 +133,7 @@ def plan_job(
         *(("file", f"{root}/{JOB_ETC}/{name}", text) for name, text in etc.items()),
         *(("attach", tree, f"{root}/{JOB_ETC}/{name}", ETC_FLAGS) for name, tree in bound.items()),
         *_plan_upkeep(root, trees),
+        *_plan_cgroup_view(root, trees),
         ("tmpfs", f"{root}/tmp", tmp, MS_NOSUID | MS_NODEV),
         ("tmpfs", f"{root}/dev/shm", tmp, MS_NOSUID | MS_NODEV | MS_NOEXEC),
         workspace(spec["workspace"], trees, f"{root}/work"),
@@ -143,6 +146,23 @@ def _plan_upkeep(root: str, trees: dict[str, Any]) -> list[tuple[Any, ...]]:
         return []
     place = f"{root}/{UPKEEP}"
     return [("directory", place, 0o755), ("attach", trees["upkeep"], place, MS_RDONLY | MS_NOSUID | MS_NODEV)]
+
+
+def _plan_cgroup_view(root: str, trees: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """The job's own cgroup where the configuration shows it: one directory, or with cgroup v1 one for each hierarchy."""
+    views: dict[str, int] = trees.get("cgroup", {})
+    if not views:
+        return []
+    place = f"{root}/{CGROUP_VIEW}"
+    flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+    if "" in views:
+        return [("attach", views[""], place, flags)]
+    return [
+        ("tmpfs", place, tmpfs_options(BYTES_AN_INODE, "0755"), flags & ~MS_RDONLY),
+        *(("directory", f"{place}/{name}", 0o755) for name in views),
+        *(("attach", tree, f"{place}/{name}", flags) for name, tree in views.items()),
+        ("read-only", place, flags),
+    ]
 
 
 def workspace(workspace: dict[str, Any], trees: dict[str, Any], target: str) -> tuple[Any, ...]:

@@ -55,13 +55,23 @@ def open_namespaces(init_pid: int, init_start: int) -> dict[str, int]:
     """Of the job's command, the first child of its init, if that is still the process that is meant."""
     with open(f"/proc/{init_pid}/task/{init_pid}/children", "rb") as file:
         children = file.read().split()
-    if not children:
+    # Beside the command, at first, who made its sandbox, and has the init's user namespace.
+    others = user_namespace(init_pid)
+    pid = next((int(child) for child in children if user_namespace(int(child)) not in (others, 0)), 0)
+    if not pid:
         raise OSError(errno.ESRCH, "the job's command has ended")
-    pid = int(children[0])
     found = {name: os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in (*NAMESPACES, "user")}
     if start_time(init_pid) != init_start or parent(pid) != init_pid:
         raise OSError(errno.ESRCH, "the job has ended")
     return found
+
+
+def user_namespace(pid: int) -> int:
+    """Its number; 0 if the process has ended."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/user").st_ino
+    except OSError:
+        return 0
 
 
 def connect(spec: dict[str, Any], deadline: float) -> str:

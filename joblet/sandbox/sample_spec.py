@@ -52,3 +52,28 @@ SPEC = {
     "cgroup": CGROUP,
 }
 PACKED = marshal.dumps(SPEC)
+# What is handed over to the init when such a command runs.
+HANDED_NAMES = (
+    *("state", "status", "attempt", "record", "stdout", "stderr", "errors", "log", "oom", "oom_event"),
+    *(f"usage {name}" for name in _USAGE),
+)
+HANDED_OVER = marshal.dumps(
+    {
+        "why": "",
+        "released": True,
+        "boot_id": "",
+        "not_counted": [],
+        "spec": {
+            "attempt": "rehearsal",
+            "timeout_seconds": None,
+            "grace_seconds": 10.0,
+            "stop_signal": 15,
+            "outputs": [],
+        },
+        "main_pid": 1,
+        "deadline": None,
+        "log_name": "log",
+        "log_bytes": 8 << 20,
+        "names": list(HANDED_NAMES),
+    }
+)

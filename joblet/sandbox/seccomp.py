@@ -81,6 +81,8 @@ accept accept4 bind connect getpeername getsockname getsockopt setsockopt listen
 recvmmsg_time64 recvmsg send sendmmsg sendmsg sendto shutdown ipc msgctl msgget msgrcv msgsnd semctl semget
 semop semtimedop semtimedop_time64 shmat shmctl shmdt shmget
 """
+# What 32-bit programs of arm have beside it: the C library sets its thread pointer by a call before anything else.
+ARM = "set_tls cacheflush arm_fadvise64_64 arm_sync_file_range"
 # Compared by their arguments below.
 BY_ARGUMENT = frozenset({"ioctl"})
 WITH_CAPABILITY = {
@@ -105,7 +107,8 @@ msgctl msgget msgrcv msgsnd semctl semget semop semtimedop semtimedop_time64 shm
 
 def allowed_names(capabilities: frozenset[str] = frozenset()) -> frozenset[str]:
     """The system calls that ``default`` allows whatever their arguments."""
-    groups = (FILES, MEMORY, PROCESSES, IDENTITY, SIGNALS_AND_TIME, WAITING, IPC_AND_NETWORK, "uname sysinfo getrandom")
+    other = "uname sysinfo getrandom"
+    groups = (FILES, MEMORY, PROCESSES, IDENTITY, SIGNALS_AND_TIME, WAITING, IPC_AND_NETWORK, ARM, other)
     names = {name for group in groups for name in group.split()} - BY_ARGUMENT
     for capability in capabilities:
         names.update(WITH_CAPABILITY.get(capability, "").split())

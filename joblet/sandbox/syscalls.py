@@ -76,12 +76,6 @@ _SYS_CLOSE_RANGE = 436
 _SYS_RT_SIGACTION = {"x86_64": 13, "aarch64": 134}[os.uname().machine]
 _SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}[os.uname().machine]
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}[os.uname().machine]
-_SYS_SET_TID_ADDRESS = {"x86_64": 218, "aarch64": 96}[os.uname().machine]
-_PTHREAD_PROCESS_SHARED = 1
-# Of glibc's mutexes, whose first word is the lock.
-_LOCKED_AND_WAITED_FOR = 2
-_IS_GLIBC = "CS_GNU_LIBC_VERSION" in os.confstr_names and bool(os.confstr("CS_GNU_LIBC_VERSION"))
-_MUTEX_BYTES = 64  # more than any C library's
 _KEEPER_STACK_BYTES = 16384
 _KEPT: list[object] = []  # what the keeper of our memory uses
 _KEYCTL_JOIN_SESSION_KEYRING = 1
@@ -133,10 +127,13 @@ def _long(value: int) -> ctypes.c_long:
 def clone3(flags: int, cgroup_fd: int | None = None, exit_signal: int = _SIGCHLD) -> tuple[int, int]:
     """clone3(2) without shared memory: as fork, in new namespaces, into a cgroup.
 
-    exit_signal: for the parent at the child's end, if that comes before the child executes something; then it is SIGCHLD.
+    exit_signal: for the parent at the child's end, if that comes before the child executes something; then it is SIGCHLD. With
+    CLONE_PARENT it is that of the caller.
     Returns (pid, pidfd) in the parent and (0, -1) in the child. The caller must have one thread only.
     """
     pidfd = ctypes.c_int(-1)
+    if flags & CLONE_PARENT:
+        exit_signal = 0  # it is the caller's own then
     args = clone_args(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=exit_signal)
     if cgroup_fd is not None:
         args.flags |= CLONE_INTO_CGROUP
@@ -146,29 +143,17 @@ def clone3(flags: int, cgroup_fd: int | None = None, exit_signal: int = _SIGCHLD
 
 
 def keep_memory() -> int:
-    """Start a process that shares our memory until we execute something or end, and then ends, too. Returns its pid, or 0.
+    """Start a process that shares our memory, and waits to be killed. Returns its pid.
 
-    Whoever executes a program first takes its old memory apart, which for an interpreter takes longer than the rest of it. With
-    a second user the memory is left to that one, whom nobody waits for. It is our parent's child, with our exit signal, our
-    rights and copies of our descriptors, and runs no code but pthread_mutex_lock: its lock is the word that the kernel makes
-    zero, waking a waiter, once we have let go of our memory, set_tid_address(2).
+    Whoever executes a program or ends first takes its memory apart, which for an interpreter takes longer than the rest of it,
+    and keeps a processor to itself meanwhile. With a second user the memory is left to that one, whose end can wait. It is our
+    parent's child, with our exit signal, our rights and copies of our descriptors, and runs no code but pause(2).
     """
-    if not _IS_GLIBC:
-        return 0
-    lock = ctypes.create_string_buffer(_MUTEX_BYTES)
-    attributes = ctypes.create_string_buffer(_MUTEX_BYTES)
-    _libc.pthread_mutexattr_init(attributes)
-    _libc.pthread_mutexattr_setpshared(attributes, ctypes.c_int(_PTHREAD_PROCESS_SHARED))  # the kernel wakes no other
-    _libc.pthread_mutex_init(lock, attributes)
-    ctypes.c_int.from_buffer(lock).value = _LOCKED_AND_WAITED_FOR  # by nobody: it would have to unlock it
     stack = ctypes.create_string_buffer(_KEEPER_STACK_BYTES)
-    _KEPT.extend((lock, stack))
+    _KEPT.append(stack)
     top = (ctypes.addressof(stack) + _KEEPER_STACK_BYTES) & ~15
-    function = ctypes.cast(_libc.pthread_mutex_lock, ctypes.c_void_p)
-    flags = ctypes.c_int(CLONE_VM | CLONE_PARENT)
-    pid = _check(_libc.clone(function, ctypes.c_void_p(top), flags, ctypes.byref(lock)), "clone")
-    _libc.syscall(_long(_SYS_SET_TID_ADDRESS), ctypes.byref(lock))
-    return pid
+    function = ctypes.cast(_libc.pause, ctypes.c_void_p)
+    return _check(_libc.clone(function, ctypes.c_void_p(top), ctypes.c_int(CLONE_VM | CLONE_PARENT), None), "clone")
 
 
 def unshare(flags: int) -> None:
@@ -269,6 +254,11 @@ def pivot_root(new_root: str, put_old: str) -> None:
     _check(_libc.syscall(_long(_SYS_PIVOT_ROOT), os.fsencode(new_root), os.fsencode(put_old)), "pivot_root")
 
 
+def current_cpu() -> int:
+    """The processor that we run on, getcpu(3)."""
+    return _check(_libc.sched_getcpu(), "sched_getcpu")
+
+
 def sethostname(name: str) -> None:
     """sethostname(2)."""
     encoded = os.fsencode(name)
@@ -315,12 +305,21 @@ def set_seccomp_filter(program: bytes) -> None:
     )
 
 
+class CapabilitySet:
+    """What capset(2) is told: the effective and permitted set become ``mask``, the inheritable one ``inheritable``."""
+
+    def __init__(self, mask: int, inheritable: int) -> None:
+        self.header = (ctypes.c_uint32 * 2)(_LINUX_CAPABILITY_VERSION_3, 0)
+        low, high = mask & 0xFFFFFFFF, mask >> 32
+        self.data = (ctypes.c_uint32 * 6)(low, low, inheritable & 0xFFFFFFFF, high, high, inheritable >> 32)
+
+    def apply(self) -> None:
+        _check(_libc.capset(self.header, self.data), "capset")
+
+
 def capset(mask: int, inheritable: int) -> None:
-    """capset(2): the effective and permitted set become ``mask``, the inheritable one ``inheritable``."""
-    header = (ctypes.c_uint32 * 2)(_LINUX_CAPABILITY_VERSION_3, 0)
-    low, high = mask & 0xFFFFFFFF, mask >> 32
-    data = (ctypes.c_uint32 * 6)(low, low, inheritable & 0xFFFFFFFF, high, high, inheritable >> 32)
-    _check(_libc.capset(header, data), "capset")
+    """capset(2), see ``CapabilitySet``."""
+    CapabilitySet(mask, inheritable).apply()
 
 
 def close_range(first: int, last: int = 0x7FFFFFFF, flags: int = 0) -> None:

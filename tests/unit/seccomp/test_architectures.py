@@ -44,6 +44,19 @@ def test_sockets_that_a_32_bit_program_multiplexes_are_refused() -> None:
         assert verdict(program, "x86", SOCKETCALL, [call]) == denied(errno.ENOSYS)
 
 
+def test_what_the_c_library_of_32_bit_arm_starts_with_is_allowed() -> None:
+    program = compile_default(machine="aarch64")
+    for number in (
+        0xF0005,
+        0xF0002,
+        270,
+        341,
+        289,
+        291,
+    ):  # set_tls, cacheflush, fadvise64_64, sync_file_range2, send, recv
+        assert verdict(program, "arm", number) == ALLOW, hex(number)
+
+
 def test_x32_calls_are_judged_by_their_own_numbers() -> None:
     program = compile_default(machine="x86_64")
     assert verdict(program, "x86_64", X32_BIT | TABLES["x86_64"]["mount"]) == EPERM
