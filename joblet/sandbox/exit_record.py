@@ -6,7 +6,7 @@ json module would bring ``re`` and ``enum`` into every init's memory.
 
 import os
 
-from joblet.atomicfile import write_atomic
+from joblet.atomicfile import write_atomic, write_unnamed
 
 VERSION = 1
 # Held locked by the init as long as it lives; empty until the command may have been executed.
@@ -32,12 +32,15 @@ def unknown(why: str) -> dict[str, object]:
     return {"type": "unknown", "why": why}
 
 
-def write(dir_fd: int, record: dict[str, object], *, durable: bool) -> None:
+def write(dir_fd: int, record: dict[str, object], *, durable: bool, made: int = -1) -> None:
     """Put the record into the attempt's directory, whole or not at all. Raises OSError.
 
-    durable: False leaves it visible but not yet safe from a power cut: see ``make_durable``.
+    durable: False leaves it visible but not yet safe from a power cut: see ``make_durable``. made: a file without a name that may
+    become it.
     """
     data = to_json({"version": VERSION, **record}).encode("utf-8", "replace") + b"\n"
+    if made >= 0 and not durable and write_unnamed(made, EXIT, data, dir_fd):
+        return
     write_atomic(EXIT, data, dir_fd=dir_fd, durable=durable)
 
 

@@ -23,7 +23,7 @@ class LogWriter:
     """Writes one attempt's log. Its directory is held by a descriptor: the init has left the host's tree."""
 
     def __init__(self, directory_fd: int, name: str, limit_bytes: int) -> None:
-        self._directory_fd = directory_fd
+        self.directory_fd = directory_fd
         self._name = name
         self._segment_bytes = max(limit_bytes // SEGMENTS, 4096)
         self._rotated = 0
@@ -76,12 +76,12 @@ class LogWriter:
 
     def _open(self) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(self._name, flags, 0o640, dir_fd=self._directory_fd)
+        return os.open(self._name, flags, 0o640, dir_fd=self.directory_fd)
 
     def _rotate(self) -> None:
         """Rename the full file to the next number, and remove the one that falls out."""
         old = f"{self._name}.{self._rotated + 1:08d}"
-        os.rename(self._name, old, src_dir_fd=self._directory_fd, dst_dir_fd=self._directory_fd)
+        os.rename(self._name, old, src_dir_fd=self.directory_fd, dst_dir_fd=self.directory_fd)
         self._rotated += 1
         full, self._fd, self._size = (
             self._fd,
@@ -90,7 +90,7 @@ class LogWriter:
         )  # the next is opened with the next output, as soon as there is room
         os.close(full)
         if self._rotated >= SEGMENTS:
-            os.unlink(f"{self._name}.{self._rotated - SEGMENTS + 1:08d}", dir_fd=self._directory_fd)
+            os.unlink(f"{self._name}.{self._rotated - SEGMENTS + 1:08d}", dir_fd=self.directory_fd)
 
 
 def to_cri(data: bytes, full: bytes, part: bytes) -> list[Piece]:
