@@ -5,6 +5,7 @@ from joblet.cgroup.device import device_of
 from joblet.cgroup.errors import CgroupError
 from joblet.cgroup.hierarchy import Hierarchy
 from joblet.cgroup.model import CgroupLimits, CgroupPlan, CgroupUsage, IoLimits, LimitReading, Mode
+from joblet.cgroup.nested import NestedV1, NestedV2, open_nested, remove_nested
 from joblet.cgroup.own import OwnMemory, own_memory
 from joblet.cgroup.readings import readable_percent, readable_size
 
@@ -18,10 +19,14 @@ __all__ = [
     "IoLimits",
     "LimitReading",
     "Mode",
+    "NestedV1",
+    "NestedV2",
     "OwnMemory",
     "device_of",
     "open_hierarchy",
+    "open_nested",
     "own_memory",
     "readable_percent",
     "readable_size",
+    "remove_nested",
 ]

@@ -28,6 +28,7 @@ ROOT = "/sys/fs/cgroup"
 CONTROLLERS = frozenset({"cpu", "cpuset", "memory", "pids", "io"})
 JOB_PREFIX = "job-"
 INITS = "inits"
+SPARE = "spare"  # made beforehand, to be named after the attempt that takes it
 DAEMON = "daemon"
 FROZEN_WITHIN_SECONDS = 2.0
 _ATTEMPT = re.compile(r"[a-z0-9]([a-z0-9.-]{0,126}[a-z0-9])?")
@@ -72,6 +73,11 @@ class Hierarchy(ABC):
     def inits_directory(self) -> str | None:
         """The leaf of all inits, for CLONE_INTO_CGROUP; None in pure v1, where inits stay where the launcher is."""
 
+    @property
+    def spare_directories(self) -> tuple[str, ...]:
+        """What may be made before it is known for which attempt, and is renamed then: only v1 knows how."""
+        return ()
+
     @abstractmethod
     def prepare(self) -> None:
         """Make the base, switch on its controllers. Idempotent. Raises CgroupError."""
@@ -86,6 +92,10 @@ class Hierarchy(ABC):
         """How to make the attempt's cgroup with its limits. Raises CgroupError for an id that is none."""
 
     @abstractmethod
+    def view(self, plan: CgroupPlan) -> dict[str, str]:
+        """The attempt's own directories by the name under which programs look for each; the unified one has none, ``""``."""
+
+    @abstractmethod
     def read_limits(self, attempt_id: str, limits: CgroupLimits) -> tuple[LimitReading, ...]:
         """Each limit that was asked for, as the kernel has it now."""
 
@@ -96,6 +106,10 @@ class Hierarchy(ABC):
     @abstractmethod
     def parse_usage(self, raw: Mapping[str, str]) -> CgroupUsage:
         """Figures from the texts of ``usage_files``."""
+
+    @abstractmethod
+    def cpu_seconds(self, attempt_id: str) -> float | None:
+        """What the attempt has used so far, as in ``usage``, from one file."""
 
     @abstractmethod
     def missing_controller(self, controller: str) -> str:
@@ -270,7 +284,7 @@ class Hierarchy(ABC):
 
     def remove_base(self) -> None:
         """Remove the base where it is empty, and those above it that ``prepare`` made. Raises CgroupError."""
-        leaves = [f"{base}/{leaf}" for base in self.bases for leaf in (INITS, DAEMON)]
+        leaves = [f"{base}/{leaf}" for base in self.bases for leaf in (INITS, DAEMON, SPARE)]
         for directory in (*leaves, *self.bases, *reversed(self.made)):
             remove_if_empty(directory)
         self.made = [directory for directory in self.made if os.path.isdir(directory)]

@@ -51,7 +51,10 @@ class LimitReading:
 
 @dataclass(frozen=True, slots=True)
 class CgroupUsage:
-    """What was used. None: this host does not tell."""
+    """What was used, and how long something of it had to wait for what it lacked. None: this host does not tell.
+
+    _pressure: percent of the last ten seconds; _pressure_seconds: in all.
+    """
 
     memory_bytes: int | None = None
     memory_peak_bytes: int | None = None
@@ -61,6 +64,12 @@ class CgroupUsage:
     io_read_bytes: int | None = None
     io_write_bytes: int | None = None
     oom_kills: int | None = None
+    cpu_pressure: float | None = None
+    memory_pressure: float | None = None
+    io_pressure: float | None = None
+    cpu_pressure_seconds: float | None = None
+    memory_pressure_seconds: float | None = None
+    io_pressure_seconds: float | None = None
 
 
 class CgroupPlan(TypedDict):

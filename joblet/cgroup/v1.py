@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from joblet.cgroup import files
 from joblet.cgroup.errors import CgroupError
-from joblet.cgroup.hierarchy import CONTROLLERS, INITS, Hierarchy, job_directory
+from joblet.cgroup.hierarchy import CONTROLLERS, INITS, SPARE, Hierarchy, job_directory
 from joblet.cgroup.model import CgroupLimits, CgroupPlan, CgroupUsage, LimitReading, Mode
 from joblet.cgroup.quota import PERIOD_US, cpu_bandwidth, cpu_percent
 from joblet.cgroup.readings import (
@@ -29,6 +29,7 @@ from joblet.cgroup.v2 import IO_NAMES
 # v2's names on the left; cpuacct and freezer have none.
 V1_NAMES = {"cpu": "cpu", "cpuset": "cpuset", "memory": "memory", "pids": "pids", "io": "blkio"}
 UNLIMITED_BYTES = 1 << 60  # the kernel shows "no limit" as the largest number of pages
+CPU_USAGE = "cpuacct.usage"
 UNIFIED_CPU_STAT = "unified.cpu.stat"  # in hybrid mode, of attempts that an earlier version launched
 DIRECT_IO_ONLY = "direct I/O only: cgroup v1 does not slow down writes that go through the page cache"
 _BLKIO = {
@@ -39,7 +40,7 @@ _BLKIO = {
 }
 _USAGE = {
     "memory": ("memory.usage_in_bytes", "memory.max_usage_in_bytes", "memory.oom_control"),
-    "cpuacct": ("cpuacct.usage",),
+    "cpuacct": (CPU_USAGE,),
     "cpu": ("cpu.stat",),
     "pids": ("pids.current",),
     "blkio": ("blkio.throttle.io_service_bytes",),
@@ -80,6 +81,10 @@ class V1Hierarchy(Hierarchy):
     @property
     def bases(self) -> tuple[str, ...]:
         return self._bases
+
+    @property
+    def spare_directories(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(f"{self._trees[name]}/{SPARE}" for name in self._always))
 
     def missing_controller(self, controller: str) -> str:
         return f"this host has no {V1_NAMES[controller]} controller (cgroup {self.mode})"
@@ -193,6 +198,11 @@ class V1Hierarchy(Hierarchy):
             else None,
         }
 
+    def view(self, plan: CgroupPlan) -> dict[str, str]:
+        """By the names of the mount points, such as ``memory``; ``cpu,cpuacct`` where these are one."""
+        below = len(self.relative.split("/")) + 1
+        return {path.split("/")[-1 - below]: path for path in plan["mkdir"]}
+
     def apply_limits(self, attempt_id: str, limits: CgroupLimits) -> None:
         self.require(attempt_id)
         if limits.cpus is not None and "cpuset" in self._trees:
@@ -273,6 +283,11 @@ class V1Hierarchy(Hierarchy):
             for file in self._usage.get(controller, ())
         }
 
+    def cpu_seconds(self, attempt_id: str) -> float | None:
+        if "cpuacct" not in self._trees:
+            return None
+        return _cpu_seconds({CPU_USAGE: files.read(f"{self._directory('cpuacct', attempt_id)}/{CPU_USAGE}")})
+
     def parse_usage(self, raw: Mapping[str, str]) -> CgroupUsage:
         cpu = files.pairs(raw.get("cpu.stat"))
         io = raw.get("blkio.throttle.io_service_bytes")
@@ -314,11 +329,11 @@ def bounded(text: str | None) -> int | None:
     return None if value is None or value >= UNLIMITED_BYTES else value
 
 
-def _cpu_seconds(raw: Mapping[str, str]) -> float | None:
+def _cpu_seconds(raw: Mapping[str, str | None]) -> float | None:
     unified_us = files.pairs(raw.get(UNIFIED_CPU_STAT)).get("usage_usec")
     if unified_us is not None:
         return unified_us / 1e6
-    cpu_ns = files.number(raw.get("cpuacct.usage"))
+    cpu_ns = files.number(raw.get(CPU_USAGE))
     return None if cpu_ns is None else cpu_ns / 1e9
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 
 from joblet.cgroup import files, unit
@@ -22,10 +23,13 @@ from joblet.cgroup.readings import (
 )
 
 WANTED = ("cpu", "cpuset", "memory", "pids", "io")
-USAGE = ("memory.current", "memory.peak", "memory.events", "cpu.stat", "pids.current", "io.stat")
+CPU_STAT = "cpu.stat"
+PRESSURE = ("cpu.pressure", "memory.pressure", "io.pressure")
+USAGE = ("memory.current", "memory.peak", "memory.events", CPU_STAT, "pids.current", "io.stat", *PRESSURE)
 IO_NAMES = {"read_bytes": "io.read", "write_bytes": "io.write", "read_ops": "io.readOps", "write_ops": "io.writeOps"}
 _IO_KEYS = {"rbps": "read_bytes", "wbps": "write_bytes", "riops": "read_ops", "wiops": "write_ops"}
 _LOOP = "7:"
+_SOME = re.compile(r"^some avg10=(\d+\.\d+) .*total=(\d+)$", re.MULTILINE)
 
 
 class V2Hierarchy(Hierarchy):
@@ -80,7 +84,7 @@ class V2Hierarchy(Hierarchy):
             path = f"{path}/{part}"
         enabled = (files.read(f"{self._base}/cgroup.subtree_control") or "").split()
         self._controllers = frozenset(enabled) & self.enabled
-        self._usage = tuple(name for name in USAGE if os.path.exists(f"{leaf}/{name}"))
+        self._usage = tuple(name for name in USAGE if files.read(f"{leaf}/{name}") is not None)
         self._limits_swap = os.path.exists(f"{leaf}/memory.swap.max")
 
     def remove_base(self) -> None:
@@ -148,6 +152,9 @@ class V2Hierarchy(Hierarchy):
             "oom": {"events": f"{directory}/memory.events"} if "memory" in self._controllers else None,
         }
 
+    def view(self, plan: CgroupPlan) -> dict[str, str]:
+        return {"": plan["mkdir"][0]}
+
     def read_limits(self, attempt_id: str, limits: CgroupLimits) -> tuple[LimitReading, ...]:
         (directory,) = self.directories(attempt_id)
         missing = dict(self.unenforceable(limits))
@@ -186,18 +193,28 @@ class V2Hierarchy(Hierarchy):
         directory = f"{self._base}/{job_directory(attempt_id)}"
         return {name: f"{directory}/{name}" for name in self._usage}
 
+    def cpu_seconds(self, attempt_id: str) -> float | None:
+        return _cpu_seconds(files.pairs(files.read(f"{self._base}/{job_directory(attempt_id)}/{CPU_STAT}")))
+
     def parse_usage(self, raw: Mapping[str, str]) -> CgroupUsage:
-        cpu = files.pairs(raw.get("cpu.stat"))
+        cpu = files.pairs(raw.get(CPU_STAT))
         io_read, io_write = io_bytes(raw.get("io.stat"))
+        waits = {name: waited(raw.get(name)) for name in PRESSURE}
         return CgroupUsage(
             memory_bytes=files.number(raw.get("memory.current")),
             memory_peak_bytes=files.number(raw.get("memory.peak")),
-            cpu_seconds=cpu["usage_usec"] / 1e6 if "usage_usec" in cpu else None,
+            cpu_seconds=_cpu_seconds(cpu),
             throttled_seconds=cpu["throttled_usec"] / 1e6 if "throttled_usec" in cpu else None,
             pids=files.number(raw.get("pids.current")),
             io_read_bytes=io_read,
             io_write_bytes=io_write,
             oom_kills=files.pairs(raw.get("memory.events")).get("oom_kill"),
+            cpu_pressure=waits["cpu.pressure"][0],
+            memory_pressure=waits["memory.pressure"][0],
+            io_pressure=waits["io.pressure"][0],
+            cpu_pressure_seconds=waits["cpu.pressure"][1],
+            memory_pressure_seconds=waits["memory.pressure"][1],
+            io_pressure_seconds=waits["io.pressure"][1],
         )
 
     def _freeze(self, attempt_id: str, *, frozen: bool) -> None:
@@ -207,6 +224,16 @@ class V2Hierarchy(Hierarchy):
     def _is_frozen(self, attempt_id: str) -> bool:
         (directory,) = self.directories(attempt_id)
         return files.pairs(files.read(f"{directory}/cgroup.events")).get("frozen") == 1
+
+
+def _cpu_seconds(cpu_stat: Mapping[str, int]) -> float | None:
+    return cpu_stat["usage_usec"] / 1e6 if "usage_usec" in cpu_stat else None
+
+
+def waited(text: str | None) -> tuple[float | None, float | None]:
+    """(percent of the last ten seconds, seconds in all) in which at least one process waited, of a pressure file of PSI."""
+    match = _SOME.search(text or "")
+    return (float(match[1]), int(match[2]) / 1e6) if match else (None, None)
 
 
 def io_bytes(text: str | None) -> tuple[int | None, int | None]:

@@ -49,7 +49,7 @@ class Attempts:
     def start(self, attempt_id: str, limits: CgroupLimits, script: str) -> subprocess.Popen[str]:
         """Make the cgroup as planned, and run a shell script in it."""
         plan = self.hierarchy.plan(attempt_id, limits)
-        make_cgroups(dict(plan), [])
+        make_cgroups(dict(plan), {}, [])
         process = subprocess.Popen(
             ["sh", "-c", 'read go; exec sh -c "$1"', "sh", script],
             stdin=subprocess.PIPE,

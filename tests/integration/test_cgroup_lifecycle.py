@@ -33,7 +33,7 @@ def existing(attempts: Attempts, attempt_id: str) -> list[str]:
 def test_a_kill_leaves_no_process_and_no_cgroup(attempts: Attempts, how: str) -> None:
     hierarchy = attempts.hierarchy
     process = attempts.start("restless-00000000-1", LIMITS, RESTLESS)
-    until(lambda: len(hierarchy.processes("restless-00000000-1")) >= 4, within=5, what="four processes")
+    until(lambda: len(hierarchy.processes("restless-00000000-1")) >= 4, within=30, what="four processes")
 
     getattr(hierarchy, how)("restless-00000000-1")
 

@@ -18,6 +18,7 @@ IDLE = "exec sleep 600"
 # A shell variable that doubles up to 512 MiB.
 HOG = "x=0123456789abcdef; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do x=$x$x; done"
 MIB = 1 << 20
+TRIES = 3
 
 
 @pytest.fixture(params=modes_here())
@@ -36,17 +37,21 @@ def test_a_busy_loop_gets_the_share_of_a_core_it_was_given(
 ) -> None:
     hierarchy = attempts.hierarchy
     attempts.start("busy-00000000-1", CgroupLimits(cpu_percent=percent), BUSY)
-    until(lambda: bool(hierarchy.usage("busy-00000000-1").throttled_seconds), within=5, what="throttled once")
+    until(lambda: bool(hierarchy.usage("busy-00000000-1").throttled_seconds), within=20, what="throttled once")
 
-    before, started = hierarchy.usage("busy-00000000-1"), time.monotonic()
-    time.sleep(4)  # the span that is measured
-    after, seconds = hierarchy.usage("busy-00000000-1"), time.monotonic() - started
-
-    assert before.cpu_seconds is not None
-    assert after.cpu_seconds is not None
-    share = (after.cpu_seconds - before.cpu_seconds) / seconds * 100
-    assert abs(share - percent) <= tolerance, share
-    assert (after.throttled_seconds or 0) > (before.throttled_seconds or 0)
+    shares: list[float] = []
+    throttled = False
+    # Others may take from it what it was given, and this process may read late: then it is measured once more.
+    while not shares or ((abs(shares[-1] - percent) > tolerance or not throttled) and len(shares) < TRIES):
+        before, started = hierarchy.usage("busy-00000000-1"), time.monotonic()
+        time.sleep(4)  # the span that is measured
+        after, seconds = hierarchy.usage("busy-00000000-1"), time.monotonic() - started
+        assert before.cpu_seconds is not None
+        assert after.cpu_seconds is not None
+        shares.append((after.cpu_seconds - before.cpu_seconds) / seconds * 100)
+        throttled = (after.throttled_seconds or 0) > (before.throttled_seconds or 0)
+    assert abs(shares[-1] - percent) <= tolerance, shares
+    assert throttled
 
 
 def test_a_memory_hog_is_killed_at_its_limit_and_counted(attempts: Attempts) -> None:
@@ -236,8 +241,10 @@ def test_the_figures_in_the_record_are_those_of_the_cgroup(attempts: Attempts) -
     )
 
     raw = {key: Path(path).read_text() for key, path in hierarchy.plan("figures-00000000-1", limits)["usage"].items()}
-    assert hierarchy.parse_usage(raw) == hierarchy.usage("figures-00000000-1")
-    usage = hierarchy.parse_usage(raw)
+    usage, asked = hierarchy.parse_usage(raw), hierarchy.usage("figures-00000000-1")
+    # What is charged still falls by itself: processors give back what they had charged ahead.
+    assert replace(usage, memory_bytes=None) == replace(asked, memory_bytes=None)
+    assert usage.memory_bytes is not None
     assert usage.cpu_seconds is not None
     assert 0 < usage.cpu_seconds < 10 * PATIENCE
     assert (usage.pids, usage.oom_kills) == (0, 0)

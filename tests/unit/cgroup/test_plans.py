@@ -56,6 +56,14 @@ def test_a_command_enters_its_cgroups_by_itself_but_in_v2() -> None:
     assert not V2Hierarchy(BASE, "/cg").entered_by_thread
 
 
+def test_a_view_has_each_directory_of_the_attempt_by_the_name_of_its_hierarchy() -> None:
+    plan = hybrid().plan("a-b-1", FULL)
+    view = hybrid().view(plan)
+    assert list(view.values()) == plan["mkdir"] and view["memory"] == "/cg/memory/none.slice/none.service/job-a-b-1"
+    unified = V2Hierarchy(BASE, "/cg")
+    assert unified.view(unified.plan("a-b-1", FULL)) == {"": "/cg/none.slice/none.service/job-a-b-1"}
+
+
 def test_in_pure_v1_no_directory_can_be_cloned_into() -> None:
     plan = v1().plan("a-b-1", FULL)
     assert (plan["init_into"], plan["command_into"]) == (None, None)

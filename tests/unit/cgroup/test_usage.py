@@ -44,6 +44,15 @@ def test_what_is_not_there_is_unknown_not_zero() -> None:
     assert V2Hierarchy(BASE).parse_usage({"memory.peak": "", "cpu.stat": "garbage"}) == CgroupUsage()
 
 
+def test_of_pressure_is_told_how_much_of_late_and_how_long_in_all() -> None:
+    text = "some avg10=12.50 avg60=3.00 avg300=1.00 total=2500000\nfull avg10=9.00 avg60=0.00 avg300=0.00 total=1\n"
+    raw = {"cpu.pressure": text, "memory.pressure": text.replace("12.50", "0.00").replace("2500000", "0")}
+    usage = V2Hierarchy(BASE).parse_usage(raw)
+    assert (usage.cpu_pressure, usage.cpu_pressure_seconds) == (12.5, 2.5)
+    assert (usage.memory_pressure, usage.memory_pressure_seconds) == (0.0, 0.0)  # told, and none
+    assert (usage.io_pressure, usage.io_pressure_seconds) == (None, None)  # not told
+
+
 def test_a_loop_device_counts_where_there_is_no_disk_below_it() -> None:
     raw = {"io.stat": "7:1 rbytes=4096 wbytes=1 rios=1 wios=1\n"}
     usage = V2Hierarchy(BASE).parse_usage(raw)
