@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from joblet.manifest.fields import HookEvent
+from joblet.manifest.choices import HookEvent
 
 
 class _Part(BaseModel):
@@ -15,7 +15,7 @@ class _Part(BaseModel):
 
 
 class NotifiedJob(_Part):
-    """The job whose run ended."""
+    """The job whose run ended, or the workflow."""
 
     name: str
     labels: dict[str, str]
@@ -31,6 +31,17 @@ class NotifiedUsage(_Part):
     memory_peak_bytes: int | None = Field(default=None, alias="memoryPeakBytes")
     cpu_seconds: float | None = Field(default=None, alias="cpuSeconds")
     oom_kills: int | None = Field(default=None, alias="oomKills")
+
+
+class NotifiedArray(_Part):
+    """Of a job with an array: how many indexes came to what. They are told of together, once."""
+
+    count: int
+    succeeded: int
+    failed: int
+    stopped: int
+    not_run: int = Field(alias="notRun", description="Not needed any more, or stopped before their turn.")
+    failed_indexes: str = Field(alias="failedIndexes", description="As in 3, 5-9; the first few of many.")
 
 
 class NotifiedRun(_Part):
@@ -51,6 +62,24 @@ class NotifiedRun(_Part):
     started: str | None = None
     ended: str
     usage: NotifiedUsage = NotifiedUsage()
+    array: NotifiedArray | None = None
+
+
+class NotifiedStep(_Part):
+    """How a step of a workflow stands."""
+
+    name: str
+    phase: str = Field(description="As of a run; SKIPPED if it was not to run.")
+    reason: str
+    message: str
+
+
+class NotifiedWorkflow(_Part):
+    """The workflow that ended, and its steps in an order in which none comes before what it needs."""
+
+    name: str
+    run: int = Field(description="The number of its run.")
+    steps: list[NotifiedStep]
 
 
 class Notification(_Part):
@@ -63,6 +92,10 @@ class Notification(_Part):
     node: str = Field(description="The host's name.")
     job: NotifiedJob
     run: NotifiedRun
+    workflow: NotifiedWorkflow | None = Field(
+        default=None,
+        description="Where a workflow ended: job.name is workflow/<name> then, and run.id its run's number.",
+    )
 
     def text(self) -> str:
         """As it is sent: JSON on one line, ASCII, what is not known left out."""

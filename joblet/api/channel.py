@@ -16,6 +16,7 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.enable_http_proxy", 0),
 )
+_SOON_AGAIN = ("grpc.max_reconnect_backoff_ms", 5_000)
 
 
 def open_channel(node: NodeConfig) -> grpc.Channel:
@@ -23,5 +24,13 @@ def open_channel(node: NodeConfig) -> grpc.Channel:
     if node.address.startswith("unix:"):
         path = quote(node.address.removeprefix("unix:"))  # gRPC reads a path as a URI
         return grpc.insecure_channel(f"unix:{path}", options=_OPTIONS)
-    credentials = grpc.ssl_channel_credentials(node.ca.encode(), node.key.encode(), node.cert.encode())
-    return grpc.secure_channel(node.address, credentials, options=_OPTIONS)
+    return grpc.secure_channel(node.address, _credentials(node), options=_OPTIONS)
+
+
+def open_async_channel(node: NodeConfig) -> grpc.aio.Channel:
+    """The same for an event loop, by TLS alone; it is soon there again after the node was away."""
+    return grpc.aio.secure_channel(node.address, _credentials(node), options=(*_OPTIONS, _SOON_AGAIN))
+
+
+def _credentials(node: NodeConfig) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(node.ca.encode(), node.key.encode(), node.cert.encode())

@@ -23,6 +23,8 @@ def compare(old: ServerConfig, new: ServerConfig) -> Changes:
     at_once: list[str] = []
     restart: list[str] = []
     update: dict[str, object] = {}
+    if old.executor != new.executor:
+        restart.append("executor")
     for name, section in sections(new):
         before = getattr(old, name)
         taken: dict[str, object] = {}

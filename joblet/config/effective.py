@@ -32,6 +32,8 @@ def effective_values(loaded: LoadedConfig) -> Iterator[Value]:
     data = loaded.source.data
     assert isinstance(data, Mapping)
     yield Value("version", loaded.config.version, loaded.source.place(("version",)))
+    origin = loaded.source.place(("executor",)) if "executor" in data else "default"
+    yield Value("executor", loaded.config.executor, origin)
     for name, section in sections(loaded.config):
         properties = type(section).model_json_schema()["properties"]
         given = data.get(name)
@@ -87,4 +89,6 @@ def type_of(schema: Mapping[str, Any]) -> str:
         return " or ".join(f"`{one}`" for one in schema["enum"])
     if schema.get("type") == "array":
         return f"list: {type_of(schema['items'])}"
-    return {"integer": "whole number", "string": "text", "boolean": "`true` or `false`"}[schema["type"]]
+    return {"integer": "whole number", "number": "number", "string": "text", "boolean": "`true` or `false`"}[
+        schema["type"]
+    ]

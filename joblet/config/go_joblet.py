@@ -12,7 +12,6 @@ _MANIFEST = "a manifest says what its job needs"
 WITHOUT_EFFECT: dict[str, str] = {
     "server.minTlsVersion": "it is security.minTlsVersion",
     "server.nodeId": "a node is known by its host name",
-    "cgroup.namespaceMount": "jobs see no cgroups",
     "filesystem": "a job's root, /work and /tmp are its own",
     "grpc.maxConcurrentStreams": "server.maxConnections bounds connections",
     "grpc.connectionTimeout": "a handshake has 10s",

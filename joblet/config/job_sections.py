@@ -88,6 +88,12 @@ class CgroupSection(Section):
         "baseDir",
         "A path of the unified hierarchy; v1 has the same below each controller.",
     )
+    namespace_mount: Literal["", "/sys/fs/cgroup"] = key(
+        "",
+        "namespaceMount",
+        "Where a job sees its own cgroup, read-only: `/sys/fs/cgroup`, where runtimes look for their limits; empty: nowhere.",
+        reload=AT_ONCE,
+    )
     enable_controllers: tuple[Controller, ...] = key(
         CONTROLLERS, "enableControllers", "What jobs are limited by; a limit that needs another one is refused."
     )

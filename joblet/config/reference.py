@@ -50,6 +50,11 @@ def reference() -> str:
 
 
 def _lines() -> Iterator[str]:
+    executor = ServerConfig.model_fields["executor"]
+    yield "### `executor`"
+    yield ""
+    yield f"{executor.description} One of `local` (default) and `slurm`. A change counts after a restart."
+    yield ""
     for name, info in ServerConfig.model_fields.items():
         model = info.annotation
         if not (isinstance(model, type) and issubclass(model, BaseModel)):

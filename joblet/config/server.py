@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from joblet.config.daemon_sections import (
     BackupSection,
@@ -21,6 +21,7 @@ from joblet.config.daemon_sections import (
     StateSection,
 )
 from joblet.config.document import validate
+from joblet.config.engine_sections import SlurmSection
 from joblet.config.environment import with_environment
 from joblet.config.errors import ConfigError
 from joblet.config.fleet_sections import GitopsSection, NodeSection, WebhookSection
@@ -37,7 +38,7 @@ from joblet.config.job_sections import (
 from joblet.config.private_file import read_private
 from joblet.config.section import Section
 from joblet.config.security_files import with_files_read
-from joblet.config.watching_sections import MetricsSection
+from joblet.config.watching_sections import MetricsSection, TracingSection
 from joblet.config.yaml_places import ConfigText
 
 __all__ = [
@@ -59,6 +60,9 @@ class ServerConfig(Section):
     """The whole file."""
 
     version: Literal["3.0"] = Field(description="The version of this format.")
+    executor: Literal["local", "slurm"] = Field(
+        "local", description="What runs jobs that do not say it themselves: this host, or the cluster of `slurm`."
+    )
     server: ServerSection = ServerSection()
     joblet: JobletSection = JobletSection()
     security: SecuritySection = SecuritySection()
@@ -79,6 +83,14 @@ class ServerConfig(Section):
     webhook: WebhookSection = WebhookSection()
     hooks: HooksSection = HooksSection()
     metrics: MetricsSection = MetricsSection()
+    tracing: TracingSection = TracingSection()
+    slurm: SlurmSection = SlurmSection()
+
+    @model_validator(mode="after")
+    def _executor_is_there(self) -> Self:
+        if self.executor == "slurm" and not self.slurm.enabled:
+            raise ValueError("executor: slurm needs slurm.enabled: true")
+        return self
 
     @property
     def socket_path(self) -> str:

@@ -1,10 +1,11 @@
-"""The section about how the daemon is watched by others."""
+"""The sections about how the daemon is watched by others."""
 
 from __future__ import annotations
 
 from typing import Self
+from urllib.parse import urlsplit
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from joblet.config.section import Section, key
 from joblet.config.values import AbsolutePath
@@ -43,4 +44,51 @@ class MetricsSection(Section):
             raise ValueError("certPath and keyPath belong together: give both or none")
         if self.client_ca_path is not None and self.cert_path is None:
             raise ValueError("clientCaPath needs TLS: give certPath and keyPath too")
+        return self
+
+
+class TracingSection(Section):
+    """Spans of runs for OpenTelemetry, by OTLP over gRPC. They name jobs and show nothing of manifests, output or secrets."""
+
+    enabled: bool = key(
+        False, "enabled", "Whether they are recorded and sent; needs `joblet[tracing]` installed.", strict=True
+    )
+    endpoint: str = key(
+        "http://127.0.0.1:4317", "endpoint", "Where a collector takes them; `https://` for TLS.", min_length=1
+    )
+    ca_path: AbsolutePath | None = key(
+        None, "caPath", "File of the authority of the collector's certificate. Default: the system's authorities."
+    )
+    cert_path: AbsolutePath | None = key(None, "certPath", "File of a certificate to show to the collector.")
+    key_path: AbsolutePath | None = key(None, "keyPath", "File of its private key, `0600`.")
+    ratio: float = key(
+        1.0,
+        "ratio",
+        "Which part of the traces that begin here is recorded; of a client's, its own sampled flag decides.",
+        ge=0,
+        le=1,
+    )
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            whole = f"{parts.scheme}://{parts.netloc}" if parts.hostname and parts.port else ""
+        except ValueError:  # a port that is none
+            whole = ""
+        if value.rstrip("/") != whole or not whole.startswith(("http:", "https:")) or "@" in whole:
+            raise ValueError(f"{value!r} is no endpoint (use http://HOST:PORT or https://HOST:PORT)")
+        return whole
+
+    @property
+    def uses_tls(self) -> bool:
+        return self.endpoint.startswith("https:")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.cert_path is None) != (self.key_path is None):
+            raise ValueError("certPath and keyPath belong together: give both or none")
+        if not self.uses_tls and (self.cert_path is not None or self.ca_path is not None):
+            raise ValueError("caPath, certPath and keyPath need TLS: endpoint has to begin with https://")
         return self

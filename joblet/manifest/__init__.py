@@ -1,14 +1,12 @@
 """Manifests: the v1 models, reading with positions, defaults, canonical form, comparison."""
 
-from joblet.manifest.canonical import canonical_json, manifest_from_json, manifest_to_json, spec_hash
-from joblet.manifest.comparison import Change, ChangeKind, Comparison, compare
-from joblet.manifest.dependency import Dependency, find_cycle
-from joblet.manifest.errors import ManifestError, ManifestErrors
-from joblet.manifest.explanation import FieldHelp, UnknownField, explain
-from joblet.manifest.fields import (
+from joblet.manifest.array import MOST_INDEXES, Array, Success
+from joblet.manifest.canonical import RecentTexts, canonical_json, manifest_from_json, manifest_to_json, spec_hash
+from joblet.manifest.choices import (
     DependencyOutcome,
     Drift,
     Enforcement,
+    Engine,
     HookEvent,
     Missed,
     Network,
@@ -19,8 +17,14 @@ from joblet.manifest.fields import (
     Upkeep,
     VolumeType,
 )
+from joblet.manifest.comparison import Change, ChangeKind, Comparison, compare
+from joblet.manifest.dependency import Dependency, find_cycle
+from joblet.manifest.engine import SlurmRequest
+from joblet.manifest.errors import ManifestError, ManifestErrors
+from joblet.manifest.explanation import FieldHelp, UnknownField, explain
 from joblet.manifest.git_source import GitPrune, GitSelection, GitSignature, GitSourceManifest, GitSourceSpec
 from joblet.manifest.hook import Hook, SigningKey
+from joblet.manifest.indexes import Indexes, index_manifest, indexes_of, needed_of
 from joblet.manifest.kinds import (
     MODELS,
     RESOURCE_KINDS,
@@ -64,8 +68,10 @@ from joblet.manifest.yaml_writer import to_yaml
 
 __all__ = [
     "MODELS",
+    "MOST_INDEXES",
     "ON_FAILURE",
     "RESOURCE_KINDS",
+    "Array",
     "Change",
     "ChangeKind",
     "Comparison",
@@ -73,6 +79,7 @@ __all__ = [
     "DependencyOutcome",
     "Drift",
     "Enforcement",
+    "Engine",
     "FieldHelp",
     "FileSpec",
     "GitPrune",
@@ -84,6 +91,7 @@ __all__ = [
     "Hook",
     "HookEvent",
     "HttpProbe",
+    "Indexes",
     "IoLimits",
     "Isolation",
     "JobManifest",
@@ -101,6 +109,7 @@ __all__ = [
     "Overlap",
     "Probe",
     "ProbeFailure",
+    "RecentTexts",
     "ResourceManifest",
     "Restart",
     "Retry",
@@ -112,7 +121,9 @@ __all__ = [
     "SecretUse",
     "SecretValue",
     "SigningKey",
+    "SlurmRequest",
     "Stop",
+    "Success",
     "UnknownField",
     "Update",
     "Upkeep",
@@ -127,12 +138,15 @@ __all__ = [
     "compare",
     "explain",
     "find_cycle",
+    "index_manifest",
+    "indexes_of",
     "jobs_of",
     "key",
     "key_of",
     "manifest_from_json",
     "manifest_to_json",
     "nearest",
+    "needed_of",
     "read_declared",
     "read_manifests",
     "references",

@@ -47,6 +47,9 @@ _IN_PLACE = (
     "spec.history",
     "spec.suspend",
     "spec.schedule",
+    "spec.array.parallel",
+    "spec.array.success",
+    "spec.array.failFast",
 )
 
 

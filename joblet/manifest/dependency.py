@@ -8,6 +8,7 @@ from typing import TypeVar
 from pydantic import Field
 
 from joblet.manifest import fields as f
+from joblet.manifest.choices import DependencyOutcome
 from joblet.manifest.model_base import ManifestModel
 
 K = TypeVar("K", bound=Hashable)
@@ -18,7 +19,7 @@ class Dependency(ManifestModel):
 
     job: f.Name = Field(description="The other job's name.")
     outcome: f.DependencyOutcomeChoice = Field(
-        default=f.DependencyOutcome.SUCCEEDED,
+        default=DependencyOutcome.SUCCEEDED,
         description="Succeeded: its command exited with 0; Failed: it failed; Finished: it is over, however it ended.",
     )
 

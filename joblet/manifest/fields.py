@@ -14,7 +14,22 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from joblet.manifest import git_names, names, quantities, schedule_values, secret_value, webhook_url
+from joblet.manifest import array_values, git_names, names, quantities, schedule_values, secret_value, webhook_url
+from joblet.manifest.choices import (
+    DependencyOutcome,
+    Drift,
+    Enforcement,
+    Engine,
+    HookEvent,
+    Missed,
+    Network,
+    Overlap,
+    ProbeFailure,
+    Restart,
+    Seccomp,
+    Upkeep,
+    VolumeType,
+)
 from joblet.manifest.nearest import nearest
 from joblet.manifest.quantities import shown
 
@@ -177,103 +192,6 @@ def _network_name(value: object) -> str:
     return name
 
 
-class VolumeType(StrEnum):
-    """Where a volume's data lie."""
-
-    FILESYSTEM = "filesystem"
-    MEMORY = "memory"
-
-
-class Enforcement(StrEnum):
-    """What happens when a limit cannot be enforced on this host."""
-
-    STRICT = "strict"
-    BEST_EFFORT = "best-effort"
-
-
-class Restart(StrEnum):
-    """When an ended command is started again."""
-
-    NEVER = "Never"
-    ON_FAILURE = "OnFailure"
-    ALWAYS = "Always"
-
-
-class Network(StrEnum):
-    """The networks that every host has; others are declared by manifests of kind Network."""
-
-    NONE = "none"
-    HOST = "host"
-    BRIDGE = "bridge"
-    ISOLATED = "isolated"
-
-
-class Overlap(StrEnum):
-    """What happens when a tick comes while an earlier run goes on."""
-
-    FORBID = "Forbid"
-    ALLOW = "Allow"
-    REPLACE = "Replace"
-    QUEUE = "Queue"
-
-
-class Missed(StrEnum):
-    """What is made up for of the ticks at which no daemon ran."""
-
-    SKIP = "skip"
-    ONCE = "once"
-    ALL = "all"
-
-
-class Drift(StrEnum):
-    """What happens to a job that was stopped by hand."""
-
-    CORRECT = "correct"
-    REPORT = "report"
-    IGNORE = "ignore"
-
-
-class Upkeep(StrEnum):
-    """What a job may ask the daemon to do."""
-
-    BACKUP = "backup"
-    ROTATE = "rotate"
-    REPORT = "report"
-
-
-class DependencyOutcome(StrEnum):
-    """How another job's run has to have ended."""
-
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    FINISHED = "Finished"
-
-
-class HookEvent(StrEnum):
-    """How a run ended, for those who are told."""
-
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    TIMED_OUT = "TimedOut"
-    STOPPED = "Stopped"
-    FINISHED = "Finished"
-
-
-class ProbeFailure(StrEnum):
-    """What happens to a service that is not well."""
-
-    REPORT = "Report"
-    RESTART = "Restart"
-
-
-class Seccomp(StrEnum):
-    """Which system calls a job may make; besides there are profiles by their path."""
-
-    DEFAULT = "default"
-    STRICT = "strict"
-    UNCONFINED = "unconfined"
-
-
 _NETWORKS = frozenset(Network)
 
 PathText = Annotated[str, _text(names.check_absolute_path, pattern=names.ABSOLUTE_PATH_PATTERN)]
@@ -351,6 +269,12 @@ Retention = Annotated[float, _duration()]
 KeptOutput = Annotated[int | None, _size(4096)]
 
 EnforcementChoice = Annotated[Enforcement, _choice(Enforcement)]
+OptionalEngine = Annotated[Engine | None, _choice(Engine)]
+SlurmWord = Annotated[str, _text(names.check_slurm_word, pattern=names.SLURM_WORD_PATTERN)]
+OptionalSlurmWord = Annotated[str | None, _text(names.check_slurm_word, pattern=names.SLURM_WORD_PATTERN)]
+OptionalSlurmConstraint = Annotated[
+    str | None, _text(names.check_slurm_constraint, pattern=names.SLURM_CONSTRAINT_PATTERN)
+]
 RestartChoice = Annotated[Restart, _choice(Restart)]
 NetworkChoice = Annotated[
     str, _text(_network, pattern=names.NAME_PATTERN, examples=[*(network.value for network in Network), "backend"])
@@ -457,6 +381,26 @@ Streak = Annotated[int, _whole(1, 1000)]
 MaxUnavailable = Annotated[int, _whole(0, 1)]
 ProbeFailureChoice = Annotated[ProbeFailure, _choice(ProbeFailure)]
 OutputName = Annotated[str, _text(names.check_output_name, pattern=names.OUTPUT_NAME_PATTERN)]
+OptionalIndex = Annotated[int | None, _whole(0, 999_999_999)]
+Parallel = Annotated[int, _whole(1, 1000)]
+LeastSucceeded = Annotated[int | None, _whole(1, 10_000)]
+AxisName = Annotated[str, _text(array_values.check_axis, pattern=array_values.AXIS_PATTERN)]
+_MATRIX_VALUE = {
+    "anyOf": [
+        {"type": "string", "pattern": array_values.VALUE_PATTERN, "maxLength": array_values.LONGEST_VALUE},
+        {"type": "integer"},
+    ]
+}
+MatrixValue = Annotated[str, Leaf(array_values.matrix_text, _MATRIX_VALUE)]
+AxisValues = Annotated[
+    tuple[str, ...],
+    Leaf(
+        array_values.parse_axis_values,
+        {"type": "array", "items": _MATRIX_VALUE, "minItems": 1, "maxItems": array_values.MOST_VALUES},
+        list,
+        "list of text",
+    ),
+]
 DriftChoice = Annotated[Drift, _choice(Drift)]
 UpkeepChoice = Annotated[Upkeep, _choice(Upkeep)]
 

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from joblet.manifest import fields as f
+from joblet.manifest.choices import Drift
 from joblet.manifest.model_base import ManifestModel
 from joblet.manifest.models import Metadata
 
@@ -85,7 +86,7 @@ class GitSourceSpec(ManifestModel):
         default=GitPrune(), description=str(GitPrune.__doc__)
     )
     drift: f.DriftChoice = Field(
-        default=f.Drift.CORRECT,
+        default=Drift.CORRECT,
         description="Of a job that was stopped by hand: correct: it runs again; report: it is shown; ignore: neither.",
     )
     suspend: f.Flag = Field(default=False, description="true: nobody looks; what runs goes on.")

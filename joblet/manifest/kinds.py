@@ -12,6 +12,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from joblet.manifest import fields as f
+from joblet.manifest.choices import Network, VolumeType
 from joblet.manifest.git_source import GitSourceManifest
 from joblet.manifest.model_base import ManifestModel
 from joblet.manifest.models import JobManifest, Metadata
@@ -24,8 +25,13 @@ class VolumeSpec(ManifestModel):
 
     size_bytes: f.VolumeSize = Field(alias="size", description="How much it holds; more is refused with ENOSPC.")
     type: f.VolumeTypeChoice = Field(
-        default=f.VolumeType.FILESYSTEM,
+        default=VolumeType.FILESYSTEM,
         description="filesystem: on disk, lasts until it is deleted; memory: in memory, gone after a restart of the host.",
+    )
+    executor: f.OptionalEngine = Field(
+        default=None,
+        description="Whose jobs use it: local, those of this host; slurm, those of the cluster, one attempt at a time. Default: "
+        "the configuration's executor.",
     )
 
 
@@ -138,7 +144,7 @@ def references(job: JobManifest) -> Iterator[str]:
     """The keys of all that a job uses."""
     yield from (key("Volume", volume.name) for volume in job.spec.volumes)
     yield from dict.fromkeys(key("Secret", secret.name) for secret in job.spec.secrets)
-    if (network := job.spec.isolation.network) not in frozenset(f.Network):
+    if (network := job.spec.isolation.network) not in frozenset(Network):
         yield key("Network", network)
 
 

@@ -6,25 +6,25 @@ accepted.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import (
-    Field,
-    ModelWrapValidatorHandler,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, field_validator, model_validator
 
 from joblet.manifest import fields as f
+from joblet.manifest.array import Array, with_array
+from joblet.manifest.choices import Enforcement, Network, Restart, Seccomp, Upkeep
 from joblet.manifest.dependency import Dependency
+from joblet.manifest.engine import SlurmRequest
 from joblet.manifest.fields import ListInput, MappingInput
 from joblet.manifest.hook import Hook
-from joblet.manifest.model_base import ManifestModel
+from joblet.manifest.model_base import ManifestModel, refuse
 from joblet.manifest.probe import Probe, Update
 from joblet.manifest.rules import cross_field_problems
 from joblet.manifest.schedule import Schedule
+
+# The context of a validation that need not check the rules across fields.
+CHECKED_BEFORE: Mapping[str, str] = {"rules": "checked before"}
 
 
 class Metadata(ManifestModel):
@@ -115,7 +115,7 @@ class Limits(ManifestModel):
     )
     logs_bytes: f.LogSize = Field(default=64 << 20, alias="logs", description="Kept output; older output rotates away.")
     enforcement: f.EnforcementChoice = Field(
-        default=f.Enforcement.STRICT,
+        default=Enforcement.STRICT,
         description="strict: a limit that this host cannot enforce is an error; best-effort: the status tells.",
     )
 
@@ -162,7 +162,7 @@ class Isolation(ManifestModel):
     """How far the job is kept from the host and from other jobs."""
 
     network: f.NetworkChoice = Field(
-        default=f.Network.NONE,
+        default=Network.NONE,
         description="none: its own loopback device alone; bridge: out, the host may connect to it; isolated: out, nobody "
         "connects to it; host: the host's network; any other name: a declared network, whose jobs see each other by name.",
     )
@@ -178,7 +178,7 @@ class Isolation(ManifestModel):
         "daemon's configuration allows.",
     )
     seccomp: f.SeccompProfile = Field(
-        default=f.Seccomp.DEFAULT,
+        default=Seccomp.DEFAULT,
         description="The system calls it may make: as in a container; less (no network, nothing exotic); all, if the "
         "configuration allows that; or those of a profile in the OCI format.",
     )
@@ -195,7 +195,7 @@ class Isolation(ManifestModel):
 
     @field_validator("upkeep", mode="after")
     @classmethod
-    def _sorted_upkeep(cls, upkeep: tuple[f.Upkeep, ...]) -> tuple[f.Upkeep, ...]:
+    def _sorted_upkeep(cls, upkeep: tuple[Upkeep, ...]) -> tuple[Upkeep, ...]:
         return tuple(sorted(set(upkeep)))
 
     @field_validator("capabilities", mode="after")
@@ -247,14 +247,25 @@ class JobSpec(ManifestModel):
     stop: Stop = Field(default=Stop(), description=str(Stop.__doc__))
     retry: Retry = Field(default=Retry(), description=str(Retry.__doc__))
     restart: f.RestartChoice = Field(
-        default=f.Restart.NEVER,
+        default=Restart.NEVER,
         description="Never: the command runs once; OnFailure: it is started again when it fails; Always: a service.",
     )
     schedule: Annotated[Schedule | None, MappingInput] = Field(default=None, description=str(Schedule.__doc__))
+    array: Annotated[Array | None, MappingInput] = Field(default=None, description=str(Array.__doc__))
+    matrix: dict[f.AxisName, f.AxisValues] = Field(
+        default={},
+        description="Each combination of these values is an index of the array, with its values in $JOBLET_MATRIX_ and the axis.",
+    )
     priority: f.Priority = Field(
         default=50,
         description="Who goes first when jobs wait for a free place: from 0 to 100, the highest first. What runs is left alone.",
     )
+    executor: f.OptionalEngine = Field(
+        default=None,
+        description="What runs it: local, this host; slurm, the cluster that the daemon's configuration names. Default: the "
+        "configuration's executor.",
+    )
+    slurm: Annotated[SlurmRequest | None, MappingInput] = Field(default=None, description=str(SlurmRequest.__doc__))
     isolation: Isolation = Field(default=Isolation(), description=str(Isolation.__doc__))
     volumes: Annotated[tuple[VolumeMount, ...], ListInput] = Field(
         default=(), description="Volumes it uses; each is declared by a manifest of kind Volume.", max_length=16
@@ -304,21 +315,10 @@ class JobSpec(ManifestModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _check_rules(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        spec = handler(data)
-        problems = cross_field_problems(data) if isinstance(data, dict) else []
-        if problems:
-            raise ValidationError.from_exception_data(
-                "JobSpec",
-                [
-                    InitErrorDetails(
-                        type=PydanticCustomError("rule", "{message}", {"message": problem.message}),
-                        loc=problem.path,
-                        input=None,
-                    )
-                    for problem in problems
-                ],
-            )
+    def _check_rules(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        spec = handler(with_array(data))
+        if isinstance(data, dict) and info.context is not CHECKED_BEFORE:
+            refuse("JobSpec", ((problem.path, problem.message) for problem in cross_field_problems(data)))
         return spec
 
 

@@ -31,6 +31,8 @@ LINK_TARGET_PATTERN = r"^(?!/)[^\u0000]+$"
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
 OUTPUT_NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$"
 HTTP_PATH_PATTERN = r"^/[!-~]{0,1999}$"
+SLURM_WORD_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+SLURM_CONSTRAINT_PATTERN = r"^[A-Za-z0-9\[(][][A-Za-z0-9_.:&|*()-]{0,254}$"
 FURNISHED = ("proc", "sys", "dev", "etc", "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 ABSOLUTE_PATH_PATTERN = r"^/(?!.*//)(?!(.*/)\.{1,2}(/|$))[^\u0000]*$"
 NO_NUL_PATTERN = r"^[^\u0000]*$"
@@ -69,6 +71,7 @@ _MODE, _CIDR = _compiled(MODE_PATTERN), _compiled(CIDR_PATTERN)
 _SHA256 = _compiled(SHA256_PATTERN)
 _SECRET_KEY = _compiled(SECRET_KEY_PATTERN)
 _OUTPUT_NAME = _compiled(OUTPUT_NAME_PATTERN)
+_SLURM_WORD, _SLURM_CONSTRAINT = _compiled(SLURM_WORD_PATTERN), _compiled(SLURM_CONSTRAINT_PATTERN)
 _HTTP_PATH = _compiled(HTTP_PATH_PATTERN)
 
 
@@ -282,3 +285,19 @@ def _checked_parts(path: str, given: str) -> str:
     if len(path.encode()) > MAX_PATH_BYTES or any(len(part.encode()) > MAX_SEGMENT_BYTES for part in parts):
         raise ValueError(f"{shown(given)} is too long ({MAX_SEGMENT_BYTES} bytes a part, {MAX_PATH_BYTES} in all)")
     return path
+
+
+def check_slurm_word(value: object) -> str:
+    """The name of a partition, an account, a QOS or a node of Slurm."""
+    if not isinstance(value, str) or not _SLURM_WORD.match(value):
+        raise ValueError(
+            f"{shown(value)} is no name that Slurm knows (letters, digits, - _ . and at most 63 characters)"
+        )
+    return value
+
+
+def check_slurm_constraint(value: object) -> str:
+    """Features of a node as sbatch's --constraint combines them."""
+    if not isinstance(value, str) or not _SLURM_CONSTRAINT.match(value):
+        raise ValueError(f"{shown(value)} is no constraint (names of features, joined by & or |)")
+    return value

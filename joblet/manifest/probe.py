@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from joblet.manifest import fields as f
+from joblet.manifest.choices import ProbeFailure
 from joblet.manifest.fields import ListInput, MappingInput
 from joblet.manifest.model_base import ManifestModel
 
@@ -39,7 +40,7 @@ class Probe(ManifestModel):
     failures: f.Streak = Field(default=3, description="After so many in a row that are not well it is not ready.")
     successes: f.Streak = Field(default=1, description="After so many in a row that are well it is ready.")
     on_failure: f.ProbeFailureChoice = Field(
-        default=f.ProbeFailure.REPORT,
+        default=ProbeFailure.REPORT,
         alias="onFailure",
         description="Report: it is shown; Restart: the command is stopped, and started again after the pause of a retry.",
     )

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from joblet.manifest.array import array_problems
+from joblet.manifest.engine import engine_problems
 from joblet.manifest.hook import hook_problems
 from joblet.manifest.probe import probe_problems
 from joblet.manifest.quantities import parse_duration, shown
@@ -223,8 +225,16 @@ def _hooks(spec: Mapping[str, object]) -> Iterator[Problem]:
             yield from (Problem(*found) for found in hook_problems(position, hook))
 
 
+def _engine(spec: Mapping[str, object]) -> Iterator[Problem]:
+    yield from (Problem(*found) for found in engine_problems(spec))
+
+
 def _probe(spec: Mapping[str, object]) -> Iterator[Problem]:
     yield from (Problem(*found) for found in probe_problems(spec))
+
+
+def _array(spec: Mapping[str, object]) -> Iterator[Problem]:
+    yield from (Problem(*found) for found in array_problems(spec))
 
 
 def _seconds(value: object) -> float | None:
@@ -247,4 +257,6 @@ _RULES: tuple[Callable[[Mapping[str, object]], Iterator[Problem]], ...] = (
     _dependencies,
     _hooks,
     _probe,
+    _array,
+    _engine,
 )

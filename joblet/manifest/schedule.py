@@ -7,6 +7,7 @@ from functools import lru_cache
 from pydantic import Field
 
 from joblet.manifest import fields as f
+from joblet.manifest.choices import Missed, Overlap
 from joblet.manifest.model_base import ManifestModel
 from joblet.schedules import At, Cron, Every, Timetable
 from joblet.schedules.cron import six_fields
@@ -28,12 +29,12 @@ class Schedule(ManifestModel):
     )
     timezone: f.TimeZone = Field(default="UTC", description="The time zone of cron, as in the IANA database.")
     overlap: f.OverlapChoice = Field(
-        default=f.Overlap.FORBID,
+        default=Overlap.FORBID,
         description="When a run goes on at the next tick. Forbid: that tick is skipped; Allow: both run; Replace: the old one is "
         "stopped; Queue: the new one waits.",
     )
     missed: f.MissedChoice = Field(
-        default=f.Missed.ONCE,
+        default=Missed.ONCE,
         description="Of ticks at which no daemon ran. skip: none is made up for; once: the last one; all: the last missedLimit.",
     )
     missed_limit: f.MissedLimit = Field(

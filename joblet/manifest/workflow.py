@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from joblet.manifest import fields as f
+from joblet.manifest.choices import DependencyOutcome, Restart
 from joblet.manifest.dependency import find_cycle
 from joblet.manifest.fields import ListInput, MappingInput
-from joblet.manifest.model_base import ManifestModel
+from joblet.manifest.hook import Hook, hook_problems
+from joblet.manifest.model_base import ManifestModel, refuse
 from joblet.manifest.models import JobSpec, Metadata
+from joblet.manifest.nearest import nearest
+from joblet.manifest.schedule import Schedule
+from joblet.manifest.schedule_values import Found, schedule_problems
 
 ON_FAILURE = "on-failure"  # what the job of onFailure is called, as a step
 MAX_NAME = 63
-# What of a job makes no sense in a step: when a step runs is the workflow's affair, and it has to end. Also fields to come.
-_NOT_IN_STEPS = ("depends_on", "suspend", "probe", "update", "schedule", "array", "matrix")
+# What of a job makes no sense in a step: when a step runs is the workflow's affair, and it has to end.
+_NOT_IN_STEPS = ("depends_on", "suspend", "probe", "update", "schedule")
 
 
 class StepNeed(ManifestModel):
@@ -24,7 +29,7 @@ class StepNeed(ManifestModel):
 
     step: f.Name = Field(description="The other step's name.")
     outcome: f.DependencyOutcomeChoice = Field(
-        default=f.DependencyOutcome.SUCCEEDED,
+        default=DependencyOutcome.SUCCEEDED,
         description="Succeeded; Failed; Finished: it is over, also if it was skipped.",
     )
 
@@ -103,47 +108,110 @@ class WorkflowSpec(ManifestModel):
     on_failure: Annotated[OnFailure | None, MappingInput] = Field(
         default=None, alias="onFailure", description=str(OnFailure.__doc__)
     )
+    schedule: Annotated[Schedule | None, MappingInput] = Field(
+        default=None, description="When it runs by itself: as of a job, without overlap: Allow."
+    )
+    notify: Annotated[tuple[Hook, ...], ListInput] = Field(
+        default=(), description="Who is told how the workflow ends, after onFailure; as of a job.", max_length=16
+    )
+    suspend: f.Flag = Field(
+        default=False,
+        description="true: it is kept and does not run; steps that run are stopped, and run anew afterwards.",
+    )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if problem := next(self._problems(), None):
-            raise ValueError(problem)
-        return self
+    @property
+    def work(self) -> tuple[object, ...]:
+        """What a run of it does; the rest says when, and who hears of it."""
+        return self.parameters, self.steps, self.on_failure
 
-    def _problems(self) -> Iterator[str]:
-        names = [step.name for step in self.steps]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            yield f"has two steps of the name {twice}"
-        if ON_FAILURE in names:
-            yield f"has a step of the name {ON_FAILURE}, which is that of onFailure's job"
-        steps = {step.name: step for step in self.steps}
-        for step in self.steps:
-            for need in step.all_needs:
-                if need.step not in steps:
-                    yield f"step {step.name} needs {need.step}, and there is no such step ({', '.join(names)})"
-            uses = [*((one.step, one.output) for one in step.when), *((one.step, one.output) for one in step.inputs)]
-            for other, output in uses:
-                if other in steps and output not in steps[other].job.outputs:
-                    yield f"step {step.name} uses the output {output}, which is not among the outputs of step {other}"
-            variables = [one.env for one in step.inputs]
-            if again := next((name for name in variables if variables.count(name) > 1 or name in step.job.env), None):
-                yield f"step {step.name} gets the variable {again} twice"
-        if cycle := find_cycle({step.name: [need.step for need in step.all_needs] for step in self.steps}):
-            yield f"has steps that wait for each other for ever: {' -> '.join(cycle)}"
-        jobs = [(step.name, step.job) for step in self.steps]
-        for name, job in [*jobs, *([(ON_FAILURE, self.on_failure.job)] if self.on_failure else [])]:
-            yield from (f"step {name}: {problem}" for problem in _job_problems(job))
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check_rules(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        spec = handler(data)
+        raw = _rule_problems(data) if isinstance(data, dict) else ()
+        refuse("WorkflowSpec", [*raw, *_step_problems(spec)])
+        return spec
 
 
-def _job_problems(job: JobSpec) -> Iterator[str]:
+def _step_problems(spec: WorkflowSpec) -> Iterator[Found]:
+    """What is wrong between the steps, each with its path below the spec."""
+    steps: dict[str, WorkflowStep] = {}
+    for place, step in enumerate(spec.steps):
+        where = ("steps", place)
+        if step.name in steps:
+            yield (*where, "name"), f"has two steps of the name {step.name}"
+        if step.name == ON_FAILURE:
+            yield (*where, "name"), f"has a step of the name {ON_FAILURE}, which is that of onFailure's job"
+        steps.setdefault(step.name, step)
+        for path, problem in _job_problems(step.job):
+            yield (*where, "job", *path), f"step {step.name}: {problem}"
+    for place, step in enumerate(spec.steps):
+        for path, problem in _link_problems(step, steps):
+            yield ("steps", place, *path), f"step {step.name} {problem}"
+    needs = {name: [need.step for need in step.all_needs if need.step in steps] for name, step in steps.items()}
+    if cycle := find_cycle(needs):
+        place = next(place for place, step in enumerate(spec.steps) if step.name == cycle[0])
+        yield ("steps", place), f"has steps that wait for each other for ever: {' -> '.join(cycle)}"
+    if spec.on_failure is not None:
+        for path, problem in _job_problems(spec.on_failure.job):
+            yield ("onFailure", "job", *path), f"step {ON_FAILURE}: {problem}"
+
+
+def _link_problems(step: WorkflowStep, steps: Mapping[str, WorkflowStep]) -> Iterator[Found]:
+    """What is wrong with what a step has from others, each with its path below the step."""
+    named: list[tuple[tuple[str, int], str]] = [(("needs", place), one.step) for place, one in enumerate(step.needs)]
+    used: list[tuple[tuple[str, int], str, str]] = [
+        *((("when", place), one.step, one.output) for place, one in enumerate(step.when)),
+        *((("inputs", place), one.step, one.output) for place, one in enumerate(step.inputs)),
+    ]
+    for path, other in [*named, *((path, other) for path, other, _ in used)]:
+        if other not in steps:
+            near = nearest(other, steps)
+            hint = f"did you mean {near}?" if near else ", ".join(steps)
+            yield (*path, "step"), f"needs {other}, and there is no such step ({hint})"
+    for path, other, output in used:
+        if other in steps and steps[other].job.array is not None:
+            what = f"uses the output {output} of step {other}, which has an array: each index has its own"
+            yield (*path, "output"), what
+        elif other in steps and output not in steps[other].job.outputs:
+            yield (*path, "output"), f"uses the output {output}, which is not among the outputs of step {other}"
+    variables: set[str] = set()
+    for place, one in enumerate(step.inputs):
+        if one.env in variables or one.env in step.job.env:
+            yield ("inputs", place, "env"), f"gets the variable {one.env} twice"
+        variables.add(one.env)
+
+
+def _rule_problems(spec: Mapping[str, object]) -> Iterator[Found]:
+    """Broken rules of a raw spec about what it shares with jobs: paths below it, and what is wrong."""
+    yield from schedule_problems(spec)
+    schedule = spec.get("schedule")
+    if isinstance(schedule, Mapping) and schedule.get("overlap") == "Allow":
+        what = "Allow is not for workflows, of which one run goes on at a time; use Queue, or several workflows"
+        yield ("schedule", "overlap"), what
+    hooks = spec.get("notify")
+    for position, hook in enumerate(hooks if isinstance(hooks, (list, tuple)) else ()):
+        if not isinstance(hook, Mapping):
+            continue
+        yield from hook_problems(position, hook)
+        events = hook.get("on")
+        for place, event in enumerate(events if isinstance(events, (list, tuple)) else ()):
+            if event == "TimedOut":
+                what = "TimedOut is not for workflows, which have no timeout of their own; use Failed"
+                yield ("notify", position, "on", place), what
+
+
+def _job_problems(job: JobSpec) -> Iterator[Found]:
+    """What a step's job may not have, each with its path below the job."""
     for name in _NOT_IN_STEPS:
         if name in job.model_fields_set:
             key = JobSpec.model_fields[name].alias or name
-            yield f"{key} is not for steps; the workflow says when a step runs"
-    if job.restart is f.Restart.ALWAYS:
-        yield "restart: Always is not for steps, which have to end"
-    if any(file.source is not None or file.sha256 is not None for file in job.files):
-        yield "files of steps have content or link; uploaded ones are for jobs alone"
+            yield (key,), f"{key} is not for steps; the workflow says when a step runs"
+    if job.restart is Restart.ALWAYS:
+        yield ("restart",), "restart: Always is not for steps, which have to end"
+    for place, file in enumerate(job.files):
+        if file.source is not None or file.sha256 is not None:
+            yield ("files", place), "files of steps have content or link; uploaded ones are for jobs alone"
 
 
 class WorkflowManifest(ManifestModel):

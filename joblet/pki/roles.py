@@ -9,10 +9,11 @@ from cryptography.x509.oid import NameOID
 
 
 class Role(StrEnum):
-    """admin may do all, viewer may read; anything else nothing."""
+    """admin may do all, viewer may read, slurm may ask about attempts that Slurm has run here; anything else nothing."""
 
     ADMIN = "admin"
     VIEWER = "viewer"
+    SLURM = "slurm"
 
     def includes(self, needed: Role) -> bool:
         return self is Role.ADMIN or self is needed

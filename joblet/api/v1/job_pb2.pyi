@@ -155,6 +155,73 @@ class StopResponse(_message.Message):
     run_id: str
     def __init__(self, run_id: _Optional[str] = ...) -> None: ...
 
+class IndexesRequest(_message.Message):
+    __slots__ = ("ref", "states", "page_size", "page_token")
+    REF_FIELD_NUMBER: _ClassVar[int]
+    STATES_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ref: str
+    states: _containers.RepeatedScalarFieldContainer[str]
+    page_size: int
+    page_token: str
+    def __init__(self, ref: _Optional[str] = ..., states: _Optional[_Iterable[str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class IndexesResponse(_message.Message):
+    __slots__ = ("indexes", "next_page_token", "job", "run_id")
+    INDEXES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    indexes: _containers.RepeatedCompositeFieldContainer[Index]
+    next_page_token: str
+    job: str
+    run_id: str
+    def __init__(self, indexes: _Optional[_Iterable[_Union[Index, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., job: _Optional[str] = ..., run_id: _Optional[str] = ...) -> None: ...
+
+class Index(_message.Message):
+    __slots__ = ("index", "state", "values", "run")
+    class ValuesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    state: str
+    values: _containers.ScalarMap[str, str]
+    run: Run
+    def __init__(self, index: _Optional[int] = ..., state: _Optional[str] = ..., values: _Optional[_Mapping[str, str]] = ..., run: _Optional[_Union[Run, _Mapping]] = ...) -> None: ...
+
+class IndexRange(_message.Message):
+    __slots__ = ("first", "last")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    last: int
+    def __init__(self, first: _Optional[int] = ..., last: _Optional[int] = ...) -> None: ...
+
+class RetryRequest(_message.Message):
+    __slots__ = ("ref", "indexes")
+    REF_FIELD_NUMBER: _ClassVar[int]
+    INDEXES_FIELD_NUMBER: _ClassVar[int]
+    ref: str
+    indexes: _containers.RepeatedCompositeFieldContainer[IndexRange]
+    def __init__(self, ref: _Optional[str] = ..., indexes: _Optional[_Iterable[_Union[IndexRange, _Mapping]]] = ...) -> None: ...
+
+class RetryResponse(_message.Message):
+    __slots__ = ("run_id", "count")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    count: int
+    def __init__(self, run_id: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+
 class Job(_message.Message):
     __slots__ = ("name", "uid", "labels", "annotations", "generation", "observed_generation", "source", "suspend", "deleting", "created", "updated", "manifest", "conditions", "runs", "next_tick")
     class LabelsEntry(_message.Message):
@@ -218,7 +285,7 @@ class Condition(_message.Message):
     def __init__(self, type: _Optional[str] = ..., status: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("id", "job", "generation", "trigger", "phase", "reason", "message", "created", "started", "ended", "exit_code", "signal", "queue_position", "command", "attempts", "next_attempt", "tick", "outputs")
+    __slots__ = ("id", "job", "generation", "trigger", "phase", "reason", "message", "created", "started", "ended", "exit_code", "signal", "queue_position", "command", "attempts", "next_attempt", "tick", "outputs", "trace_id", "array", "index", "array_run")
     class OutputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -244,6 +311,10 @@ class Run(_message.Message):
     NEXT_ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     TICK_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    ARRAY_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    ARRAY_RUN_FIELD_NUMBER: _ClassVar[int]
     id: str
     job: str
     generation: int
@@ -262,10 +333,44 @@ class Run(_message.Message):
     next_attempt: _timestamp_pb2.Timestamp
     tick: _timestamp_pb2.Timestamp
     outputs: _containers.ScalarMap[str, str]
-    def __init__(self, id: _Optional[str] = ..., job: _Optional[str] = ..., generation: _Optional[int] = ..., trigger: _Optional[str] = ..., phase: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., exit_code: _Optional[int] = ..., signal: _Optional[str] = ..., queue_position: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., next_attempt: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tick: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., outputs: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    trace_id: str
+    array: ArrayStatus
+    index: int
+    array_run: str
+    def __init__(self, id: _Optional[str] = ..., job: _Optional[str] = ..., generation: _Optional[int] = ..., trigger: _Optional[str] = ..., phase: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., exit_code: _Optional[int] = ..., signal: _Optional[str] = ..., queue_position: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., next_attempt: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tick: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., outputs: _Optional[_Mapping[str, str]] = ..., trace_id: _Optional[str] = ..., array: _Optional[_Union[ArrayStatus, _Mapping]] = ..., index: _Optional[int] = ..., array_run: _Optional[str] = ...) -> None: ...
+
+class ArrayStatus(_message.Message):
+    __slots__ = ("first", "count", "not_begun", "waiting", "running", "succeeded", "failed", "stopped", "skipped", "needed", "parallel", "failed_indexes", "stopped_indexes")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    NOT_BEGUN_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    SUCCEEDED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    NEEDED_FIELD_NUMBER: _ClassVar[int]
+    PARALLEL_FIELD_NUMBER: _ClassVar[int]
+    FAILED_INDEXES_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_INDEXES_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    count: int
+    not_begun: int
+    waiting: int
+    running: int
+    succeeded: int
+    failed: int
+    stopped: int
+    skipped: int
+    needed: int
+    parallel: int
+    failed_indexes: str
+    stopped_indexes: str
+    def __init__(self, first: _Optional[int] = ..., count: _Optional[int] = ..., not_begun: _Optional[int] = ..., waiting: _Optional[int] = ..., running: _Optional[int] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., stopped: _Optional[int] = ..., skipped: _Optional[int] = ..., needed: _Optional[int] = ..., parallel: _Optional[int] = ..., failed_indexes: _Optional[str] = ..., stopped_indexes: _Optional[str] = ...) -> None: ...
 
 class Attempt(_message.Message):
-    __slots__ = ("id", "number", "phase", "reason", "message", "started", "ended", "exit_code", "signal", "usage", "limits")
+    __slots__ = ("id", "number", "phase", "reason", "message", "started", "ended", "exit_code", "signal", "usage", "limits", "engine", "engine_job", "node", "usage_read")
     ID_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
@@ -277,6 +382,10 @@ class Attempt(_message.Message):
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_JOB_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    USAGE_READ_FIELD_NUMBER: _ClassVar[int]
     id: str
     number: int
     phase: str
@@ -288,10 +397,14 @@ class Attempt(_message.Message):
     signal: str
     usage: Usage
     limits: _containers.RepeatedCompositeFieldContainer[Limit]
-    def __init__(self, id: _Optional[str] = ..., number: _Optional[int] = ..., phase: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., exit_code: _Optional[int] = ..., signal: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., limits: _Optional[_Iterable[_Union[Limit, _Mapping]]] = ...) -> None: ...
+    engine: str
+    engine_job: str
+    node: str
+    usage_read: _timestamp_pb2.Timestamp
+    def __init__(self, id: _Optional[str] = ..., number: _Optional[int] = ..., phase: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., exit_code: _Optional[int] = ..., signal: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., limits: _Optional[_Iterable[_Union[Limit, _Mapping]]] = ..., engine: _Optional[str] = ..., engine_job: _Optional[str] = ..., node: _Optional[str] = ..., usage_read: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("memory_bytes", "memory_peak_bytes", "cpu_seconds", "throttled_seconds", "pids", "io_read_bytes", "io_write_bytes", "oom_kills")
+    __slots__ = ("memory_bytes", "memory_peak_bytes", "cpu_seconds", "throttled_seconds", "pids", "io_read_bytes", "io_write_bytes", "oom_kills", "cpu_pressure_seconds", "memory_pressure_seconds", "io_pressure_seconds")
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
     CPU_SECONDS_FIELD_NUMBER: _ClassVar[int]
@@ -300,6 +413,9 @@ class Usage(_message.Message):
     IO_READ_BYTES_FIELD_NUMBER: _ClassVar[int]
     IO_WRITE_BYTES_FIELD_NUMBER: _ClassVar[int]
     OOM_KILLS_FIELD_NUMBER: _ClassVar[int]
+    CPU_PRESSURE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_PRESSURE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    IO_PRESSURE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     memory_bytes: int
     memory_peak_bytes: int
     cpu_seconds: float
@@ -308,7 +424,10 @@ class Usage(_message.Message):
     io_read_bytes: int
     io_write_bytes: int
     oom_kills: int
-    def __init__(self, memory_bytes: _Optional[int] = ..., memory_peak_bytes: _Optional[int] = ..., cpu_seconds: _Optional[float] = ..., throttled_seconds: _Optional[float] = ..., pids: _Optional[int] = ..., io_read_bytes: _Optional[int] = ..., io_write_bytes: _Optional[int] = ..., oom_kills: _Optional[int] = ...) -> None: ...
+    cpu_pressure_seconds: float
+    memory_pressure_seconds: float
+    io_pressure_seconds: float
+    def __init__(self, memory_bytes: _Optional[int] = ..., memory_peak_bytes: _Optional[int] = ..., cpu_seconds: _Optional[float] = ..., throttled_seconds: _Optional[float] = ..., pids: _Optional[int] = ..., io_read_bytes: _Optional[int] = ..., io_write_bytes: _Optional[int] = ..., oom_kills: _Optional[int] = ..., cpu_pressure_seconds: _Optional[float] = ..., memory_pressure_seconds: _Optional[float] = ..., io_pressure_seconds: _Optional[float] = ...) -> None: ...
 
 class Limit(_message.Message):
     __slots__ = ("name", "asked", "effective", "enforced", "message")

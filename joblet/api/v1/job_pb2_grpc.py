@@ -69,6 +69,16 @@ class JobServiceStub:
                 request_serializer=joblet_dot_v1_dot_job__pb2.StopRequest.SerializeToString,
                 response_deserializer=joblet_dot_v1_dot_job__pb2.StopResponse.FromString,
                 _registered_method=True)
+        self.Indexes = channel.unary_unary(
+                '/joblet.v1.JobService/Indexes',
+                request_serializer=joblet_dot_v1_dot_job__pb2.IndexesRequest.SerializeToString,
+                response_deserializer=joblet_dot_v1_dot_job__pb2.IndexesResponse.FromString,
+                _registered_method=True)
+        self.Retry = channel.unary_unary(
+                '/joblet.v1.JobService/Retry',
+                request_serializer=joblet_dot_v1_dot_job__pb2.RetryRequest.SerializeToString,
+                response_deserializer=joblet_dot_v1_dot_job__pb2.RetryResponse.FromString,
+                _registered_method=True)
         self.Logs = channel.unary_stream(
                 '/joblet.v1.JobService/Logs',
                 request_serializer=joblet_dot_v1_dot_job__pb2.LogsRequest.SerializeToString,
@@ -99,7 +109,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """One job by name, or by the id (or an unambiguous beginning of the id, 4 or more characters) of one of its runs.
+        """One job by name, or by the id (or an unambiguous beginning of the id, 4 or more characters) of one of its runs. Of an array
+        "NAME.7" or "ID.7" is its index 7; so it is wherever a ref is asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,6 +138,20 @@ class JobServiceServicer:
 
     def Stop(self, request, context):
         """Stops the current run. The job stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Indexes(self, request, context):
+        """The indexes of a job's array, in order; those that have begun with their runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Retry(self, request, context):
+        """Runs indexes of an array that is over anew, in a new run that keeps the results of all others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,6 +206,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.Stop,
                     request_deserializer=joblet_dot_v1_dot_job__pb2.StopRequest.FromString,
                     response_serializer=joblet_dot_v1_dot_job__pb2.StopResponse.SerializeToString,
+            ),
+            'Indexes': grpc.unary_unary_rpc_method_handler(
+                    servicer.Indexes,
+                    request_deserializer=joblet_dot_v1_dot_job__pb2.IndexesRequest.FromString,
+                    response_serializer=joblet_dot_v1_dot_job__pb2.IndexesResponse.SerializeToString,
+            ),
+            'Retry': grpc.unary_unary_rpc_method_handler(
+                    servicer.Retry,
+                    request_deserializer=joblet_dot_v1_dot_job__pb2.RetryRequest.FromString,
+                    response_serializer=joblet_dot_v1_dot_job__pb2.RetryResponse.SerializeToString,
             ),
             'Logs': grpc.unary_stream_rpc_method_handler(
                     servicer.Logs,
@@ -382,6 +417,60 @@ class JobService:
             '/joblet.v1.JobService/Stop',
             joblet_dot_v1_dot_job__pb2.StopRequest.SerializeToString,
             joblet_dot_v1_dot_job__pb2.StopResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Indexes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joblet.v1.JobService/Indexes',
+            joblet_dot_v1_dot_job__pb2.IndexesRequest.SerializeToString,
+            joblet_dot_v1_dot_job__pb2.IndexesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Retry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joblet.v1.JobService/Retry',
+            joblet_dot_v1_dot_job__pb2.RetryRequest.SerializeToString,
+            joblet_dot_v1_dot_job__pb2.RetryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,7 +53,7 @@ class WatchUsageRequest(_message.Message):
     def __init__(self, interval_ms: _Optional[int] = ..., max_jobs: _Optional[int] = ...) -> None: ...
 
 class NodeUsage(_message.Message):
-    __slots__ = ("time", "interval_seconds", "cpus", "cpu_percent", "cpu_percent_each", "load", "memory_bytes", "memory_used_bytes", "swap_bytes", "swap_used_bytes", "disks", "disk_read_rate", "disk_write_rate", "network_receive_rate", "network_send_rate", "processes", "uptime_seconds", "running_jobs", "queued_jobs", "jobs")
+    __slots__ = ("time", "interval_seconds", "cpus", "cpu_percent", "cpu_percent_each", "load", "memory_bytes", "memory_used_bytes", "swap_bytes", "swap_used_bytes", "disks", "disk_read_rate", "disk_write_rate", "network_receive_rate", "network_send_rate", "processes", "uptime_seconds", "running_jobs", "queued_jobs", "jobs", "cpu_pressure", "memory_pressure", "io_pressure")
     TIME_FIELD_NUMBER: _ClassVar[int]
     INTERVAL_SECONDS_FIELD_NUMBER: _ClassVar[int]
     CPUS_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +74,9 @@ class NodeUsage(_message.Message):
     RUNNING_JOBS_FIELD_NUMBER: _ClassVar[int]
     QUEUED_JOBS_FIELD_NUMBER: _ClassVar[int]
     JOBS_FIELD_NUMBER: _ClassVar[int]
+    CPU_PRESSURE_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_PRESSURE_FIELD_NUMBER: _ClassVar[int]
+    IO_PRESSURE_FIELD_NUMBER: _ClassVar[int]
     time: _timestamp_pb2.Timestamp
     interval_seconds: float
     cpus: int
@@ -94,7 +97,10 @@ class NodeUsage(_message.Message):
     running_jobs: int
     queued_jobs: int
     jobs: _containers.RepeatedCompositeFieldContainer[JobUsage]
-    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., interval_seconds: _Optional[float] = ..., cpus: _Optional[int] = ..., cpu_percent: _Optional[float] = ..., cpu_percent_each: _Optional[_Iterable[float]] = ..., load: _Optional[_Iterable[float]] = ..., memory_bytes: _Optional[int] = ..., memory_used_bytes: _Optional[int] = ..., swap_bytes: _Optional[int] = ..., swap_used_bytes: _Optional[int] = ..., disks: _Optional[_Iterable[_Union[DiskUsage, _Mapping]]] = ..., disk_read_rate: _Optional[float] = ..., disk_write_rate: _Optional[float] = ..., network_receive_rate: _Optional[float] = ..., network_send_rate: _Optional[float] = ..., processes: _Optional[int] = ..., uptime_seconds: _Optional[int] = ..., running_jobs: _Optional[int] = ..., queued_jobs: _Optional[int] = ..., jobs: _Optional[_Iterable[_Union[JobUsage, _Mapping]]] = ...) -> None: ...
+    cpu_pressure: float
+    memory_pressure: float
+    io_pressure: float
+    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., interval_seconds: _Optional[float] = ..., cpus: _Optional[int] = ..., cpu_percent: _Optional[float] = ..., cpu_percent_each: _Optional[_Iterable[float]] = ..., load: _Optional[_Iterable[float]] = ..., memory_bytes: _Optional[int] = ..., memory_used_bytes: _Optional[int] = ..., swap_bytes: _Optional[int] = ..., swap_used_bytes: _Optional[int] = ..., disks: _Optional[_Iterable[_Union[DiskUsage, _Mapping]]] = ..., disk_read_rate: _Optional[float] = ..., disk_write_rate: _Optional[float] = ..., network_receive_rate: _Optional[float] = ..., network_send_rate: _Optional[float] = ..., processes: _Optional[int] = ..., uptime_seconds: _Optional[int] = ..., running_jobs: _Optional[int] = ..., queued_jobs: _Optional[int] = ..., jobs: _Optional[_Iterable[_Union[JobUsage, _Mapping]]] = ..., cpu_pressure: _Optional[float] = ..., memory_pressure: _Optional[float] = ..., io_pressure: _Optional[float] = ...) -> None: ...
 
 class DiskUsage(_message.Message):
     __slots__ = ("path", "size_bytes", "used_bytes")
@@ -107,7 +113,7 @@ class DiskUsage(_message.Message):
     def __init__(self, path: _Optional[str] = ..., size_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ...) -> None: ...
 
 class JobUsage(_message.Message):
-    __slots__ = ("name", "run_id", "attempt", "started", "usage", "cpu_percent", "throttled_percent", "io_read_rate", "io_write_rate", "memory_limit_bytes")
+    __slots__ = ("name", "run_id", "attempt", "started", "usage", "cpu_percent", "throttled_percent", "io_read_rate", "io_write_rate", "memory_limit_bytes", "cpu_pressure", "memory_pressure", "io_pressure")
     NAME_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +124,9 @@ class JobUsage(_message.Message):
     IO_READ_RATE_FIELD_NUMBER: _ClassVar[int]
     IO_WRITE_RATE_FIELD_NUMBER: _ClassVar[int]
     MEMORY_LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CPU_PRESSURE_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_PRESSURE_FIELD_NUMBER: _ClassVar[int]
+    IO_PRESSURE_FIELD_NUMBER: _ClassVar[int]
     name: str
     run_id: str
     attempt: int
@@ -128,4 +137,7 @@ class JobUsage(_message.Message):
     io_read_rate: float
     io_write_rate: float
     memory_limit_bytes: int
-    def __init__(self, name: _Optional[str] = ..., run_id: _Optional[str] = ..., attempt: _Optional[int] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., usage: _Optional[_Union[_job_pb2.Usage, _Mapping]] = ..., cpu_percent: _Optional[float] = ..., throttled_percent: _Optional[float] = ..., io_read_rate: _Optional[float] = ..., io_write_rate: _Optional[float] = ..., memory_limit_bytes: _Optional[int] = ...) -> None: ...
+    cpu_pressure: float
+    memory_pressure: float
+    io_pressure: float
+    def __init__(self, name: _Optional[str] = ..., run_id: _Optional[str] = ..., attempt: _Optional[int] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., usage: _Optional[_Union[_job_pb2.Usage, _Mapping]] = ..., cpu_percent: _Optional[float] = ..., throttled_percent: _Optional[float] = ..., io_read_rate: _Optional[float] = ..., io_write_rate: _Optional[float] = ..., memory_limit_bytes: _Optional[int] = ..., cpu_pressure: _Optional[float] = ..., memory_pressure: _Optional[float] = ..., io_pressure: _Optional[float] = ...) -> None: ...

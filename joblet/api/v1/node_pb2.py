@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from joblet.api.v1 import job_pb2 as joblet_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14joblet/v1/node.proto\x12\tjoblet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13joblet/v1/job.proto\"\x10\n\x0eGetNodeRequest\"\x0f\n\rReloadRequest\"2\n\x0eReloadResponse\x12\x0f\n\x07\x61t_once\x18\x01 \x03(\t\x12\x0f\n\x07restart\x18\x02 \x03(\t\"\xde\x04\n\x04Node\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06kernel\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x05 \x01(\t\x12+\n\x07started\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x63pus\x18\x07 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x04\x12\x1e\n\x16memory_available_bytes\x18\t \x01(\x04\x12\x13\n\x0b\x63group_mode\x18\n \x01(\t\x12$\n\x08\x66\x65\x61tures\x18\x0b \x03(\x0b\x32\x12.joblet.v1.Feature\x12\x1b\n\x13max_concurrent_jobs\x18\x0c \x01(\x05\x12\x14\n\x0crunning_jobs\x18\r \x01(\x05\x12\x13\n\x0bqueued_jobs\x18\x0e \x01(\x05\x12\x37\n\x13\x63\x65rtificate_expires\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\nconditions\x18\x14 \x03(\x0b\x32\x14.joblet.v1.Condition\x12&\n\x06\x63ordon\x18\x10 \x01(\x0b\x32\x16.joblet.v1.CordonState\x12!\n\x19max_concurrent_per_source\x18\x11 \x01(\x05\x12+\n\x06labels\x18< \x03(\x0b\x32\x1b.joblet.v1.Node.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"T\n\x0b\x43ordonState\x12)\n\x05since\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x1f\n\rCordonRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x10\n\x0e\x43ordonResponse\"\x11\n\x0fUncordonRequest\"#\n\x10UncordonResponse\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x08\",\n\x0c\x44rainRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0c\n\x04stay\x18\x02 \x01(\x08\"g\n\rDrainProgress\x12\x0f\n\x07running\x18\x01 \x01(\x05\x12\x0e\n\x06queued\x18\x02 \x01(\x05\x12\x0c\n\x04jobs\x18\x03 \x03(\t\x12\x19\n\x11stopping_services\x18\x04 \x01(\x08\x12\x0c\n\x04\x64one\x18\x05 \x01(\x08\":\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t2\xc5\x02\n\x0bNodeService\x12\x35\n\x07GetNode\x12\x19.joblet.v1.GetNodeRequest\x1a\x0f.joblet.v1.Node\x12=\n\x06\x43ordon\x12\x18.joblet.v1.CordonRequest\x1a\x19.joblet.v1.CordonResponse\x12\x43\n\x08Uncordon\x12\x1a.joblet.v1.UncordonRequest\x1a\x1b.joblet.v1.UncordonResponse\x12<\n\x05\x44rain\x12\x17.joblet.v1.DrainRequest\x1a\x18.joblet.v1.DrainProgress0\x01\x12=\n\x06Reload\x12\x18.joblet.v1.ReloadRequest\x1a\x19.joblet.v1.ReloadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14joblet/v1/node.proto\x12\tjoblet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13joblet/v1/job.proto\"&\n\x0eGetNodeRequest\x12\x14\n\x0c\x65ngine_nodes\x18x \x01(\x08\"\x0f\n\rReloadRequest\"2\n\x0eReloadResponse\x12\x0f\n\x07\x61t_once\x18\x01 \x03(\t\x12\x0f\n\x07restart\x18\x02 \x03(\t\"\xb8\x05\n\x04Node\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06kernel\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x05 \x01(\t\x12+\n\x07started\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x63pus\x18\x07 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x04\x12\x1e\n\x16memory_available_bytes\x18\t \x01(\x04\x12\x13\n\x0b\x63group_mode\x18\n \x01(\t\x12$\n\x08\x66\x65\x61tures\x18\x0b \x03(\x0b\x32\x12.joblet.v1.Feature\x12\x1b\n\x13max_concurrent_jobs\x18\x0c \x01(\x05\x12\x14\n\x0crunning_jobs\x18\r \x01(\x05\x12\x13\n\x0bqueued_jobs\x18\x0e \x01(\x05\x12\x37\n\x13\x63\x65rtificate_expires\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\nconditions\x18\x14 \x03(\x0b\x32\x14.joblet.v1.Condition\x12&\n\x06\x63ordon\x18\x10 \x01(\x0b\x32\x16.joblet.v1.CordonState\x12!\n\x19max_concurrent_per_source\x18\x11 \x01(\x05\x12+\n\x06labels\x18< \x03(\x0b\x32\x1b.joblet.v1.Node.LabelsEntry\x12+\n\texecutors\x18x \x03(\x0b\x32\x18.joblet.v1.ExecutorState\x12+\n\x0c\x65ngine_nodes\x18y \x03(\x0b\x32\x15.joblet.v1.EngineNode\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"b\n\rExecutorState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07pending\x18\x04 \x01(\x05\x12\x0f\n\x07running\x18\x05 \x01(\x05\"\xcb\x01\n\nEngineNode\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\npartitions\x18\x05 \x03(\t\x12\x0c\n\x04\x63pus\x18\x06 \x01(\x05\x12\x11\n\tcpus_used\x18\x07 \x01(\x05\x12\x11\n\x04load\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0cmemory_bytes\x18\t \x01(\x04\x12\x19\n\x11memory_used_bytes\x18\n \x01(\x04\x42\x07\n\x05_load\"T\n\x0b\x43ordonState\x12)\n\x05since\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x1f\n\rCordonRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x10\n\x0e\x43ordonResponse\"\x11\n\x0fUncordonRequest\"#\n\x10UncordonResponse\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x08\",\n\x0c\x44rainRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0c\n\x04stay\x18\x02 \x01(\x08\"g\n\rDrainProgress\x12\x0f\n\x07running\x18\x01 \x01(\x05\x12\x0e\n\x06queued\x18\x02 \x01(\x05\x12\x0c\n\x04jobs\x18\x03 \x03(\t\x12\x19\n\x11stopping_services\x18\x04 \x01(\x08\x12\x0c\n\x04\x64one\x18\x05 \x01(\x08\":\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t2\xc5\x02\n\x0bNodeService\x12\x35\n\x07GetNode\x12\x19.joblet.v1.GetNodeRequest\x1a\x0f.joblet.v1.Node\x12=\n\x06\x43ordon\x12\x18.joblet.v1.CordonRequest\x1a\x19.joblet.v1.CordonResponse\x12\x43\n\x08Uncordon\x12\x1a.joblet.v1.UncordonRequest\x1a\x1b.joblet.v1.UncordonResponse\x12<\n\x05\x44rain\x12\x17.joblet.v1.DrainRequest\x1a\x18.joblet.v1.DrainProgress0\x01\x12=\n\x06Reload\x12\x18.joblet.v1.ReloadRequest\x1a\x19.joblet.v1.ReloadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,31 +36,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODE_LABELSENTRY']._loaded_options = None
   _globals['_NODE_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_GETNODEREQUEST']._serialized_start=89
-  _globals['_GETNODEREQUEST']._serialized_end=105
-  _globals['_RELOADREQUEST']._serialized_start=107
-  _globals['_RELOADREQUEST']._serialized_end=122
-  _globals['_RELOADRESPONSE']._serialized_start=124
-  _globals['_RELOADRESPONSE']._serialized_end=174
-  _globals['_NODE']._serialized_start=177
-  _globals['_NODE']._serialized_end=783
-  _globals['_NODE_LABELSENTRY']._serialized_start=738
-  _globals['_NODE_LABELSENTRY']._serialized_end=783
-  _globals['_CORDONSTATE']._serialized_start=785
-  _globals['_CORDONSTATE']._serialized_end=869
-  _globals['_CORDONREQUEST']._serialized_start=871
-  _globals['_CORDONREQUEST']._serialized_end=902
-  _globals['_CORDONRESPONSE']._serialized_start=904
-  _globals['_CORDONRESPONSE']._serialized_end=920
-  _globals['_UNCORDONREQUEST']._serialized_start=922
-  _globals['_UNCORDONREQUEST']._serialized_end=939
-  _globals['_UNCORDONRESPONSE']._serialized_start=941
-  _globals['_UNCORDONRESPONSE']._serialized_end=976
-  _globals['_DRAINREQUEST']._serialized_start=978
-  _globals['_DRAINREQUEST']._serialized_end=1022
-  _globals['_DRAINPROGRESS']._serialized_start=1024
-  _globals['_DRAINPROGRESS']._serialized_end=1127
-  _globals['_FEATURE']._serialized_start=1129
-  _globals['_FEATURE']._serialized_end=1187
-  _globals['_NODESERVICE']._serialized_start=1190
-  _globals['_NODESERVICE']._serialized_end=1515
+  _globals['_GETNODEREQUEST']._serialized_end=127
+  _globals['_RELOADREQUEST']._serialized_start=129
+  _globals['_RELOADREQUEST']._serialized_end=144
+  _globals['_RELOADRESPONSE']._serialized_start=146
+  _globals['_RELOADRESPONSE']._serialized_end=196
+  _globals['_NODE']._serialized_start=199
+  _globals['_NODE']._serialized_end=895
+  _globals['_NODE_LABELSENTRY']._serialized_start=850
+  _globals['_NODE_LABELSENTRY']._serialized_end=895
+  _globals['_EXECUTORSTATE']._serialized_start=897
+  _globals['_EXECUTORSTATE']._serialized_end=995
+  _globals['_ENGINENODE']._serialized_start=998
+  _globals['_ENGINENODE']._serialized_end=1201
+  _globals['_CORDONSTATE']._serialized_start=1203
+  _globals['_CORDONSTATE']._serialized_end=1287
+  _globals['_CORDONREQUEST']._serialized_start=1289
+  _globals['_CORDONREQUEST']._serialized_end=1320
+  _globals['_CORDONRESPONSE']._serialized_start=1322
+  _globals['_CORDONRESPONSE']._serialized_end=1338
+  _globals['_UNCORDONREQUEST']._serialized_start=1340
+  _globals['_UNCORDONREQUEST']._serialized_end=1357
+  _globals['_UNCORDONRESPONSE']._serialized_start=1359
+  _globals['_UNCORDONRESPONSE']._serialized_end=1394
+  _globals['_DRAINREQUEST']._serialized_start=1396
+  _globals['_DRAINREQUEST']._serialized_end=1440
+  _globals['_DRAINPROGRESS']._serialized_start=1442
+  _globals['_DRAINPROGRESS']._serialized_end=1545
+  _globals['_FEATURE']._serialized_start=1547
+  _globals['_FEATURE']._serialized_end=1605
+  _globals['_NODESERVICE']._serialized_start=1608
+  _globals['_NODESERVICE']._serialized_end=1933
 # @@protoc_insertion_point(module_scope)

@@ -11,8 +11,10 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class GetNodeRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("engine_nodes",)
+    ENGINE_NODES_FIELD_NUMBER: _ClassVar[int]
+    engine_nodes: bool
+    def __init__(self, engine_nodes: _Optional[bool] = ...) -> None: ...
 
 class ReloadRequest(_message.Message):
     __slots__ = ()
@@ -27,7 +29,7 @@ class ReloadResponse(_message.Message):
     def __init__(self, at_once: _Optional[_Iterable[str]] = ..., restart: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("hostname", "version", "kernel", "architecture", "boot_id", "started", "cpus", "memory_bytes", "memory_available_bytes", "cgroup_mode", "features", "max_concurrent_jobs", "running_jobs", "queued_jobs", "certificate_expires", "conditions", "cordon", "max_concurrent_per_source", "labels")
+    __slots__ = ("hostname", "version", "kernel", "architecture", "boot_id", "started", "cpus", "memory_bytes", "memory_available_bytes", "cgroup_mode", "features", "max_concurrent_jobs", "running_jobs", "queued_jobs", "certificate_expires", "conditions", "cordon", "max_concurrent_per_source", "labels", "executors", "engine_nodes")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +56,8 @@ class Node(_message.Message):
     CORDON_FIELD_NUMBER: _ClassVar[int]
     MAX_CONCURRENT_PER_SOURCE_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    EXECUTORS_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_NODES_FIELD_NUMBER: _ClassVar[int]
     hostname: str
     version: str
     kernel: str
@@ -73,7 +77,47 @@ class Node(_message.Message):
     cordon: CordonState
     max_concurrent_per_source: int
     labels: _containers.ScalarMap[str, str]
-    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., kernel: _Optional[str] = ..., architecture: _Optional[str] = ..., boot_id: _Optional[str] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cpus: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., cgroup_mode: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., max_concurrent_jobs: _Optional[int] = ..., running_jobs: _Optional[int] = ..., queued_jobs: _Optional[int] = ..., certificate_expires: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., conditions: _Optional[_Iterable[_Union[_job_pb2.Condition, _Mapping]]] = ..., cordon: _Optional[_Union[CordonState, _Mapping]] = ..., max_concurrent_per_source: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    executors: _containers.RepeatedCompositeFieldContainer[ExecutorState]
+    engine_nodes: _containers.RepeatedCompositeFieldContainer[EngineNode]
+    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., kernel: _Optional[str] = ..., architecture: _Optional[str] = ..., boot_id: _Optional[str] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cpus: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., cgroup_mode: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., max_concurrent_jobs: _Optional[int] = ..., running_jobs: _Optional[int] = ..., queued_jobs: _Optional[int] = ..., certificate_expires: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., conditions: _Optional[_Iterable[_Union[_job_pb2.Condition, _Mapping]]] = ..., cordon: _Optional[_Union[CordonState, _Mapping]] = ..., max_concurrent_per_source: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., executors: _Optional[_Iterable[_Union[ExecutorState, _Mapping]]] = ..., engine_nodes: _Optional[_Iterable[_Union[EngineNode, _Mapping]]] = ...) -> None: ...
+
+class ExecutorState(_message.Message):
+    __slots__ = ("name", "available", "reason", "pending", "running")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    AVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    available: bool
+    reason: str
+    pending: int
+    running: int
+    def __init__(self, name: _Optional[str] = ..., available: _Optional[bool] = ..., reason: _Optional[str] = ..., pending: _Optional[int] = ..., running: _Optional[int] = ...) -> None: ...
+
+class EngineNode(_message.Message):
+    __slots__ = ("engine", "name", "state", "reason", "partitions", "cpus", "cpus_used", "load", "memory_bytes", "memory_used_bytes")
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    CPUS_FIELD_NUMBER: _ClassVar[int]
+    CPUS_USED_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    engine: str
+    name: str
+    state: str
+    reason: str
+    partitions: _containers.RepeatedScalarFieldContainer[str]
+    cpus: int
+    cpus_used: int
+    load: float
+    memory_bytes: int
+    memory_used_bytes: int
+    def __init__(self, engine: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., partitions: _Optional[_Iterable[str]] = ..., cpus: _Optional[int] = ..., cpus_used: _Optional[int] = ..., load: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., memory_used_bytes: _Optional[int] = ...) -> None: ...
 
 class CordonState(_message.Message):
     __slots__ = ("since", "by", "reason")

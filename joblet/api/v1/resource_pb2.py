@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from joblet.api.v1 import job_pb2 as joblet_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18joblet/v1/resource.proto\x12\tjoblet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13joblet/v1/job.proto\"0\n\x12GetResourceRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"$\n\x14ListResourcesRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\"?\n\x15ListResourcesResponse\x12&\n\tresources\x18\x01 \x03(\x0b\x32\x13.joblet.v1.Resource\"3\n\x15\x44\x65leteResourceRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x18\n\x16\x44\x65leteResourceResponse\"\xe7\x04\n\x08Resource\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\x12/\n\x06labels\x18\x04 \x03(\x0b\x32\x1f.joblet.v1.Resource.LabelsEntry\x12\x39\n\x0b\x61nnotations\x18\x05 \x03(\x0b\x32$.joblet.v1.Resource.AnnotationsEntry\x12\x12\n\ngeneration\x18\x06 \x01(\x03\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x10\n\x08\x64\x65leting\x18\x08 \x01(\x08\x12+\n\x07\x63reated\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07updated\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08manifest\x18\x0b \x01(\t\x12(\n\nconditions\x18\x0c \x03(\x0b\x32\x14.joblet.v1.Condition\x12/\n\x06status\x18\r \x03(\x0b\x32\x1f.joblet.v1.Resource.StatusEntry\x12\x0f\n\x07used_by\x18\x0e \x03(\t\x12&\n\x05steps\x18\x32 \x03(\x0b\x32\x17.joblet.v1.WorkflowStep\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x32\n\x10\x41nnotationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bStatusEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\x11SyncSourceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x61llow_delete\x18\x02 \x01(\x08\x12\x11\n\ttake_over\x18\x03 \x01(\x08\"k\n\x12SyncSourceResponse\x12\x0f\n\x07in_line\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x11\n\tmanifests\x18\x05 \x01(\x05\"\xb7\x02\n\x0cWorkflowStep\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\r\n\x05phase\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0e\n\x06run_id\x18\x06 \x01(\t\x12\r\n\x05needs\x18\x07 \x03(\t\x12+\n\x07started\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x65nded\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x07outputs\x18\n \x03(\x0b\x32$.joblet.v1.WorkflowStep.OutputsEntry\x1a.\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"F\n\x14RetryWorkflowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tfrom_step\x18\x02 \x01(\t\x12\r\n\x05whole\x18\x03 \x01(\x08\"$\n\x15RetryWorkflowResponse\x12\x0b\n\x03run\x18\x01 \x01(\x05\x32\x9e\x03\n\x0fResourceService\x12\x41\n\x0bGetResource\x12\x1d.joblet.v1.GetResourceRequest\x1a\x13.joblet.v1.Resource\x12R\n\rListResources\x12\x1f.joblet.v1.ListResourcesRequest\x1a .joblet.v1.ListResourcesResponse\x12U\n\x0e\x44\x65leteResource\x12 .joblet.v1.DeleteResourceRequest\x1a!.joblet.v1.DeleteResourceResponse\x12I\n\nSyncSource\x12\x1c.joblet.v1.SyncSourceRequest\x1a\x1d.joblet.v1.SyncSourceResponse\x12R\n\rRetryWorkflow\x12\x1f.joblet.v1.RetryWorkflowRequest\x1a .joblet.v1.RetryWorkflowResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18joblet/v1/resource.proto\x12\tjoblet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13joblet/v1/job.proto\"0\n\x12GetResourceRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"$\n\x14ListResourcesRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\"?\n\x15ListResourcesResponse\x12&\n\tresources\x18\x01 \x03(\x0b\x32\x13.joblet.v1.Resource\"3\n\x15\x44\x65leteResourceRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x18\n\x16\x44\x65leteResourceResponse\"\x96\x05\n\x08Resource\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\x12/\n\x06labels\x18\x04 \x03(\x0b\x32\x1f.joblet.v1.Resource.LabelsEntry\x12\x39\n\x0b\x61nnotations\x18\x05 \x03(\x0b\x32$.joblet.v1.Resource.AnnotationsEntry\x12\x12\n\ngeneration\x18\x06 \x01(\x03\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x10\n\x08\x64\x65leting\x18\x08 \x01(\x08\x12+\n\x07\x63reated\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07updated\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08manifest\x18\x0b \x01(\t\x12(\n\nconditions\x18\x0c \x03(\x0b\x32\x14.joblet.v1.Condition\x12/\n\x06status\x18\r \x03(\x0b\x32\x1f.joblet.v1.Resource.StatusEntry\x12\x0f\n\x07used_by\x18\x0e \x03(\t\x12&\n\x05steps\x18\x32 \x03(\x0b\x32\x17.joblet.v1.WorkflowStep\x12-\n\x0cworkflow_run\x18\xa0\x01 \x01(\x0b\x32\x16.joblet.v1.WorkflowRun\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x32\n\x10\x41nnotationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bStatusEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\x11SyncSourceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x61llow_delete\x18\x02 \x01(\x08\x12\x11\n\ttake_over\x18\x03 \x01(\x08\"k\n\x12SyncSourceResponse\x12\x0f\n\x07in_line\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x11\n\tmanifests\x18\x05 \x01(\x05\"\xb7\x02\n\x0cWorkflowStep\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\r\n\x05phase\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0e\n\x06run_id\x18\x06 \x01(\t\x12\r\n\x05needs\x18\x07 \x03(\t\x12+\n\x07started\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x65nded\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x07outputs\x18\n \x03(\x0b\x32$.joblet.v1.WorkflowStep.OutputsEntry\x1a.\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbf\x01\n\x0bWorkflowRun\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\r\n\x05phase\x18\x02 \x01(\t\x12\x0f\n\x07trigger\x18\x03 \x01(\t\x12+\n\x07\x63reated\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x65nded\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x04tick\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"2\n\x13StopWorkflowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"#\n\x14StopWorkflowResponse\x12\x0b\n\x03run\x18\x01 \x01(\x05\"U\n\x14RetryWorkflowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tfrom_step\x18\x02 \x01(\t\x12\r\n\x05whole\x18\x03 \x01(\x08\x12\r\n\x05\x66orce\x18n \x01(\x08\"3\n\x15RetryWorkflowResponse\x12\x0b\n\x03run\x18\x01 \x01(\x05\x12\r\n\x05place\x18n \x01(\x05\x32\xb6\x04\n\x0fResourceService\x12\x41\n\x0bGetResource\x12\x1d.joblet.v1.GetResourceRequest\x1a\x13.joblet.v1.Resource\x12R\n\rListResources\x12\x1f.joblet.v1.ListResourcesRequest\x1a .joblet.v1.ListResourcesResponse\x12U\n\x0e\x44\x65leteResource\x12 .joblet.v1.DeleteResourceRequest\x1a!.joblet.v1.DeleteResourceResponse\x12I\n\nSyncSource\x12\x1c.joblet.v1.SyncSourceRequest\x1a\x1d.joblet.v1.SyncSourceResponse\x12R\n\rRetryWorkflow\x12\x1f.joblet.v1.RetryWorkflowRequest\x1a .joblet.v1.RetryWorkflowResponse\x12O\n\x0cStopWorkflow\x12\x1e.joblet.v1.StopWorkflowRequest\x1a\x1f.joblet.v1.StopWorkflowResponse\x12\x45\n\rWatchResource\x12\x1d.joblet.v1.GetResourceRequest\x1a\x13.joblet.v1.Resource0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,25 +52,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETERESOURCERESPONSE']._serialized_start=299
   _globals['_DELETERESOURCERESPONSE']._serialized_end=323
   _globals['_RESOURCE']._serialized_start=326
-  _globals['_RESOURCE']._serialized_end=941
-  _globals['_RESOURCE_LABELSENTRY']._serialized_start=797
-  _globals['_RESOURCE_LABELSENTRY']._serialized_end=842
-  _globals['_RESOURCE_ANNOTATIONSENTRY']._serialized_start=844
-  _globals['_RESOURCE_ANNOTATIONSENTRY']._serialized_end=894
-  _globals['_RESOURCE_STATUSENTRY']._serialized_start=896
-  _globals['_RESOURCE_STATUSENTRY']._serialized_end=941
-  _globals['_SYNCSOURCEREQUEST']._serialized_start=943
-  _globals['_SYNCSOURCEREQUEST']._serialized_end=1017
-  _globals['_SYNCSOURCERESPONSE']._serialized_start=1019
-  _globals['_SYNCSOURCERESPONSE']._serialized_end=1126
-  _globals['_WORKFLOWSTEP']._serialized_start=1129
-  _globals['_WORKFLOWSTEP']._serialized_end=1440
-  _globals['_WORKFLOWSTEP_OUTPUTSENTRY']._serialized_start=1394
-  _globals['_WORKFLOWSTEP_OUTPUTSENTRY']._serialized_end=1440
-  _globals['_RETRYWORKFLOWREQUEST']._serialized_start=1442
-  _globals['_RETRYWORKFLOWREQUEST']._serialized_end=1512
-  _globals['_RETRYWORKFLOWRESPONSE']._serialized_start=1514
-  _globals['_RETRYWORKFLOWRESPONSE']._serialized_end=1550
-  _globals['_RESOURCESERVICE']._serialized_start=1553
-  _globals['_RESOURCESERVICE']._serialized_end=1967
+  _globals['_RESOURCE']._serialized_end=988
+  _globals['_RESOURCE_LABELSENTRY']._serialized_start=844
+  _globals['_RESOURCE_LABELSENTRY']._serialized_end=889
+  _globals['_RESOURCE_ANNOTATIONSENTRY']._serialized_start=891
+  _globals['_RESOURCE_ANNOTATIONSENTRY']._serialized_end=941
+  _globals['_RESOURCE_STATUSENTRY']._serialized_start=943
+  _globals['_RESOURCE_STATUSENTRY']._serialized_end=988
+  _globals['_SYNCSOURCEREQUEST']._serialized_start=990
+  _globals['_SYNCSOURCEREQUEST']._serialized_end=1064
+  _globals['_SYNCSOURCERESPONSE']._serialized_start=1066
+  _globals['_SYNCSOURCERESPONSE']._serialized_end=1173
+  _globals['_WORKFLOWSTEP']._serialized_start=1176
+  _globals['_WORKFLOWSTEP']._serialized_end=1487
+  _globals['_WORKFLOWSTEP_OUTPUTSENTRY']._serialized_start=1441
+  _globals['_WORKFLOWSTEP_OUTPUTSENTRY']._serialized_end=1487
+  _globals['_WORKFLOWRUN']._serialized_start=1490
+  _globals['_WORKFLOWRUN']._serialized_end=1681
+  _globals['_STOPWORKFLOWREQUEST']._serialized_start=1683
+  _globals['_STOPWORKFLOWREQUEST']._serialized_end=1733
+  _globals['_STOPWORKFLOWRESPONSE']._serialized_start=1735
+  _globals['_STOPWORKFLOWRESPONSE']._serialized_end=1770
+  _globals['_RETRYWORKFLOWREQUEST']._serialized_start=1772
+  _globals['_RETRYWORKFLOWREQUEST']._serialized_end=1857
+  _globals['_RETRYWORKFLOWRESPONSE']._serialized_start=1859
+  _globals['_RETRYWORKFLOWRESPONSE']._serialized_end=1910
+  _globals['_RESOURCESERVICE']._serialized_start=1913
+  _globals['_RESOURCESERVICE']._serialized_end=2479
 # @@protoc_insertion_point(module_scope)

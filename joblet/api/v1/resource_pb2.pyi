@@ -43,7 +43,7 @@ class DeleteResourceResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class Resource(_message.Message):
-    __slots__ = ("kind", "name", "uid", "labels", "annotations", "generation", "source", "deleting", "created", "updated", "manifest", "conditions", "status", "used_by", "steps")
+    __slots__ = ("kind", "name", "uid", "labels", "annotations", "generation", "source", "deleting", "created", "updated", "manifest", "conditions", "status", "used_by", "steps", "workflow_run")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +80,7 @@ class Resource(_message.Message):
     STATUS_FIELD_NUMBER: _ClassVar[int]
     USED_BY_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
+    WORKFLOW_RUN_FIELD_NUMBER: _ClassVar[int]
     kind: str
     name: str
     uid: str
@@ -95,7 +96,8 @@ class Resource(_message.Message):
     status: _containers.ScalarMap[str, str]
     used_by: _containers.RepeatedScalarFieldContainer[str]
     steps: _containers.RepeatedCompositeFieldContainer[WorkflowStep]
-    def __init__(self, kind: _Optional[str] = ..., name: _Optional[str] = ..., uid: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., annotations: _Optional[_Mapping[str, str]] = ..., generation: _Optional[int] = ..., source: _Optional[str] = ..., deleting: _Optional[bool] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., manifest: _Optional[str] = ..., conditions: _Optional[_Iterable[_Union[_job_pb2.Condition, _Mapping]]] = ..., status: _Optional[_Mapping[str, str]] = ..., used_by: _Optional[_Iterable[str]] = ..., steps: _Optional[_Iterable[_Union[WorkflowStep, _Mapping]]] = ...) -> None: ...
+    workflow_run: WorkflowRun
+    def __init__(self, kind: _Optional[str] = ..., name: _Optional[str] = ..., uid: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., annotations: _Optional[_Mapping[str, str]] = ..., generation: _Optional[int] = ..., source: _Optional[str] = ..., deleting: _Optional[bool] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., manifest: _Optional[str] = ..., conditions: _Optional[_Iterable[_Union[_job_pb2.Condition, _Mapping]]] = ..., status: _Optional[_Mapping[str, str]] = ..., used_by: _Optional[_Iterable[str]] = ..., steps: _Optional[_Iterable[_Union[WorkflowStep, _Mapping]]] = ..., workflow_run: _Optional[_Union[WorkflowRun, _Mapping]] = ...) -> None: ...
 
 class SyncSourceRequest(_message.Message):
     __slots__ = ("name", "allow_delete", "take_over")
@@ -152,18 +154,52 @@ class WorkflowStep(_message.Message):
     outputs: _containers.ScalarMap[str, str]
     def __init__(self, name: _Optional[str] = ..., job: _Optional[str] = ..., phase: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., run_id: _Optional[str] = ..., needs: _Optional[_Iterable[str]] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., outputs: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
-class RetryWorkflowRequest(_message.Message):
-    __slots__ = ("name", "from_step", "whole")
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    FROM_STEP_FIELD_NUMBER: _ClassVar[int]
-    WHOLE_FIELD_NUMBER: _ClassVar[int]
-    name: str
-    from_step: str
-    whole: bool
-    def __init__(self, name: _Optional[str] = ..., from_step: _Optional[str] = ..., whole: _Optional[bool] = ...) -> None: ...
+class WorkflowRun(_message.Message):
+    __slots__ = ("number", "phase", "trigger", "created", "ended", "tick")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    TRIGGER_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    TICK_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    phase: str
+    trigger: str
+    created: _timestamp_pb2.Timestamp
+    ended: _timestamp_pb2.Timestamp
+    tick: _timestamp_pb2.Timestamp
+    def __init__(self, number: _Optional[int] = ..., phase: _Optional[str] = ..., trigger: _Optional[str] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tick: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
-class RetryWorkflowResponse(_message.Message):
+class StopWorkflowRequest(_message.Message):
+    __slots__ = ("name", "force")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    force: bool
+    def __init__(self, name: _Optional[str] = ..., force: _Optional[bool] = ...) -> None: ...
+
+class StopWorkflowResponse(_message.Message):
     __slots__ = ("run",)
     RUN_FIELD_NUMBER: _ClassVar[int]
     run: int
     def __init__(self, run: _Optional[int] = ...) -> None: ...
+
+class RetryWorkflowRequest(_message.Message):
+    __slots__ = ("name", "from_step", "whole", "force")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FROM_STEP_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    from_step: str
+    whole: bool
+    force: bool
+    def __init__(self, name: _Optional[str] = ..., from_step: _Optional[str] = ..., whole: _Optional[bool] = ..., force: _Optional[bool] = ...) -> None: ...
+
+class RetryWorkflowResponse(_message.Message):
+    __slots__ = ("run", "place")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    run: int
+    place: int
+    def __init__(self, run: _Optional[int] = ..., place: _Optional[int] = ...) -> None: ...

@@ -59,6 +59,16 @@ class ResourceServiceStub:
                 request_serializer=joblet_dot_v1_dot_resource__pb2.RetryWorkflowRequest.SerializeToString,
                 response_deserializer=joblet_dot_v1_dot_resource__pb2.RetryWorkflowResponse.FromString,
                 _registered_method=True)
+        self.StopWorkflow = channel.unary_unary(
+                '/joblet.v1.ResourceService/StopWorkflow',
+                request_serializer=joblet_dot_v1_dot_resource__pb2.StopWorkflowRequest.SerializeToString,
+                response_deserializer=joblet_dot_v1_dot_resource__pb2.StopWorkflowResponse.FromString,
+                _registered_method=True)
+        self.WatchResource = channel.unary_stream(
+                '/joblet.v1.ResourceService/WatchResource',
+                request_serializer=joblet_dot_v1_dot_resource__pb2.GetResourceRequest.SerializeToString,
+                response_deserializer=joblet_dot_v1_dot_resource__pb2.Resource.FromString,
+                _registered_method=True)
 
 
 class ResourceServiceServicer:
@@ -92,7 +102,21 @@ class ResourceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryWorkflow(self, request, context):
-        """Runs a part of a workflow anew, or all of it. Refused while it runs.
+        """Runs a part of a workflow anew, which is refused while it runs; or all of it, as its overlap lets it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopWorkflow(self, request, context):
+        """Ends the run of a workflow that goes on: what runs of it is stopped, nothing more of it begins.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchResource(self, request, context):
+        """How it stands, then again whenever something of it or of its jobs has changed. Ends with NOT_FOUND once it is gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,6 +149,16 @@ def add_ResourceServiceServicer_to_server(servicer, server):
                     servicer.RetryWorkflow,
                     request_deserializer=joblet_dot_v1_dot_resource__pb2.RetryWorkflowRequest.FromString,
                     response_serializer=joblet_dot_v1_dot_resource__pb2.RetryWorkflowResponse.SerializeToString,
+            ),
+            'StopWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopWorkflow,
+                    request_deserializer=joblet_dot_v1_dot_resource__pb2.StopWorkflowRequest.FromString,
+                    response_serializer=joblet_dot_v1_dot_resource__pb2.StopWorkflowResponse.SerializeToString,
+            ),
+            'WatchResource': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchResource,
+                    request_deserializer=joblet_dot_v1_dot_resource__pb2.GetResourceRequest.FromString,
+                    response_serializer=joblet_dot_v1_dot_resource__pb2.Resource.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -262,6 +296,60 @@ class ResourceService:
             '/joblet.v1.ResourceService/RetryWorkflow',
             joblet_dot_v1_dot_resource__pb2.RetryWorkflowRequest.SerializeToString,
             joblet_dot_v1_dot_resource__pb2.RetryWorkflowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/joblet.v1.ResourceService/StopWorkflow',
+            joblet_dot_v1_dot_resource__pb2.StopWorkflowRequest.SerializeToString,
+            joblet_dot_v1_dot_resource__pb2.StopWorkflowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchResource(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/joblet.v1.ResourceService/WatchResource',
+            joblet_dot_v1_dot_resource__pb2.GetResourceRequest.SerializeToString,
+            joblet_dot_v1_dot_resource__pb2.Resource.FromString,
             options,
             channel_credentials,
             insecure,

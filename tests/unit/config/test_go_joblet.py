@@ -39,7 +39,6 @@ buffers: {}
 IN_VAIN = {
     "server.minTlsVersion": 2,
     "server.nodeId": 2,
-    "cgroup.namespaceMount": 14,
     "cgroup.enableControllers": 15,
     "filesystem.baseDir": 18,
     "filesystem.tmpDir": 19,

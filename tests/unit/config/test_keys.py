@@ -18,9 +18,10 @@ from joblet.config.reference import config_schema
 from joblet.config.section import RELOAD, Reload
 from joblet.config.server import LoadedConfig, ServerConfig, read_server_config
 from joblet.manifest import JobManifest
+from jobletd.configured import local_settings_of, policy_of
 from jobletd.job_bounds import JobBounds, bounded
 from jobletd.policy import Policy
-from jobletd.reloading import blob_limits_of, local_settings_of, policy_of
+from jobletd.reloading import blob_limits_of
 from jobletd.services.server import options
 from jobletd.tls_context import credentials_of
 

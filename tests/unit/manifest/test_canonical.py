@@ -13,6 +13,7 @@ from joblet.manifest import (
     ChangeKind,
     JobManifest,
     ManifestErrors,
+    RecentTexts,
     canonical_json,
     compare,
     manifest_from_json,
@@ -241,3 +242,16 @@ def test_yaml_is_written_for_people() -> None:
         '  files:\n    - path: a.sh\n      mode: "0755"\n      content: |\n        #!/bin/sh\n        \techo\n'
         "  limits:\n    cpu: 150%\n    memory: 512Mi\n"
     )
+
+
+def test_a_text_is_made_once_for_each_manifest_and_a_long_one_is_not_kept() -> None:
+    made: list[str] = []
+
+    def text_of(manifest: JobManifest) -> str:
+        made.append(manifest.metadata.name)
+        return manifest.metadata.name * (1 if manifest.metadata.name == "short" else 1000)
+
+    texts = RecentTexts(text_of)
+    short, again, long = (read(manifest_text("command: [x]", name))[0] for name in ("short", "short", "long"))
+    assert [texts.of(one) for one in (short, short, again, long, long)] == ["short"] * 3 + ["long" * 1000] * 2
+    assert made == ["short", "short", "long", "long"], "by object: to compare two would take as long"

@@ -285,9 +285,9 @@ def test_reading_a_small_manifest_takes_at_most_two_milliseconds() -> None:
     read_manifests(data, filename="job.yml")
     best = float("inf")
     for _ in range(20):
-        started = time.perf_counter()
+        started = time.process_time()  # other tests run at the same time
         read_manifests(data, filename="job.yml")
-        best = min(best, time.perf_counter() - started)
+        best = min(best, time.process_time() - started)
     assert best < 0.002
 
 

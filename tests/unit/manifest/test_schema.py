@@ -39,7 +39,7 @@ def test_there_is_an_example_of_each_feature() -> None:
     assert {path.stem for path in EXAMPLES} == {
         "hello", "limits", "timeout", "retry", "script", "files", "service", "big-output", "failing", "environment",
         "cpu-quota", "untrusted-python", "secrets", "volume", "network", "priority", "schedule", "hooks", "healthy",
-        "dependencies", "workflow",
+        "dependencies", "workflow", "scheduled-workflow", "array", "matrix",
     }  # fmt: skip
 
 
