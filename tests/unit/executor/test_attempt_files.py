@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,25 +77,25 @@ def test_the_record_that_init_writes_is_read_back(tmp_path: Path) -> None:
     assert attempt_files.read_exit(str(tmp_path)) == {"version": 1, **record, "log_error": "f?le"}
 
 
+HOLDING = """
+import fcntl, os, sys
+fcntl.flock(os.open(sys.argv[1], os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX)
+os.write(1, b"x")
+os.read(0, 1)
+"""
+
+
 def test_the_lock_is_held_as_long_as_its_holder_lives(tmp_path: Path) -> None:
     assert not attempt_files.lock_is_held(str(tmp_path))
-    read, write = os.pipe()
-    ready, tell = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(write)
-        fd = os.open(tmp_path / "state", os.O_RDWR | os.O_CREAT)
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        os.write(tell, b"x")
-        os.read(read, 1)
-        os._exit(0)
-    os.read(ready, 1)
-    assert attempt_files.lock_is_held(str(tmp_path))
-    os.close(write)
-    os.waitpid(pid, 0)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDING, tmp_path / "state"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdin is not None and holder.stdout is not None
+        assert holder.stdout.read(1) == b"x"
+        assert attempt_files.lock_is_held(str(tmp_path))
+        holder.stdin.close()
+    assert holder.returncode == 0
     assert not attempt_files.lock_is_held(str(tmp_path))
-    for fd in (read, ready, tell):
-        os.close(fd)
 
 
 EXITED: dict[str, object] = {"type": "exited", "code": 3}
@@ -161,16 +162,30 @@ def test_a_pid_that_cannot_be_one_is_nobodys(tmp_path: Path, text: str) -> None:
 
 def test_the_range_of_ids_is_known_from_two_places(tmp_path: Path) -> None:
     assert attempt_files.held_ids(str(tmp_path)) == set()
-    attempt_files.note_ids(str(tmp_path), 131072)
-    attempt_files.write_notes(str(tmp_path), AttemptNotes(131072, CgroupLimits(), (), {"grace": "10s"}, ""))
+    attempt_files.begin_notes(str(tmp_path), AttemptNotes(131072, CgroupLimits(), (), {"grace": "10s"}, ""))
     assert attempt_files.held_ids(str(tmp_path)) == {131072}
     attempt_files.write_notes(str(tmp_path), AttemptNotes(65536, CgroupLimits(), (), {"grace": "10s"}, ""))
     assert attempt_files.held_ids(str(tmp_path)) == {131072, 65536}
     (tmp_path / "attempt.json").write_bytes(b"\0" * 100)
     assert attempt_files.held_ids(str(tmp_path)) == {131072}
-    (tmp_path / "ids").unlink()
+    (tmp_path / "ids-131072").unlink()
     assert attempt_files.held_ids(str(tmp_path)) == set()
-    for nonsense in ("-1", "0", str(1 << 32), "x"):
+    for nonsense in ("-1", "0", str(1 << 32), "x", "9" * 200):
         (tmp_path / "ids").symlink_to(nonsense)
+        (tmp_path / f"ids-{nonsense}").touch()
         assert attempt_files.held_ids(str(tmp_path)) == set()
         (tmp_path / "ids").unlink()
+    (tmp_path / "ids").symlink_to("131072")  # as an earlier version wrote it
+    assert attempt_files.held_ids(str(tmp_path)) == {131072}
+
+
+def test_a_directory_goes_with_all_files_in_it_and_not_with_a_directory_in_it(tmp_path: Path) -> None:
+    attempt = tmp_path / "attempt"
+    attempt.mkdir()
+    attempt_files.begin_notes(str(attempt), AttemptNotes(131072, CgroupLimits(), (), {"grace": "10s"}, ""))
+    (attempt / "exit.json").touch()
+    (attempt / "below").mkdir()
+    assert not attempt_files.remove(str(attempt))
+    (attempt / "below").rmdir()
+    assert attempt_files.remove(str(attempt)) and not attempt.exists()
+    assert attempt_files.remove(str(attempt)), "it is gone already"

@@ -31,11 +31,11 @@ SETTINGS = LocalSettings("/s", "/l", "/r", default_disk_bytes=512 * MI, memory_d
     ],
 )
 def test_the_bound(limits: dict[str, Any], bound: Bound) -> None:
-    assert bound_of(Limits.model_validate(limits), SETTINGS, has_loop=True) == bound
+    assert bound_of(Limits.model_validate(limits), SETTINGS, has_loop=lambda: True) == bound
 
 
 def test_without_loop_devices_all_is_in_memory() -> None:
-    assert bound_of(Limits.model_validate({"disk": "1Gi"}), SETTINGS, has_loop=False) == Bound(
+    assert bound_of(Limits.model_validate({"disk": "1Gi"}), SETTINGS, has_loop=lambda: False) == Bound(
         1024 * MI, in_memory=True
     )
 

@@ -19,8 +19,10 @@ from jobletd.executor.local.record_shape import are_limits, fault_of_record
 from jobletd.model import LimitStatus
 
 ATTEMPT = "attempt.json"
-IDS = "ids"
+IDS = "ids"  # a link with the first id in it, in attempts of earlier versions
+IDS_NAME = "ids-"  # and the first id: another name of the notes, whatever these say
 STATE_BYTES = 4096
+LONGEST_ID = 10  # digits
 VERSION_SHOWN = 40
 # Whole lines only; a pid of seven digits is the largest that Linux gives.
 _STATE = re.compile(r"exec ([0-9]{1,7}) ([0-9]{1,18}) (\S+)\n(?:started ([0-9]{1,18}|[0-8][0-9]{18})\n)?", re.ASCII)
@@ -57,7 +59,22 @@ class InitState:
     started_ns: int | None
 
 
+def begin_notes(directory: str, notes: AttemptNotes) -> None:
+    """The first ones, before anything is launched: what of them is not whole was never needed. With the range of ids as a name
+    beside them, which is whole or not there; it costs no file of its own."""
+    path = f"{directory}/{ATTEMPT}"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(_notes_text(notes))
+    os.link(path, f"{directory}/{IDS_NAME}{notes.id_first}")
+
+
 def write_notes(directory: str, notes: AttemptNotes) -> None:
+    """Others than before."""
+    write_atomic(f"{directory}/{ATTEMPT}", _notes_text(notes), durable=False)
+
+
+def _notes_text(notes: AttemptNotes) -> bytes:
     data = {
         "version": VERSION,
         "id_first": notes.id_first,
@@ -69,19 +86,17 @@ def write_notes(directory: str, notes: AttemptNotes) -> None:
         "image": notes.image,
         "given": [astuple(limit) for limit in notes.given],
     }
-    write_atomic(f"{directory}/{ATTEMPT}", json.dumps(data).encode(), durable=False)
-
-
-def note_ids(directory: str, id_first: int) -> None:
-    """Put on record which range of ids it has, apart from the other notes: a link is whole or not there."""
-    os.symlink(str(id_first), f"{directory}/{IDS}")
+    return json.dumps(data).encode()
 
 
 def held_ids(directory: str) -> set[int]:
-    """The first id of its range, from both places; two if a damaged disk has them differ: then neither may be given away."""
-    found = set()
-    with suppress(OSError, ValueError):
-        found.add(int(os.readlink(f"{directory}/{IDS}")))
+    """The first id of its range, from all places; two if a damaged disk has them differ: then neither may be given away."""
+    texts: list[str] = []
+    with suppress(OSError):
+        texts.append(os.readlink(f"{directory}/{IDS}"))
+    with suppress(OSError):
+        texts += [name.removeprefix(IDS_NAME) for name in os.listdir(directory) if name.startswith(IDS_NAME)]
+    found = {int(text) for text in texts if text.isascii() and text.isdecimal() and len(text) <= LONGEST_ID}
     if (notes := read_notes(directory)) is not None:
         found.add(notes.id_first)
     return {id_first for id_first in found if 0 < id_first < 1 << 32}
@@ -162,8 +177,13 @@ def read_state(directory: str) -> InitState | None:
 
 def lock_is_held(directory: str) -> bool:
     """Whether the init lives: it holds the lock as long as it does, and nothing else ever can."""
+    return is_locked(f"{directory}/{exit_record.STATE}")
+
+
+def is_locked(path: str) -> bool:
+    """Whether somebody holds the exclusive lock of a file, flock(2); nobody does if there is none."""
     try:
-        fd = os.open(f"{directory}/{exit_record.STATE}", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
@@ -173,6 +193,19 @@ def lock_is_held(directory: str) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def remove(directory: str) -> bool:
+    """Remove it with its files. Whether it is gone: no, if it has directories, which are none of ours."""
+    try:
+        for name in os.listdir(directory):
+            os.unlink(f"{directory}/{name}")
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return not os.path.lexists(directory)
+    except IsADirectoryError:
+        return False
+    return True
 
 
 def start_time_of(pid: int) -> int | None:

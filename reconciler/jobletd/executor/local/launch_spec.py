@@ -12,7 +12,9 @@ from joblet.cgroup.hierarchy import readable_size
 from joblet.errors import JobletError
 from joblet.manifest import FileSpec, JobManifest, Limits, Network
 from joblet.manifest.schedule_values import format_moment
-from jobletd.executor import AttemptRequest
+from joblet.sandbox.redaction import pieces_of
+from joblet.trace_context import as_variables
+from jobletd.executor import AttemptRequest, GivenSecrets
 from jobletd.executor.local.etc_files import etc_files, group_of, user_name
 from jobletd.executor.local.seccomp_choice import seccomp_of
 
@@ -128,6 +130,7 @@ def launch_spec(
         "files": [launch_file(file, content_path) for file in spec.files],
         "outputs": list(spec.outputs),
         "secrets": list(request.secrets.files.items()),
+        **redaction(request.secrets),
         "tmp_bytes": min(TMP_BYTES, (spec.limits.memory_bytes or 2 * TMP_BYTES) // 2),
         "capabilities": list(spec.isolation.capabilities),
         "seccomp": seccomp_of(spec.isolation),
@@ -137,6 +140,12 @@ def launch_spec(
         "timeout_seconds": min(timeouts) if timeouts else None,
         "cgroup": dict(cgroup),
     }
+
+
+def redaction(secrets: GivenSecrets) -> dict[str, list[bytes]]:
+    """What the init must not keep of the job's output; nothing for most jobs."""
+    pieces = pieces_of((*secrets.files.values(), *secrets.env.values()))
+    return {"redacted": pieces} if pieces else {}
 
 
 def launch_file(file: FileSpec, content_path: Callable[[str], str]) -> dict[str, Any]:
@@ -170,6 +179,7 @@ def environment(request: AttemptRequest) -> dict[str, str]:
         "JOBLET_RUN": request.run_id,
         "JOBLET_ATTEMPT": str(request.number),
         **({} if request.tick_seconds is None else {"JOBLET_SCHEDULED": format_moment(request.tick_seconds)}),
+        **({} if request.trace is None else as_variables(request.trace)),
         **({"JOBLET_OUTPUTS": OUTPUTS} if request.manifest.spec.outputs else {}),
         **request.manifest.spec.env,
         **{name: variable(name, value) for name, value in request.secrets.env.items()},

@@ -17,13 +17,14 @@ import structlog
 import joblet
 from joblet import crash_points
 from joblet.errors import JobletError
+from joblet.sandbox.memory_file import made
 
 PROTOCOL_VERSION = 1
 READY_WITHIN_SECONDS = 30.0
 MESSAGE_BYTES = 8192
 DESCRIPTORS = 2
 log = structlog.get_logger("launcher")
-_CODE = "import sys; sys.path.insert(0, {root!r}); from joblet.sandbox.launcher import main; main()"
+_CODE = "import sys; sys.path.insert(0, {root!r}); from joblet.sandbox.start import main; main()"
 
 
 class LauncherDied(JobletError):
@@ -58,12 +59,24 @@ class Refused:
 class LauncherProcess:
     """At most one launcher at a time."""
 
-    def __init__(self, *, template: str, seccomp: Mapping[str, bytes], inits_cgroup: str | None, early: bool) -> None:
-        """early: whether commands may be born before their cgroups are known."""
+    def __init__(
+        self,
+        *,
+        template: str,
+        seccomp: Mapping[str, bytes],
+        inits_cgroup: str | None,
+        early: bool,
+        spare_cgroups: Sequence[str] = (),
+        attempts: str = "",
+    ) -> None:
+        """early: whether commands may be born before their cgroups are known. spare_cgroups: what may be made beforehand.
+        attempts: in whose file system attempts have their directories, if files for them may be made beforehand, too."""
         self._template = template
         self._seccomp = dict(seccomp)
         self._inits_cgroup = inits_cgroup
         self._early = early
+        self._spare_cgroups = list(spare_cgroups)
+        self._attempts = attempts
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._waiting: dict[str, asyncio.Future[Launched | AlreadyLaunched | Refused]] = {}
@@ -97,6 +110,8 @@ class LauncherProcess:
                 "seccomp": self._seccomp,
                 "init_into": self._inits_cgroup,
                 "early": self._early,
+                "spare_cgroups": self._spare_cgroups,
+                "attempts": self._attempts,
             }
             try:
                 self._send(greeting)
@@ -140,12 +155,8 @@ class LauncherProcess:
         """Send as a memfd: no limit on the size. False: not now. Who waits for an answer hears of a launcher that has died."""
         if self._socket is None:
             raise LauncherDied("the launcher has ended")
-        memfd = os.memfd_create("launch", os.MFD_CLOEXEC)
+        memfd = made("launch", marshal.dumps(dict(message)))
         try:
-            data = memoryview(marshal.dumps(dict(message)))
-            while data:
-                data = data[os.write(memfd, data) :]
-            os.lseek(memfd, 0, os.SEEK_SET)
             socket.send_fds(self._socket, [b"request"], [memfd, *descriptors])
         except BlockingIOError:
             return False

@@ -1,14 +1,15 @@
-"""Readings of the cgroup package in the daemon's words."""
+"""Limits of attempts: which of them this host can enforce, and readings of the cgroup package in the daemon's words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from joblet.cgroup import CgroupUsage, LimitReading
+from joblet.cgroup import CgroupError, CgroupLimits, CgroupUsage, Hierarchy, LimitReading, device_of
 from joblet.cgroup.hierarchy import readable_percent, readable_size
 from joblet.errors import JobletError
-from joblet.manifest import Limits
+from joblet.manifest import Enforcement, Limits
 from jobletd.executor.local.attempt_files import AttemptNotes
+from jobletd.executor.local.launch_spec import cgroup_limits, without
 from jobletd.model import LimitStatus, Usage
 
 
@@ -29,6 +30,35 @@ def asked_text(limits: Limits, name: str) -> str:
             return str(limits.pids)
         case _:
             return "set"
+
+
+def enforceable(
+    asked: Limits, hierarchy: Hierarchy, directory: str
+) -> tuple[CgroupLimits, tuple[tuple[str, str, str], ...]]:
+    """The limits to set, and those left out with the reason. directory: on the disk whose use is limited.
+
+    Raises LimitNotEnforceable when strict.
+    """
+    problems: list[tuple[str, str]] = []
+    device = None
+    if asked.io is not None:
+        try:
+            device = device_of(directory)
+        except CgroupError as error:
+            problems.append(("io", error.what))
+    limits = cgroup_limits(asked, device)
+    problems += hierarchy.unenforceable(limits)
+    if not problems:
+        return limits, ()
+    if asked.enforcement is Enforcement.STRICT:
+        name, why = problems[0]
+        raise LimitNotEnforceable(
+            f"limit not enforceable: {why}",
+            where=f"spec.limits.{name}",
+            todo="leave it out, or set spec.limits.enforcement: best-effort",
+        )
+    left_out = tuple((name, asked_text(asked, name), why) for name, why in problems)
+    return without(limits, frozenset(name for name, _ in problems)), left_out
 
 
 def statuses(readings: Iterable[LimitReading], notes: AttemptNotes) -> tuple[LimitStatus, ...]:
@@ -54,4 +84,10 @@ def usage_of(usage: CgroupUsage) -> Usage:
         io_read_bytes=usage.io_read_bytes,
         io_write_bytes=usage.io_write_bytes,
         oom_kills=usage.oom_kills,
+        cpu_pressure=usage.cpu_pressure,
+        memory_pressure=usage.memory_pressure,
+        io_pressure=usage.io_pressure,
+        cpu_pressure_seconds=usage.cpu_pressure_seconds,
+        memory_pressure_seconds=usage.memory_pressure_seconds,
+        io_pressure_seconds=usage.io_pressure_seconds,
     )

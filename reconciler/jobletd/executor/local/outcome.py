@@ -31,7 +31,7 @@ def end_of(
         ended_ns=record["ended_ns"],
         started_ns=record.get("started_ns"),
         message=message,
-        usage=replace(usage, memory_bytes=None, pids=None),
+        usage=usage.after_the_end(),
         outputs=dict(record.get("outputs") or {}),
     )
 

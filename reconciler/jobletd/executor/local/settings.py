@@ -13,7 +13,7 @@ class LocalSettings:
 
     default_disk_bytes: of a workspace without limits.disk. memory_disk_bytes: up to this size a workspace is in memory.
     cleanup_seconds: what a job may take beyond its grace before all of it is killed. cgroup_empty_seconds: what the kernel may
-    take then to empty its cgroup.
+    take then to empty its cgroup. cgroup_view: whether a job sees its own cgroup, read-only, at /sys/fs/cgroup.
     """
 
     state_directory: str
@@ -28,9 +28,14 @@ class LocalSettings:
     cleanup_seconds: float = 5.0
     cgroup_controllers: tuple[str, ...] = ("cpu", "cpuset", "memory", "pids", "io")
     cgroup_empty_seconds: float = 10.0
+    cgroup_view: bool = False
+
+    @property
+    def attempts_directory(self) -> str:
+        return f"{self.state_directory}/attempts"
 
     def attempt_directory(self, attempt_id: str) -> str:
-        return f"{self.state_directory}/attempts/{attempt_id}"
+        return f"{self.attempts_directory}/{attempt_id}"
 
     def work_directory(self, attempt_id: str) -> str:
         return f"{self.state_directory}/work/{attempt_id}"
@@ -40,6 +45,11 @@ class LocalSettings:
         return f"{self.state_directory}/blobs/sha256/{sha256}"
 
     def log_path(self, attempt_id: str) -> str:
-        """``<log>/<job>/<run>-<number>.log``."""
-        job, run, number = attempt_id.rsplit("-", 2)
-        return f"{self.log_directory}/{job}/{run}-{number}.log"
+        """``<log>/<job>/<run>-<number>.log``; of an index of an array too: its name begins with the job's and a dot."""
+        name, run, number = attempt_id.rsplit("-", 2)
+        return f"{self.log_directory}/{job_of(name)}/{run}-{number}.log"
+
+
+def job_of(name: str) -> str:
+    """The job whose directory has the logs."""
+    return name.partition(".")[0]

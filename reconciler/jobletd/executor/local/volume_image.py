@@ -110,15 +110,7 @@ def is_smaller(image: str, size_bytes: int) -> bool:
 
 def grow_image(image: str, mount_fd: int, size_bytes: int) -> None:
     """Let it have that size, whoever uses it. Raises VolumeError, OSError; PermissionError: not while it is mounted."""
-    total = image_bytes(size_bytes)
-    fd = os.open(image, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        if (missing := total - os.fstat(fd).st_size) > 0:
-            check_room(os.path.dirname(os.path.dirname(image)), missing)
-        os.posix_fallocate(fd, 0, total)
-        reached("volume.image-enlarged")
-    finally:
-        os.close(fd)
+    total = enlarge_file(image, size_bytes)
     device_fd, _ = loop_device.attach_once(image)
     try:
         loop_device.set_capacity(device_fd)
@@ -129,6 +121,20 @@ def grow_image(image: str, mount_fd: int, size_bytes: int) -> None:
         fcntl.ioctl(root, EXT4_IOC_RESIZE_FS, (total // BLOCK_BYTES).to_bytes(8, "little"))
     finally:
         os.close(root)
+
+
+def enlarge_file(image: str, size_bytes: int) -> int:
+    """The file alone, not yet the file system in it. Returns its size. Raises VolumeError, OSError."""
+    total = image_bytes(size_bytes)
+    fd = os.open(image, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if (missing := total - os.fstat(fd).st_size) > 0:
+            check_room(os.path.dirname(os.path.dirname(image)), missing)
+        os.posix_fallocate(fd, 0, total)
+        reached("volume.image-enlarged")
+    finally:
+        os.close(fd)
+    return total
 
 
 def grow_unmounted(image: str) -> None:

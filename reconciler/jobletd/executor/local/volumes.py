@@ -13,13 +13,14 @@ import asyncio
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import structlog
 
+from joblet.atomicfile import sync_directory
 from joblet.crash_points import reached
-from joblet.manifest import ResourceManifest, VolumeManifest, VolumeType, key, key_of
+from joblet.manifest import JobSpec, ResourceManifest, VolumeManifest, VolumeType, key, key_of
 from joblet.sandbox import syscalls
 from joblet.sandbox.volumes import need_own_root
 from jobletd.executor import AttemptRequest
@@ -63,6 +64,10 @@ class Volumes:
         while self._held:
             os.close(self._held.popitem()[1])
 
+    def has(self, name: str) -> bool:
+        """Whether there is data of a volume of that name on this host."""
+        return any(os.path.isdir(f"{directory}/{name}") for directory in (self._on_disk, self._in_memory))
+
     # --- the controller -----------------------------------------------------------------------------------------------
 
     def check(
@@ -101,7 +106,9 @@ class Volumes:
         if fd is None or self._busy[name].locked():  # it is being made or grown: the descriptor may be another's
             return found
         usage = os.fstatvfs(fd)
-        return {**found, "used": rounded((usage.f_blocks - usage.f_bfree) * usage.f_frsize)}
+        used = (usage.f_blocks - usage.f_bfree) * usage.f_frsize  # as df has it in the job
+        # An image has a bit more room than was asked for, and what is in that is no use of more than the volume.
+        return {**found, "used": rounded(min(used, spec.size_bytes))}
 
     def _realize(self, manifest: VolumeManifest) -> None:
         name, size = manifest.metadata.name, manifest.spec.size_bytes
@@ -131,7 +138,7 @@ class Volumes:
             os.mkdir(half_made, 0o700)
             self._hold(name, images.make_image(f"{half_made}/{IMAGE}", size))
             os.rename(half_made, directory)
-            _sync(parent)
+            sync_directory(parent)
             reached("volume.put-in-place")
             return
         if name not in self._held:
@@ -165,7 +172,7 @@ class Volumes:
                 _discard(path)  # mount points are not renamed
             elif os.path.isdir(path):
                 os.rename(path, going)
-                _sync(directory)
+                sync_directory(directory)
                 reached("volume.set-aside")
                 _discard(going)
         reached("volume.removed")
@@ -179,19 +186,13 @@ class Volumes:
         descriptors: list[int],
         limits: list[LimitStatus],  # noqa: ARG002
     ) -> dict[str, Any]:
-        spec = request.manifest.spec
-        if not spec.volumes:
-            return {}
         manifests = {key_of(one): one for one in request.resources}
-        volumes: list[dict[str, Any]] = []
-        for volume in spec.volumes:
-            async with self._busy[volume.name]:
-                tree = await asyncio.to_thread(self._one_more_mount, manifests[key("Volume", volume.name)])
-            reached("volume.lent")
-            descriptors.append(tree)
-            index = len(descriptors) - 1
-            volumes.append({"name": volume.name, "path": volume.path, "read_only": volume.read_only, "tree": index})
-        return {"volumes": volumes, "own_root": spec.isolation.rootfs == "host" and need_own_root(volumes)}
+
+        async def mount(name: str) -> int:
+            async with self._busy[name]:
+                return await asyncio.to_thread(self._one_more_mount, manifests[key("Volume", name)])
+
+        return await lent(request.manifest.spec, mount, descriptors)
 
     async def detach(self, attempt_id: AttemptId) -> None:
         """Its mounts ended with it."""
@@ -203,13 +204,27 @@ class Volumes:
         assert isinstance(manifest, VolumeManifest)
         name = manifest.metadata.name
         if name not in self._held:
-            raise VolumeError("is not there", where=f"volume {name}", todo=f"rnx get volume {name} tells why")
+            raise VolumeError("is not on this host", where=f"volume {name}", todo=f"rnx get volume {name} tells why")
         path = f"{self._in_memory}/{name}"
         if manifest.spec.type is VolumeType.FILESYSTEM:
             return images.mount_image(f"{self._on_disk}/{name}/{IMAGE}")
         if os.path.exists(f"{path}/data/{IMAGE}") and not kernel_at_least(6, 3):
             return images.mount_image(f"{path}/data/{IMAGE}")
         return syscalls.open_tree(path, syscalls.OPEN_TREE_CLONE)
+
+
+async def lent(spec: JobSpec, mount: Callable[[str], Awaitable[int]], descriptors: list[int]) -> dict[str, Any]:
+    """What a job's launch spec says of its volumes. mount: one more of the volume of that name, whose descriptor goes to the
+    others."""
+    if not spec.volumes:
+        return {}
+    volumes: list[dict[str, Any]] = []
+    for volume in spec.volumes:
+        descriptors.append(await mount(volume.name))
+        reached("volume.lent")
+        index = len(descriptors) - 1
+        volumes.append({"name": volume.name, "path": volume.path, "read_only": volume.read_only, "tree": index})
+    return {"volumes": volumes, "own_root": spec.isolation.rootfs == "host" and need_own_root(volumes)}
 
 
 def _volume(view: ResourceView) -> VolumeManifest:
@@ -251,11 +266,3 @@ def _discard(path: str) -> None:
         os.rmdir(path)
     elif os.path.isdir(path):
         shutil.rmtree(path)
-
-
-def _sync(directory: str) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -17,6 +17,7 @@ class Watched:
         self._pidfd: int | None = pidfd
         self._status_fd = status_fd
         self.tells_start = status_fd is not None
+        self.is_silent = status_fd is not None  # nothing was heard of it yet: no start, no end
         self._nudge: Callable[[], None] | None = None
         self.ended = asyncio.Event()
         self.gone = asyncio.Event()
@@ -36,10 +37,16 @@ class Watched:
         assert self._pidfd is not None
         loop.add_reader(self._pidfd, self._on_end)
 
-    async def see_off(self, seconds: float) -> None:
-        """Nobody asks for the attempt any more: call nobody, and let go of the init once it is gone, or after so long."""
+    def leave(self) -> bool:
+        """Nobody asks for the attempt any more: call nobody. Whether its init is gone; if not, it is to be seen off."""
         self._nudge = None
         self.ended.set()  # who follows the log need not wait for an init that still makes its record durable
+        if self.gone.is_set():
+            self.close()
+        return self.gone.is_set()
+
+    async def see_off(self, seconds: float) -> None:
+        """Let go of the init once it is gone, or after so long."""
         try:
             await asyncio.wait_for(self.gone.wait(), seconds)
         except TimeoutError:
@@ -49,6 +56,7 @@ class Watched:
 
     def _on_status(self) -> None:
         assert self._status_fd is not None
+        self.is_silent = False
         if not os.read(self._status_fd, STATUS_BYTES):
             self._close_status()
         elif self._nudge is not None:
@@ -57,6 +65,7 @@ class Watched:
     def _on_end(self) -> None:
         assert self._pidfd is not None
         asyncio.get_running_loop().remove_reader(self._pidfd)
+        self.is_silent = False
         self.gone.set()
         self.ended.set()
         if self._nudge is not None:

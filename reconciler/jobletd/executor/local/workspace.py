@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ class Bound:
     in_memory: bool
 
 
-def bound_of(limits: Limits, settings: LocalSettings, *, has_loop: bool) -> Bound:
+def bound_of(limits: Limits, settings: LocalSettings, *, has_loop: Callable[[], bool]) -> Bound:
     """There always is one, so that no job fills the host's disk.
 
     What was not asked for shall not cost the job its memory: at most half of it, so that a full workspace means ENOSPC. A
@@ -53,7 +54,7 @@ def bound_of(limits: Limits, settings: LocalSettings, *, has_loop: bool) -> Boun
         return Bound(size if memory is None else max(min(size, memory // 2), SMALLEST_BYTES), in_memory=True)
     size = limits.disk_bytes or settings.default_disk_bytes
     small = size <= settings.memory_disk_bytes and (memory is None or size <= memory // 2)
-    return Bound(size, in_memory=not has_loop or (small and limits.io is None))
+    return Bound(size, in_memory=(small and limits.io is None) or not has_loop())
 
 
 async def make_workspace(directory: str, bound: Bound, owner: int) -> dict[str, Any]:

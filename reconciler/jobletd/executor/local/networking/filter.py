@@ -43,5 +43,11 @@ async def _nft(*arguments: str, given: str = "") -> tuple[int, str]:
         stderr=asyncio.subprocess.PIPE,
         env={"PATH": PATH, "LC_ALL": "C"},
     )
-    _, errors = await process.communicate(given.encode())
+    try:
+        _, errors = await process.communicate(given.encode())
+    finally:
+        if process.returncode is None:
+            # Whoever waited goes on, and may load other rules: these are not to come after them.
+            process.kill()
+            await process.wait()
     return process.returncode or 0, errors.decode(errors="replace")

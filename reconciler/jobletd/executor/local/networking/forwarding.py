@@ -42,6 +42,8 @@ class Forwarding:
 
     def give_back(self) -> None:
         """As it was."""
+        if not self.borrowed:
+            return
         for name in self.borrowed:
             with suppress(FileNotFoundError):
                 if _read("all") == "0":

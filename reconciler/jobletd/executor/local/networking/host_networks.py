@@ -77,12 +77,16 @@ class HostNetworks:
         self._going: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
         self._loaded: str | None = None  # the rules that hold
+        self._have_rules = settings.directory / "rules"  # there while ours may hold, whoever loaded them
 
     # --- start and end ------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Take over what an earlier daemon left, and the jobs on it. Raises OSError."""
         if not self._interfaces():
+            # Nothing is there to be guarded: the rules of a daemon that was killed while its last network went are of no use.
+            async with self._changing:
+                await self._clear_rules()
             return
         lans, cables = await self._in_thread(lambda links: links.survey())
         for lan in lans:
@@ -100,12 +104,12 @@ class HostNetworks:
     async def close(self) -> None:
         """Leave nothing behind if no job is on any network; else all, for the next daemon."""
         await asyncio.gather(*self._going)
-        if self._lans and not any(map(self._is_there, self._names_of_cables())):
+        if not any(map(self._is_there, self._names_of_cables())):
             async with self._changing:
-                await self._in_thread(lambda links: links.remove_interfaces(self._interfaces()))
-                await packet_filter.load(removal(self.naming))
-                self._forwarding.give_back()
-                self._lans.clear()
+                if self._lans:
+                    await self._in_thread(lambda links: links.remove_interfaces(self._interfaces()))
+                    self._lans.clear()
+                await self._clear_rules()
         if self._links is not None:
             await self._in_thread(lambda links: links.close())
         self._thread.shutdown(wait=False)
@@ -132,19 +136,18 @@ class HostNetworks:
         remains = await self.remains()
         if remains.interfaces:
             await self._in_thread(lambda links: links.remove_interfaces(remains.interfaces))
+        self._forwarding.give_back()
         if remains.tables:
             await packet_filter.load(removal(self.naming))
-        self._forwarding.give_back()
+        self._have_rules.unlink(missing_ok=True)
 
     async def guard(self) -> None:
         """Until cancelled: load the rules anew when somebody else took them away, as a reload of the host's own rules does."""
         while True:
             await asyncio.sleep(GUARD_SECONDS)
-            if not self._lans:
-                continue
             try:
                 async with self._changing:
-                    if self._loaded is None or not await packet_filter.holds(self.naming.table):
+                    if self._lans and (self._loaded is None or not await packet_filter.holds(self.naming.table)):
                         self._loaded = None
                         await self._load_rules()
                         log.warning("our rules did not hold and do again", table=self.naming.table)
@@ -195,7 +198,9 @@ class HostNetworks:
             if self._is_there(lan.bridge):
                 await self._in_thread(lambda links: links.remove_interfaces([lan.bridge]))
             reached("network.bridge-removed")
-            if self._loaded is not None:
+            if not self._lans:
+                await self._remove_rules()
+            elif self._loaded is not None:
                 await self._load_rules()
         shutil.rmtree(self._hosts_path(lan).parent, ignore_errors=True)
 
@@ -313,9 +318,32 @@ class HostNetworks:
         members = [address for addresses in self._addresses.values() for address in addresses.known()]
         text = rules(self.naming, list(self._lans.values()), members, policy)
         if text != self._loaded:
-            await packet_filter.load(text)
+            self._have_rules.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+            are_first = not self._have_rules.exists()
+            self._have_rules.touch()
+            try:
+                await packet_filter.load(text)
+            except NetworkUnavailable:  # it loads all or nothing
+                if are_first:
+                    self._have_rules.unlink()
+                raise
             reached("network.rules-loaded")
             self._loaded = text
+
+    async def _remove_rules(self) -> None:
+        """If there are any. First what they kept from being a way through the host."""
+        self._forwarding.give_back()
+        if self._loaded is not None or self._have_rules.exists():
+            await packet_filter.load(removal(self.naming))
+            self._loaded = None
+            self._have_rules.unlink(missing_ok=True)
+
+    async def _clear_rules(self) -> None:
+        """At the beginning and the end: rules that cannot be removed are told of, and left to the next daemon."""
+        try:
+            await self._remove_rules()
+        except NetworkUnavailable as error:
+            log.error("rules not removed", error=str(error))
 
     async def _see_off(self, lan: Lan, cable: Cable) -> None:
         """Until its interface is gone, and the address is free."""

@@ -33,7 +33,7 @@ class NetworkProvider:
         lan = self._lan(request)
         asked = request.manifest.spec.limits.network
         bandwidth = Bandwidth(asked.in_bytes, asked.out_bytes) if asked else Bandwidth()
-        name = request.manifest.metadata.name
+        name = host_name(request.manifest.metadata.name)
         namespace, held = await self._networks.connect(lan, request.attempt_id, name, bandwidth)
         descriptors.append(namespace)
         limits += _readings(bandwidth, held)
@@ -53,6 +53,12 @@ class NetworkProvider:
             one for one in request.resources if isinstance(one, NetworkManifest) and one.metadata.name == name
         )
         return lan_of_manifest(self._networks.naming, manifest)
+
+
+def host_name(name: str) -> str:
+    """What others on the network call it: its job's name; an index of an array (``<job>.<run>.<index>``) ``<job>.<index>``."""
+    job, _, rest = name.partition(".")
+    return f"{job}.{rest.rpartition('.')[2]}" if rest else job
 
 
 def _readings(asked: Bandwidth, held: Bandwidth) -> Iterator[LimitStatus]:
