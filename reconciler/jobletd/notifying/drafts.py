@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from joblet.manifest import Hook, HookEvent, JobManifest, Restart, Retry
+from joblet.manifest import Hook, HookEvent, JobManifest, Restart, Retry, indexes_of
 from joblet.manifest.models import History, JobSpec, Metadata
-from joblet.notification import Notification, NotifiedJob, NotifiedRun, NotifiedUsage
+from joblet.notification import Notification, NotifiedArray, NotifiedJob, NotifiedRun, NotifiedUsage
+from jobletd.arrays.progress import Mark, named
 from jobletd.decisions import exit_code_of
 from jobletd.model import JobName, JobView, Phase, Reason, Run
 
@@ -78,12 +79,25 @@ def body_of(number: str, event: HookEvent, view: JobView, run: Run, node: str) -
             "started": None if run.started_ns is None else time_text(run.started_ns),
             "ended": time_text(run.ended_ns or run.created_ns),
             "usage": usage,
+            "array": array_of(run),
         }
     )
     job = NotifiedJob(name=view.name, labels=labels, generation=run.generation, source=str(view.source))
     return Notification.model_validate(
         {"id": number, "event": str(event), "node": node, "job": job, "run": told}
     ).text()
+
+
+def array_of(run: Run) -> NotifiedArray | None:
+    indexes = indexes_of(run.manifest.spec)
+    if indexes is None or not run.marks:
+        return None
+    counts = {name: run.marks.count(mark) for name, mark in (("succeeded", Mark.SUCCEEDED), ("failed", Mark.FAILED))}
+    failed = named(run.marks, indexes.first, Mark.FAILED)
+    stopped, not_run = run.marks.count(Mark.STOPPED), run.marks.count(Mark.SKIPPED)
+    return NotifiedArray.model_validate(
+        {"count": len(run.marks), **counts, "stopped": stopped, "notRun": not_run, "failedIndexes": failed}
+    )
 
 
 def hook_job_name(number: str) -> JobName:

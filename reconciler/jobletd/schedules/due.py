@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice, takewhile
 
-from joblet.manifest import JobManifest, JobSpec, Missed, Schedule
+from joblet.manifest import JobManifest, Missed, Schedule
 from joblet.schedules import Timetable, latest_ticks, tick_after
 from jobletd.model import JobView, Phase
 
@@ -67,8 +67,13 @@ def next_due_ns(view: JobView) -> int | None:
         return None
     schedule = view.manifest.spec.schedule
     assert schedule is not None
-    tick = _tick_after(schedule.timetable(view.name), view.ticked_seconds)
-    return None if tick is None else tick * SECOND_NS + schedule.jitter_ns(view.name)
+    return next_tick_ns(schedule, view.name, view.ticked_seconds)
+
+
+def next_tick_ns(schedule: Schedule, name: str, ticked_seconds: int) -> int | None:
+    """When the first tick that was not decided about comes due; None: never."""
+    tick = _tick_after(schedule.timetable(name), ticked_seconds)
+    return None if tick is None else tick * SECOND_NS + schedule.jitter_ns(name)
 
 
 def is_awaited(view: JobView, phases: frozenset[Phase]) -> bool:
@@ -84,10 +89,17 @@ def ticked_after_apply(current: JobView | None, after: JobManifest, now_ns: int)
     now = now_ns // SECOND_NS
     if current is None or current.ticked_seconds is None:
         return now
-    if not current.deleting and _clockwork(current.manifest.spec) == _clockwork(after.spec):
+    before = current.manifest.spec
+    if not current.deleting and clockwork(before.schedule, before.suspend) == clockwork(
+        after.spec.schedule, after.spec.suspend
+    ):
         return current.ticked_seconds
-    ahead = 0 <= current.ticked_seconds - now <= BEHIND_SECONDS
-    return current.ticked_seconds if ahead else now  # the clock was set back a little: no tick comes twice
+    return ticked_anew(current.ticked_seconds, now)
+
+
+def ticked_anew(ticked_seconds: int, now: int) -> int:
+    """Up to where ticks count as decided under a changed schedule. The clock was set back a little: no tick comes twice."""
+    return ticked_seconds if 0 <= ticked_seconds - now <= BEHIND_SECONDS else now
 
 
 def decided_until_now(view: JobView, now_ns: int) -> JobView:
@@ -97,12 +109,11 @@ def decided_until_now(view: JobView, now_ns: int) -> JobView:
     return replace(view, ticked_seconds=max(now_ns // SECOND_NS, view.ticked_seconds or 0))
 
 
-def _clockwork(spec: JobSpec) -> tuple[object, ...] | None:
-    """What says when a job runs. Without jitter: who changes that has no tick decided twice, nor passed over."""
-    one = spec.schedule
-    if one is None:
+def clockwork(schedule: Schedule | None, suspended: bool) -> tuple[object, ...] | None:
+    """What says when it runs. Without jitter: who changes that has no tick decided twice, nor passed over."""
+    if schedule is None:
         return None
-    return one.cron, one.at, one.every_seconds, one.timezone, one.suspend, spec.suspend
+    return schedule.cron, schedule.at, schedule.every_seconds, schedule.timezone, schedule.suspend, suspended
 
 
 def _count(timetable: Timetable, after: int, until: int) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from joblet.manifest import ON_FAILURE, DependencyOutcome, WorkflowManifest, WorkflowStep
-from jobletd.model import JobName, JobView, Phase, Run
-from jobletd.workflows.steps import WorkflowRun, in_order, job_name, source_of, token_of
+from jobletd.model import JobName, JobView, Phase, Reason, Run
+from jobletd.workflows.steps import RUNNING, STOPPED, STOPPING, WorkflowRun, in_order, job_name, source_of, token_of
 
 
 class StepPhase(StrEnum):
@@ -16,6 +16,7 @@ class StepPhase(StrEnum):
 
     WAITING = "WAITING"  # for others
     DUE = "DUE"  # its job is to be declared
+    SUSPENDED = "SUSPENDED"  # it was cut short by the workflow's suspend, and runs anew after that
     SKIPPED = "SKIPPED"
     FAILED = "FAILED"  # it cannot be declared
 
@@ -51,20 +52,27 @@ def states_of(workflow: WorkflowManifest, run: WorkflowRun, views: Mapping[JobNa
     steps = {step.name: step for step in workflow.spec.steps}
     states: dict[str, StepState] = {}
     for name in in_order(workflow):
-        states[name] = _begun(workflow, name, run, views) or _not_begun(workflow, steps[name], states)
+        state = _begun(workflow, name, run, views) or _not_begun(workflow, steps[name], states)
+        needed = [states[need.step] for need in steps[name].all_needs]
+        states[name] = _cut_off(state, needed) if run.was_stopped else state
     if workflow.spec.on_failure is not None and all(state.is_over for state in states.values()):
         failed = [state.name for state in states.values() if state.went_wrong]
         if failed:
             job = job_name(workflow.metadata.name, ON_FAILURE)
             due = StepState(ON_FAILURE, job, StepPhase.DUE, inputs={"JOBLET_FAILED_STEPS": " ".join(failed)})
-            states[ON_FAILURE] = _begun(workflow, ON_FAILURE, run, views) or due
+            state = _begun(workflow, ON_FAILURE, run, views) or due
+            if state.run is not None or not run.was_stopped:
+                states[ON_FAILURE] = state
     return states
 
 
-def phase_of(states: Mapping[str, StepState]) -> str:
-    """Of the workflow: Running, Succeeded or Failed."""
-    if not all(state.is_over for state in states.values()):
-        return "Running"
+def phase_of(run: WorkflowRun, states: Mapping[str, StepState]) -> str:
+    """Of the workflow: Running, Succeeded or Failed; Stopping or Stopped if somebody wanted that."""
+    is_over = all(state.is_over for state in states.values())
+    if run.was_stopped:
+        return STOPPED if is_over else STOPPING
+    if not is_over:
+        return RUNNING
     return "Failed" if any(state.went_wrong for name, state in states.items() if name != ON_FAILURE) else "Succeeded"
 
 
@@ -79,6 +87,8 @@ def _begun(
     if not view.runs:
         return StepState(name, job, Phase.PENDING)
     latest = view.runs[0]
+    if latest.phase is Phase.STOPPED and latest.reason is Reason.SUSPENDED:
+        return StepState(name, job, StepPhase.SUSPENDED, latest.reason, "runs anew when the workflow goes on", latest)
     return StepState(name, job, latest.phase, latest.reason or "", latest.message, latest)
 
 
@@ -119,5 +129,22 @@ def ended_as(state: StepState, outcome: DependencyOutcome) -> bool:
 
 
 def retried(workflow: WorkflowManifest, states: Mapping[str, StepState]) -> list[str]:
-    """The steps that went wrong."""
-    return [step.name for step in workflow.spec.steps if states[step.name].went_wrong]
+    """The steps that went wrong, or did not begin because the workflow was stopped."""
+    return [
+        step.name
+        for step in workflow.spec.steps
+        if states[step.name].went_wrong or states[step.name].reason == Reason.STOPPED
+    ]
+
+
+def _cut_off(state: StepState, needed: Sequence[StepState]) -> StepState:
+    """A step of a run that was stopped: what has not begun does not begin any more."""
+    if state.phase == StepPhase.SUSPENDED:
+        return replace(state, phase=Phase.STOPPED, message="")
+    missed = state.phase == StepPhase.SKIPPED and any(
+        other.phase == Phase.STOPPED or other.reason == Reason.STOPPED for other in needed
+    )
+    if state.run is not None or (state.is_over and not missed):
+        return state
+    message = "the workflow was stopped before it began"
+    return replace(state, phase=StepPhase.SKIPPED, reason=Reason.STOPPED, message=message, inputs={})

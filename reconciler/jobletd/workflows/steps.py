@@ -11,17 +11,22 @@ from dataclasses import dataclass
 
 from joblet.manifest import ON_FAILURE, JobManifest, WorkflowManifest
 from joblet.manifest.models import JobSpec, Metadata
+from joblet.manifest.schedule_values import format_moment
 from jobletd.model import JobName, JobView, Source
 
 KIND = "workflow"
+RUNNING, STOPPING, STOPPED = "Running", "Stopping", "Stopped"
 RUN, TRY = "JOBLET_WORKFLOW_RUN", "JOBLET_WORKFLOW_TRY"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkflowRun:
-    """One run of a workflow: one a generation, and one each time that somebody asks for all of it anew.
+    """One run of a workflow: one a generation or a tick of its schedule, and one each time that somebody asks for all of it anew.
 
-    tries: how often each step was tried anew; those that were not are not there. phase: Running, Succeeded or Failed.
+    tries: how often each step was tried anew; those that were not are not there. phase: Running, Succeeded, Failed; Stopping as
+    long as something still runs of one that was stopped, then Stopped; so is one whose place another one takes. trigger:
+    generation | schedule | manual | forced. manifest: what it runs, as it was when it began (None: a record of before; the one
+    that is declared).
     """
 
     workflow: str
@@ -29,8 +34,21 @@ class WorkflowRun:
     generation: int
     created_ns: int
     tries: Mapping[str, int]
-    phase: str = "Running"
+    phase: str = RUNNING
     ended_ns: int | None = None
+    trigger: str = "generation"
+    tick_seconds: int | None = None
+    manifest: WorkflowManifest | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether something of it may still run."""
+        return self.phase in (RUNNING, STOPPING)
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether no more of its steps begin."""
+        return self.phase in (STOPPING, STOPPED)
 
     def token(self, step: str) -> tuple[str, str]:
         return str(self.number), str(self.tries.get(step, 0) + 1)
@@ -57,6 +75,8 @@ def step_job(
     name = workflow.metadata.name
     number, tried = run.token(step)
     own = {"JOBLET_WORKFLOW": name, "JOBLET_STEP": step, RUN: number, TRY: tried}
+    if run.tick_seconds is not None:
+        own["JOBLET_SCHEDULED"] = format_moment(run.tick_seconds)
     env = {**workflow.spec.parameters, **spec.env, **more, **own}
     labels = {**workflow.metadata.labels, "joblet/workflow": name}
     metadata = Metadata.model_construct(name=job_name(name, step), labels=labels)

@@ -242,3 +242,24 @@ def test_a_run_that_its_dependency_failed_is_told_too(world: World, receiver: Re
             assert (await world.run("second")).phase is Phase.FAILED
 
     play(scenario, world)
+
+
+def test_an_array_is_told_of_once_and_as_a_whole(world: World, receiver: Receiver) -> None:
+    async def scenario(world: World) -> None:
+        async with notifying(world, receiver) as notifier:
+            hook = f"notify: [{{on: [Finished], webhook: '{receiver.url}/hook'}}]"
+            await world.apply(job(f"array: {{to: 4, parallel: 2}}, {hook}"))
+            while live := world.host.live():
+                for one in live:
+                    failed = one.request.manifest.spec.env["JOBLET_ARRAY_INDEX"] in ("2", "3")
+                    world.host.exit(one.request.attempt_id, int(failed))
+                await world.settle()
+            await settle(world, notifier)
+            (request,) = receiver.received
+            body = json.loads(request.body)
+            jsonschema.validate(body, SCHEMA)
+            assert (body["event"], body["run"]["reason"]) == ("Failed", "IndexesFailed")
+            counts = {"count": 5, "succeeded": 3, "failed": 2, "stopped": 0, "notRun": 0}
+            assert body["run"]["array"] == {**counts, "failedIndexes": "2-3"}
+
+    play(scenario, world)

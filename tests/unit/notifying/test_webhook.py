@@ -14,6 +14,7 @@ from contextlib import suppress
 import pytest
 
 from jobletd.notifying.webhook import NotDelivered, post, signed
+from tests.ports import held_port
 from tests.timing import PATIENCE
 from tests.unit.notifying.receiver import Receiver, listening
 
@@ -62,9 +63,7 @@ def test_who_does_not_answer_is_not_waited_for(receiver: Receiver) -> None:
 
 
 def test_who_listens_nowhere_is_told_apart() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    with pytest.raises(NotDelivered, match=r"http://127.0.0.1:\d+: cannot be reached"):
+    with held_port() as port, pytest.raises(NotDelivered, match=r"http://127.0.0.1:\d+: cannot be reached"):
         send(f"http://127.0.0.1:{port}/")
 
 

@@ -57,6 +57,13 @@ def steps(text: str, more: str = "") -> str:
     ("text", "message"),
     [
         (steps("{name: a, job: {command: [x]}}, {name: a, job: {command: [x]}}"), "two steps of the name a"),
+        (
+            steps(
+                "{name: a, job: {command: [x], outputs: [o], array: {to: 3}}}, "
+                "{name: b, inputs: [{env: O, step: a, output: o}], job: {command: [x]}}"
+            ),
+            "step b uses the output o of step a, which has an array",
+        ),
         (steps("{name: a, needs: [{step: b}], job: {command: [x]}}"), "step a needs b, and there is no such step"),
         (
             steps(
@@ -91,6 +98,52 @@ def steps(text: str, more: str = "") -> str:
 def test_a_workflow_that_makes_no_sense_is_refused(text: str, message: str) -> None:
     with pytest.raises(ManifestErrors, match=message):
         read(text)
+
+
+ALLOW = "Allow is not for workflows, of which one run goes on at a time; use Queue, or several workflows"
+MANY = """
+apiVersion: joblet/v1
+kind: Workflow
+metadata: {name: wf}
+spec:
+  steps:
+    - {name: extract, job: {command: [x]}}
+    - {name: extract, job: {command: [x], restart: Always}}
+    - name: load
+      needs: [{step: extrct}]
+      inputs: [{env: ROWS, step: extract, output: rows}]
+      job: {command: [x], dependsOn: [{job: other}]}
+    - {name: one, needs: [{step: two}], job: {command: [x]}}
+    - {name: two, needs: [{step: one}], job: {command: [x]}}
+  schedule: {every: 1h, overlap: Allow}
+"""
+
+
+def test_all_that_is_wrong_is_told_at_once_each_where_it_is() -> None:
+    with pytest.raises(ManifestErrors) as caught:
+        read(MANY)
+    assert [(one.line, one.path, one.message.partition(" (")[0]) for one in caught.value.errors] == [
+        (8, "spec.steps[1].name", "has two steps of the name extract"),
+        (8, "spec.steps[1].job.restart", "step extract: restart: Always is not for steps, which have to end"),
+        (10, "spec.steps[2].needs[0].step", "step load needs extrct, and there is no such step"),
+        (
+            11,
+            "spec.steps[2].inputs[0].output",
+            "step load uses the output rows, which is not among the outputs of step extract",
+        ),
+        (
+            12,
+            "spec.steps[2].job.dependsOn",
+            "step load: dependsOn is not for steps; the workflow says when a step runs",
+        ),
+        (13, "spec.steps[3]", "has steps that wait for each other for ever: one -> two -> one"),
+        (
+            15,
+            "spec.schedule.overlap",
+            "Allow is not for workflows, of which one run goes on at a time; use Queue, or several workflows",
+        ),
+    ]
+    assert "did you mean extract?" in str(caught.value)
 
 
 def test_a_step_may_ask_for_no_more_than_a_job() -> None:

@@ -126,7 +126,7 @@ def test_a_retry_runs_what_failed_and_what_needs_it_and_nothing_else(world: Worl
         assert live(world) == {"wf-c"}
         await exit(world, "c")
         await exit(world, "d")
-        await world.workflows.retry("wf", whole=True)
+        await world.workflows.trigger("wf", force=False)
         await world.settle()
         assert live(world) == {"wf-a"} and (await status(world))["run"] == "2"
 
@@ -210,6 +210,22 @@ def test_a_changed_workflow_starts_anew_and_what_is_no_step_any_more_goes(world:
         assert (await status(world))["phase"] == "Succeeded"
         assert set(world.registry.views) == {"wf-a", "wf-b", "wf-c"}
         assert all(run.phase is not Phase.FAILED for view in world.registry.views.values() for run in view.runs)
+
+    play(scenario, world)
+
+
+def test_a_step_may_have_an_array_whose_outcome_counts(world: World) -> None:
+    text = CHAIN.replace("{command: [b]}", "{command: [b], array: {to: 2, success: {atLeast: 2}}}")
+
+    async def scenario(world: World) -> None:
+        await apply(world, text)
+        await exit(world, "a")
+        await exit(world, "c")
+        indexes = [one.request.attempt_id for one in world.host.live()]
+        assert len(indexes) == 3 and "d" not in launches(world)
+        for attempt, code in zip(indexes, (0, 1, 0), strict=True):
+            await world.exit(code, attempt)
+        assert (await phases(world))["b"] == "COMPLETED" and live(world) == {"wf-d"}
 
     play(scenario, world)
 
