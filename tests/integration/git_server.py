@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import datetime
-import os
 import socket
 import ssl
 import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ from urllib.parse import urlsplit
 from joblet.pki import Authority
 from tests.git_repository import ENVIRONMENT
 from tests.integration.host import eventually
+from tests.ports import held_port
+from tests.timing import PATIENCE
 
 TOKEN = "token-5f0c2f"
 ADDRESS = "127.0.0.1"
@@ -79,8 +80,8 @@ class HttpsServer:
                     return
                 body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
                 self.relay(subprocess.run(
-                    ["git", "http-backend"], input=body, env=self.cgi(), capture_output=True, timeout=60, check=True
-                ).stdout)  # fmt: skip
+                    ["git", "http-backend"], input=body, env=self.cgi(), capture_output=True, timeout=60 * PATIENCE, check=False
+                ).stdout)  # fmt: skip  # what it refuses it answers too, and then ends with 1
 
             def cgi(self) -> dict[str, str]:
                 url = urlsplit(self.path)
@@ -120,8 +121,8 @@ class SshServer:
         for name in ("host", "client"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", directory / name], check=True)
         self.key = (directory / "client").read_text()
-        with socket.create_server((ADDRESS, 0)) as free:
-            self.port = free.getsockname()[1]
+        self._held = ExitStack()
+        self.port = self._held.enter_context(held_port())
         kind, public, *_ = (directory / "host.pub").read_text().split()
         self.known_hosts = f"[{ADDRESS}]:{self.port} {kind} {public}\n"
         config = directory / "sshd_config"
@@ -130,12 +131,10 @@ class SshServer:
             f"AuthorizedKeysFile {directory}/client.pub\nStrictModes no\nPasswordAuthentication no\n"
             "PermitRootLogin prohibit-password\nAcceptEnv GIT_PROTOCOL\n"
         )
-        self._made = not os.path.isdir("/run/sshd")
-        os.makedirs("/run/sshd", 0o755, exist_ok=True)
-        self._log = (directory / "sshd.log").open("w")
-        self._process = subprocess.Popen(
-            ["/usr/sbin/sshd", "-D", "-e", "-f", config], stderr=self._log, env=ENVIRONMENT
-        )
+        self._log = self._held.enter_context((directory / "sshd.log").open("w"))
+        # With a /run of its own, as sshd needs a directory there while it is asked: others' servers come and go meanwhile.
+        script = f"mount -t tmpfs run /run && mkdir -m 755 /run/sshd && exec /usr/sbin/sshd -D -e -f '{config}'"
+        self._process = subprocess.Popen(["unshare", "--mount", "sh", "-c", script], stderr=self._log, env=ENVIRONMENT)
         eventually(self._answers, what="sshd")
 
     def url(self, path: Path) -> str:
@@ -143,11 +142,8 @@ class SshServer:
 
     def close(self) -> None:
         self._process.terminate()
-        self._process.wait(timeout=30)
-        self._log.close()
-        if self._made:
-            with suppress(OSError):  # somebody else's sshd uses it now
-                os.rmdir("/run/sshd")
+        self._process.wait(timeout=30 * PATIENCE)
+        self._held.close()
 
     def _answers(self) -> bool:
         assert self._process.poll() is None, Path(self._log.name).read_text()

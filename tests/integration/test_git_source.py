@@ -182,18 +182,18 @@ def test_a_private_repository_is_followed_over_ssh_from_a_known_host(host: Host,
 def test_a_server_that_never_answers_holds_nobody_up(host: Host, repository: Repository) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        host.apply(
-            "apiVersion: joblet/v1\nkind: GitSource\nmetadata: {name: fleet}\n"
-            f"spec: {{url: 'https://127.0.0.1:{port}/x.git', interval: 1h, timeout: 1s}}\n"
+        url = f"https://127.0.0.1:{port}/x.git"
+        declared = (
+            f"apiVersion: joblet/v1\nkind: GitSource\nmetadata: {{name: fleet}}\nspec: {{url: '{url}', interval: 1h, "
         )
+        host.apply(f"{declared}timeout: 1s}}\n")
+        answer = sync(host)
+        assert answer.reason == "NotSynced" and "took longer than 1 s" in answer.message
+        host.apply(f"{declared}timeout: 10m}}\n")
         looking = service(host).SyncSource.future(resource_pb2.SyncSourceRequest(name="fleet"), timeout=60 * PATIENCE)
         host.apply(job("meanwhile", "[echo, well]"))
         assert host.finished("meanwhile").phase == "COMPLETED"
         assert not looking.done()
-        answer = looking.result()
-        assert answer.reason == "NotSynced" and "took longer than 1 s" in answer.message
-        url = f"https://127.0.0.1:{port}/x.git"
-        follow(host, url)  # which waits longer
         eventually(lambda: any("remote-https" in line for line in programs(url)), what="git's helper is on its way")
         host.kill()
         eventually(lambda: not programs(url), what="it died with the daemon")

@@ -93,7 +93,7 @@ def test_a_second_file_with_the_same_name_is_a_conflict_and_the_first_stays(host
     eventually(error.exists, what="the conflict")
     assert "e.yml" in error.read_text()
     assert host.run("twice").id == first.id
-    assert any(condition.type == "Conflict" for condition in host.job("twice").conditions)
+    eventually(lambda: any(one.type == "Conflict" for one in host.job("twice").conditions), what="its condition")
     (host.spool / "f.yml").unlink()
     eventually(lambda: not error.exists())
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from joblet.manifest import Manifest
+from jobletd.inventory import OwnerChanges
 from jobletd.model import ApplyResult, JobName, RunId, Source
 
 
@@ -14,6 +15,9 @@ class DesiredJobs(Protocol):
 
     async def owners(self) -> Mapping[JobName, Source]:
         """The source of every job that is not being deleted: the inventory that survives a restart."""
+
+    def owner_changes(self) -> OwnerChanges:
+        """The same for whoever follows it: all of it first, then what changes."""
 
     async def apply(
         self,

@@ -64,12 +64,14 @@ class Follower:
     async def delete(self, deletes: Iterable[tuple[JobName, Source]]) -> bool:
         """Remove what is no longer declared, jobs first, since what they use goes only after them. Whether all could be.
 
-        What another source claims is handed to that one instead, and goes on.
+        What another source claims is handed to that one instead, and goes on. (What a file of ours claims was transferred by the
+        plan already; a claim that is left of an earlier look is none any more.)
         """
         failed: dict[JobName, str] = {}
         for job, source in sorted(deletes, key=lambda item: ("/" in item[0], item[0])):
             try:
-                if (heir := await self._desired.heir(job, source)) is not None:
+                heir = await self._desired.heir(job, source)
+                if heir is not None and self.scope.file_of(heir) is None:
                     await self.hand_over([(job, source, heir)])
                     continue
                 await self._desired.delete(job, source=source)
@@ -78,6 +80,7 @@ class Follower:
             except JobletError as error:
                 if self._undeleted.get(job) != str(error):  # it is tried again soon, and mostly fails alike
                     _log.warning("not deleted", job=job, source=str(source), error=str(error))
+                    await self._desired.record_event(job, "", "Warning", "NotDeleted", f"{self._place}: {error}")
                 failed[job] = str(error)
         self._undeleted = failed
         return not failed

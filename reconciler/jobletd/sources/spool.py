@@ -1,8 +1,10 @@
 """The spool: a directory whose files are the desired state.
 
 Level-triggered: ``sync`` reads the directory, decides, and makes the desired state follow. What the kernel tells about
-changes only nudges it to look again, so that a lost or doubled event does no harm (an overflow of the kernel's queue
-nudges too, since what is left in the queue does); a rescan now and then covers file systems that tell nothing.
+changes only nudges it to look again: at what was named, and some seconds later at everything. So a lost or doubled event does no
+harm (an overflow of the kernel's queue nudges too, since what is left in the queue does), and a change costs no look at
+ten thousand other files; a rescan now and then covers file systems that tell nothing. Nor does a change cost a decision about
+what it does not touch: what is known of the files, what they declare and who owns it is kept with each change.
 
 A file counts once nobody has it open for writing any more. One that cannot be acted upon (invalid, refused, still being
 written) leaves its jobs as they are. A file that is gone is waited for a moment before its jobs are deleted, because a
@@ -13,12 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
-from watchfiles import awatch
-from watchfiles._rust_notify import WatchfilesRustInternalError  # its only home
 
 from joblet.clock import Clock
 from joblet.crash_points import reached
@@ -26,21 +26,30 @@ from joblet.errors import JobletError
 from joblet.manifest import Manifest, SecretManifest, key_of
 from joblet.manifest.errors import ManifestError
 from jobletd.model import JobName, JobView, Source
+from jobletd.sources.declarations import Declarations, Standing
 from jobletd.sources.desired_jobs import DesiredJobs
 from jobletd.sources.error_files import ErrorFiles
 from jobletd.sources.following import Follower
-from jobletd.sources.ownership import Claim, Conflict, Plan, make_plan
-from jobletd.sources.spool_files import Absent, Content, Loaded, Refused, SpoolDirectory, SpoolUnavailable, Stamp
+from jobletd.sources.known_contents import KnownContents
+from jobletd.sources.known_files import KnownFile, KnownFiles
+from jobletd.sources.ownership import Conflict, Plan
+from jobletd.sources.spool_faults import faults_of, place_of
+from jobletd.sources.spool_files import (
+    Absent,
+    Refused,
+    SpoolDirectory,
+    SpoolUnavailable,
+    Stamp,
+    is_plain,
+)
+from jobletd.sources.spool_watch import SpoolWatch
 
-# watchfiles looks every step and waits at most debounce for a burst to end. Measured, from a file's creation to us:
-# step 5 ms: 6 ms at 0.9 % of a core when idle; 10: 11 ms, 0.7 %; 20: 31 ms, 0.4 %.
-_STEP_MS = 10
-_DEBOUNCE_MS = 40
 _WRITER_SECONDS = 0.02  # how soon a file is looked at again that somebody has open for writing
 _WRITER_MAX_SECONDS = 1.0
-_WRITER_PATIENCE = 15  # looks before that is shown as an error: some eight seconds
 _SETTLE_SECONDS = 0.3  # how long an invalid file must have rested before its error is shown
 _LEAVE_SECONDS = 0.25  # how long a file must be gone before its jobs are
+_ALL_SECONDS = 5.0  # after a look at what was named, until the one at everything
+_MOST_NAMED = 256  # then everything is looked at at once
 _REOPEN_SECONDS = 1.0  # how soon a missing directory is looked for again
 _APPLIES_AT_ONCE = 64  # so that one commit can carry many
 
@@ -59,19 +68,6 @@ class SpoolSettings:
     @property
     def status_directory(self) -> str:
         return os.path.join(self.directory, "status")
-
-
-@dataclass(slots=True)
-class _File:
-    """What is known of one file. good: what it said last that was valid; None: nothing yet."""
-
-    stamp: Stamp | None = None
-    content: Content = Absent.GONE
-    good: tuple[Manifest, ...] | None = None
-    applied: frozenset[JobName] | None = None  # None: has to be applied
-    fault: Refused | None = None  # why an apply was refused
-    gone_since: float | None = None
-    busy_count: int = 0
 
 
 class SpoolScope:
@@ -95,48 +91,78 @@ def spool_source(file: str) -> Source:
 class Spool:
     """The spool source. ``run`` works until it is cancelled."""
 
-    def __init__(self, settings: SpoolSettings, desired: DesiredJobs, *, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: SpoolSettings,
+        desired: DesiredJobs,
+        *,
+        clock: Clock,
+        known: KnownContents | None = None,
+        on_followed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """known: contents that need not be parsed. on_followed: called once the first look was acted upon, or failed."""
+        self._known = known
+        self._on_followed: Callable[[], None] | None = on_followed
         self._settings = settings
         self._desired = desired
         self._clock = clock
         self._errors = ErrorFiles(settings.status_directory, clock=clock)
-        self._files: dict[str, _File] = {}
+        self._files = KnownFiles()
+        self._owner_changes = desired.owner_changes()
+        self._declarations = Declarations(SCOPE)
+        self._unapplied: set[str] = set()  # files that may have to be applied
         self._follower = Follower(desired, SCOPE, client="root", place="the spool")
         self._unavailable = ""
         self._nudge = asyncio.Event()
+        self._all_due = 0.0  # when everything is to be looked at again, in seconds since boot
         self._due: float | None = None
-        self._watcher: asyncio.Task[None] | None = None
-        self._watched: tuple[int, int] | None = None
+        self._watch = SpoolWatch(settings.directory, told=self._nudge.set, lost=self.nudge)
         self._synced_before = False
         self._undeleted = False  # a job whose deletion failed: tried again
+        self._delete_failures = 0  # in a row
 
     def nudge(self) -> None:
-        """Look again soon: something outside may have changed."""
+        """Look again soon, at everything: something outside may have changed."""
+        self._all_due = 0.0
         self._nudge.set()
 
     def job_changed(self, name: JobName, view: JobView | None) -> None:
-        """A name is free, or was handed to us."""
-        if view is None or (view.source.kind == KIND and self._follower.waits_for(name)):
+        """A name is free, or was handed to us; or what is to be deleted may be used no longer. If all is well, that is nothing
+        to us: to look at everything takes as long as there are files."""
+        is_ours = view is not None and view.source.kind == KIND and self._follower.waits_for(name)
+        has_ended = view is not None and bool(view.runs) and view.runs[0].phase.is_final
+        if is_ours or (self._undeleted and has_ended) or (view is None and self._is_troubled):
             self.nudge()
+
+    @property
+    def _is_troubled(self) -> bool:
+        """Whether there is anything that could go better another time."""
+        return self._undeleted or bool(self._follower.conflicts) or bool(self._files.ailing)
 
     async def run(self) -> None:
         """Follow the directory until cancelled."""
         try:
             while True:
                 self._nudge.clear()
-                await self._ensure_watch()  # before looking: nothing can happen unseen between the two
+                if await self._watch.ensure():  # before looking: nothing can happen unseen between the two
+                    self._all_due = 0.0
                 await self._sync_logged()
+                await self._told_followed()
                 await self._wait()
         finally:
-            await _cancelled(self._watcher)
+            await self._watch.close()
+            if self._known is not None:
+                self._known.save(all_of_it=True)
 
-    async def sync(self) -> None:
-        """Read the directory once and make the desired state follow it. Raises SpoolUnavailable, JobletError."""
+    async def sync(self, names: frozenset[str] | None = None) -> None:
+        """Read the directory once, or only these files of it, and make the desired state follow. Raises SpoolUnavailable,
+        JobletError."""
         self._due = None
+        self._take_owners()  # also while the directory cannot be read: there are never more than of one round
         try:
-            seen = await asyncio.to_thread(self._look)
+            seen = await asyncio.to_thread(self._look, names)
         except SpoolUnavailable as error:
-            self._again_in(_REOPEN_SECONDS)
+            self._again_in(_REOPEN_SECONDS, everything=True)
             await self._tell_unavailable(error)
             raise
         self._unavailable = ""
@@ -144,81 +170,117 @@ class Spool:
         if not seen and self._synced_before:
             return
         self._synced_before = False
-        await self._follow()
+        await self._follow(looked_at_all=names is None)
         self._synced_before = True
 
     # -- looking --
 
-    def _look(self) -> bool:
+    def _names_to_look_at(self) -> frozenset[str] | None:
+        """What the kernel named, and what is looked at until it is well; None: everything."""
+        named = self._watch.take()
+        now = self._clock.boot_seconds()
+        names = frozenset(named | self._files.ailing)
+        if now >= self._all_due or not self._synced_before or len(names) > _MOST_NAMED or not all(map(is_plain, names)):
+            self._all_due = now + self._settings.rescan_seconds
+            return None
+        self._all_due = min(self._all_due, now + _ALL_SECONDS)
+        return names
+
+    def _look(self, names: frozenset[str] | None) -> bool:
         """Bring what is known of the files up to date, in a thread. True if anything has to be followed up."""
-        with SpoolDirectory(self._settings.directory, owner=self._settings.owner) as directory:
-            present = directory.scan()
-            changed = self._note_missing(present)
+        read = self._known.read if self._known is not None else None
+        with SpoolDirectory(self._settings.directory, owner=self._settings.owner, read=read) as directory:
+            present = directory.scan(names)
+            known = self._files.names()
+            changed = self._note_missing(known if names is None else known & names, present)
             for name, stamp in sorted(present.items()):
-                file = self._files.setdefault(name, _File())
-                changed |= file.gone_since is not None
-                file.gone_since = None
+                file = self._files.get(name) or self._files.put(name, KnownFile())
+                if file.gone_since is not None:
+                    file.gone_since = None
+                    self._files.note(name)
+                    changed = True
                 if file.stamp != stamp or file.content in (Absent.BEING_WRITTEN, Absent.GONE):
                     self._read(directory, name, file)
                     changed = True
                 changed |= isinstance(file.content, Refused) or file.fault is not None
         return changed or bool(self._follower.conflicts) or self._undeleted
 
-    def _note_missing(self, present: Mapping[str, Stamp]) -> bool:
+    def _note_missing(self, wanted: Iterable[str], present: Mapping[str, Stamp]) -> bool:
         changed = False
         now = self._clock.boot_seconds()
-        for name, file in self._files.items():
+        for name in wanted:
             if name not in present:
-                file.gone_since = now if file.gone_since is None else file.gone_since
+                file = self._files[name]
+                if file.gone_since is None:
+                    file.gone_since = now
+                    self._files.note(name)
                 changed = True
         return changed
 
-    def _read(self, directory: SpoolDirectory, name: str, file: _File) -> None:
-        file.stamp, file.content = directory.read(name)
-        if isinstance(file.content, Loaded):
-            file.good, file.applied, file.fault = file.content.manifests, None, None
+    def _read(self, directory: SpoolDirectory, name: str, file: KnownFile) -> None:
+        file.has_read(name, *directory.read(name))
+        self._files.note(name)
         if file.content is Absent.BEING_WRITTEN:
-            file.busy_count += 1
             self._again_in(min(_WRITER_SECONDS * 1.5 ** min(file.busy_count, 20), _WRITER_MAX_SECONDS))
-        else:
-            file.busy_count = 0
-        if file.content is Absent.GONE:
+        elif file.content is Absent.GONE:
             self._again_in(_WRITER_SECONDS)
 
-    def _again_in(self, seconds: float) -> None:
+    def _again_in(self, seconds: float, *, everything: bool = False) -> None:
         due = self._clock.boot_seconds() + seconds
         self._due = due if self._due is None else min(self._due, due)
+        if everything:
+            self._all_due = min(self._all_due, due)
 
     # -- following --
 
-    async def _follow(self) -> None:
-        owners = await self._desired.owners()
-        # A file owned in the inventory but never seen (it went away while nobody looked) is waited for all the same.
-        now = self._clock.boot_seconds()
-        for owner in owners.values():
-            if owner.kind == KIND and owner.name not in self._files:
-                self._files[owner.name] = _File(gone_since=now)
-        leaving = frozenset(name for name, file in self._files.items() if self._is_leaving(file))
-        gone = {name for name, file in self._files.items() if file.gone_since is not None} - leaving
-        plan = make_plan(
-            SCOPE,
-            [_claim(name, file) for name, file in self._files.items() if file.gone_since is None and _is_good(file)],
-            owners,
-            unknown=frozenset(n for n, file in self._files.items() if file.gone_since is None and not _is_good(file)),
-            leaving=leaving,
-        )
+    async def _follow(self, *, looked_at_all: bool) -> None:
+        gone = self._declare()
+        plan = self._declarations.plan()
+        if not looked_at_all and (plan.deletes or not self._follower.conflicts.issuperset(plan.conflicts)):
+            # The other half of a rename may not have been told yet, or never will.
+            await asyncio.to_thread(self._look, None)
+            await self._follow(looked_at_all=True)
+            return
+        self._unapplied |= self._declarations.take_changed()
         await self._follower.hand_over(plan.transfers)
         await self._apply_all(plan)
         self._undeleted = not await self._follower.delete(plan.deletes)
-        if self._undeleted:
-            self._again_in(_REOPEN_SECONDS)
+        self._delete_failures = self._delete_failures + 1 if self._undeleted else 0
+        if self._undeleted:  # later each time: what uses it may do so for long
+            self._again_in(
+                min(_REOPEN_SECONDS * 2 ** min(self._delete_failures - 1, 20), self._settings.rescan_seconds)
+            )
         else:
             for name in gone:  # by now others may have been gone for long enough, and their jobs are still there
-                del self._files[name]
+                self._files.forget(name)
+                if self._known is not None:
+                    self._known.forget(name)
         await self._follower.tell_conflicts(plan.conflicts)
-        await self._tell_errors(owners, plan.conflicts)
+        await self._tell_errors(plan.conflicts)
 
-    def _is_leaving(self, file: _File) -> bool:
+    def _take_owners(self) -> None:
+        """A file owned in the inventory but never seen (it went away while nobody looked) is waited for all the same."""
+        for job, owner in self._owner_changes.take().items():
+            self._declarations.put_owner(job, owner)
+            if owner is not None and owner.kind == KIND and owner.name not in self._files:
+                self._files.put(owner.name, KnownFile(gone_since=self._clock.boot_seconds()))
+
+    def _declare(self) -> set[str]:
+        """Bring what is decided from up to date. Returns the files that are gone for good."""
+        self._take_owners()
+        leaving = {name for name in self._files.absent if self._is_leaving(self._files[name])}
+        gone = self._files.absent - leaving
+        for name in leaving:
+            self._declarations.put_file(name, Standing.LEAVING)
+        for name in gone:
+            self._declarations.put_file(name, Standing.GONE)
+        for name in self._files.told - self._files.absent:
+            file = self._files[name]
+            self._declarations.put_file(name, file.claim if file.is_good and file.claim else Standing.UNKNOWN)
+        self._files.told.clear()
+        return gone
+
+    def _is_leaving(self, file: KnownFile) -> bool:
         """Whether a file went away so short a time ago that it may come back or turn up under another name."""
         if file.gone_since is None:
             return False
@@ -228,27 +290,34 @@ class Spool:
         return left > 0
 
     async def _apply_all(self, plan: Plan) -> None:
+        """What could not be applied stays among what has to be."""
         todo = []
-        for name, jobs in plan.owned.items():
-            file = self._files[name]
-            wanted = frozenset(jobs)
-            if file.applied != wanted or file.fault is not None:
-                todo.append((name, file, wanted))
+        for name in sorted(self._unapplied):
+            file, wanted = self._files.get(name), plan.owned.get(name)
+            if file is None or wanted is None or (file.applied == wanted and file.fault is None):
+                self._unapplied.discard(name)
+            else:
+                todo.append((name, file, frozenset(wanted)))
+        todo.sort(key=lambda item: item[1].claim.order if item[1].claim else (0, item[0]))
         for start in range(0, len(todo), _APPLIES_AT_ONCE):
             await asyncio.gather(*(self._apply(*item) for item in todo[start : start + _APPLIES_AT_ONCE]))
 
-    async def _apply(self, name: str, file: _File, wanted: frozenset[JobName]) -> None:
+    async def _apply(self, name: str, file: KnownFile, wanted: frozenset[JobName]) -> None:
         manifests = [manifest for manifest in file.good or () if key_of(manifest) in wanted]
         try:
             await self._follower.apply(manifests, spool_source(name))
         except JobletError as error:
-            file.fault = Refused("NotApplied", (ManifestError(name, 1, 1, 0, "", str(error)),))
+            line, column = place_of(error, file)
+            file.fault = Refused("NotApplied", (ManifestError(name, line, column, 0, "", str(error)),))
+            self._files.note(name)
         else:
             reached("daemon.spool-file-applied")
             file.applied, file.fault = wanted, None
+            self._files.note(name)
+            self._unapplied.discard(name)
             await self._warn_of_readers(name, file, manifests)
 
-    async def _warn_of_readers(self, name: str, file: _File, manifests: Iterable[Manifest]) -> None:
+    async def _warn_of_readers(self, name: str, file: KnownFile, manifests: Iterable[Manifest]) -> None:
         """The values of a secret are safe in the store, and lie open in a file that others can read."""
         mode = file.stamp.mode & 0o777 if file.stamp is not None else 0
         if mode & 0o077:
@@ -260,8 +329,9 @@ class Spool:
 
     # -- telling --
 
-    async def _tell_errors(self, owners: Mapping[JobName, Source], conflicts: Iterable[Conflict]) -> None:
-        faults = self._faults(conflicts)
+    async def _tell_errors(self, conflicts: Iterable[Conflict]) -> None:
+        self._take_owners()  # as they are after what was just applied
+        faults = faults_of(self._files, conflicts, self._is_settled)
         new, gone = self._errors.update({name: (fault.reason, fault.errors) for name, fault in faults.items()})
         for name in new:
             message = "; ".join(str(error) for error in faults[name].errors[:5])
@@ -272,33 +342,13 @@ class Spool:
                 reason=faults[name].reason,
                 message=message,
             )
-            jobs = [job for job, owner in owners.items() if owner == spool_source(name)]
-            for job in jobs or [JobName("")]:
+            for job in sorted(self._declarations.jobs_of(name)) or [JobName("")]:
                 await self._desired.record_event(job, "", "Warning", faults[name].reason, message)
         for name in gone:
             await self._desired.record_event("", "", "Normal", "FileAccepted", f"{name}: its errors are gone")
-        await self._tell_validity(owners, faults)
+        await self._tell_validity(faults)
 
-    def _faults(self, conflicts: Iterable[Conflict]) -> dict[str, Refused]:
-        faults: dict[str, Refused] = {}
-        for conflict in conflicts:
-            message = f"{conflict.job} belongs to {conflict.owner}, which keeps it; give one of them another name"
-            content = self._files[conflict.file].content if conflict.file in self._files else None
-            line, column = content.places.get(conflict.job, (1, 1)) if isinstance(content, Loaded) else (1, 1)
-            found = ManifestError(conflict.file, line, column, 0, "metadata.name", message)
-            earlier = faults[conflict.file].errors if conflict.file in faults else ()
-            faults[conflict.file] = Refused("NameConflict", (*earlier, found))
-        for name, file in self._files.items():
-            if file.gone_since is None and isinstance(file.content, Refused) and self._is_settled(file):
-                faults[name] = file.content
-            elif file.content is Absent.BEING_WRITTEN and file.busy_count > _WRITER_PATIENCE:
-                message = "some process still has it open for writing; it counts when that has closed it"
-                faults[name] = Refused("BeingWritten", (ManifestError(name, 1, 1, 0, "", message),))
-            elif file.fault is not None:
-                faults[name] = file.fault
-        return faults
-
-    def _is_settled(self, file: _File) -> bool:
+    def _is_settled(self, file: KnownFile) -> bool:
         """Whether a file has rested: one that is being written in several goes is not complained about meanwhile."""
         if file.stamp is None:
             return True
@@ -308,12 +358,13 @@ class Spool:
             return False
         return True
 
-    async def _tell_validity(self, owners: Mapping[JobName, Source], faults: Mapping[str, Refused]) -> None:
-        invalid: dict[JobName, str] = {}
-        for job, owner in owners.items():
-            fault = faults.get(owner.name) if owner.kind == KIND else None
-            if fault is not None and fault.reason != "NameConflict":
-                invalid[job] = str(fault.errors[0])
+    async def _tell_validity(self, faults: Mapping[str, Refused]) -> None:
+        invalid = {
+            job: str(fault.errors[0])
+            for name, fault in faults.items()
+            if fault.reason != "NameConflict"
+            for job in self._declarations.jobs_of(name)
+        }
         await self._follower.tell_validity(invalid)
 
     async def _tell_unavailable(self, error: SpoolUnavailable) -> None:
@@ -325,72 +376,25 @@ class Spool:
 
     async def _sync_logged(self) -> None:
         try:
-            await self.sync()
+            await self.sync(self._names_to_look_at())
         except SpoolUnavailable as error:
             _log.warning("spool unavailable", error=str(error))
         except (JobletError, OSError) as error:
             _log.error("spool not followed", error=str(error))
-            self._again_in(_REOPEN_SECONDS)
+            self._again_in(_REOPEN_SECONDS, everything=True)
+
+    async def _told_followed(self) -> None:
+        if self._known is not None:
+            await asyncio.to_thread(self._known.save, all_of_it=False)
+        if self._on_followed is not None:
+            self._on_followed()
+            self._on_followed = None
 
     async def _wait(self) -> None:
-        seconds = self._settings.rescan_seconds
-        if self._due is not None:
-            seconds = min(seconds, max(self._due - self._clock.boot_seconds(), 0.001))
+        due = self._all_due if self._due is None else min(self._due, self._all_due)
+        seconds = min(self._settings.rescan_seconds, max(due - self._clock.boot_seconds(), 0.001))
         try:
             async with asyncio.timeout(seconds):
                 await self._nudge.wait()
         except TimeoutError:
             return
-
-    async def _ensure_watch(self) -> None:
-        """Watch the directory that is at the path now; it may have been replaced by another."""
-        try:
-            status = os.stat(self._settings.directory)
-        except OSError:
-            self._watched = None  # ``sync`` says what is wrong with it
-        else:
-            identity = (status.st_dev, status.st_ino)
-            if identity == self._watched and self._watcher is not None and not self._watcher.done():
-                return
-            self._watched = identity
-        await _cancelled(self._watcher)
-        self._watcher = None
-        if self._watched is not None:
-            self._watcher = asyncio.create_task(self._watch(), name="spool-watch")
-            await asyncio.sleep(0)  # awatch sets the kernel's watch up before it first waits
-
-    async def _watch(self) -> None:
-        try:
-            changes = awatch(
-                self._settings.directory,
-                watch_filter=None,
-                debounce=_DEBOUNCE_MS,
-                step=_STEP_MS,
-                recursive=False,
-                rust_timeout=60_000,
-            )
-            async for _ in changes:
-                self._nudge.set()
-        except* OSError as errors:  # watchfiles raises in groups
-            # No inotify left, or the directory went away: the rescans go on, and the watch is begun anew by ``run``.
-            _log.warning("spool not watched, only rescanned", error="; ".join(map(str, errors.exceptions)))
-        except* WatchfilesRustInternalError:
-            self._nudge.set()  # an event with a name that is not UTF-8 ends the watch: ``run`` looks, and begins another
-
-
-def _is_good(file: _File) -> bool:
-    """Whether what a file says now is known and valid."""
-    return isinstance(file.content, Loaded)
-
-
-def _claim(name: str, file: _File) -> Claim:
-    jobs = tuple(JobName(key_of(manifest)) for manifest in file.good or ())
-    return Claim(name, jobs, (file.stamp.mtime_ns if file.stamp else 0, name))
-
-
-async def _cancelled(task: asyncio.Task[None] | None) -> None:
-    """Cancel a task and wait for its end."""
-    if task is None:
-        return
-    task.cancel()
-    await asyncio.wait([task])

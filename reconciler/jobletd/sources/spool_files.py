@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -70,6 +70,7 @@ class Absent(Enum):
 
 
 Content = Loaded | Refused | Absent
+Reader = Callable[[bytes, str], Loaded | Refused]
 
 
 def is_manifest_name(name: str) -> bool:
@@ -80,10 +81,11 @@ def is_manifest_name(name: str) -> bool:
 class SpoolDirectory:
     """One open directory. owner: the uid that it and its files must belong to."""
 
-    def __init__(self, path: str, *, owner: int = 0) -> None:
-        """Open and check it. Raises SpoolUnavailable."""
+    def __init__(self, path: str, *, owner: int = 0, read: Reader | None = None) -> None:
+        """Open and check it. read: what to make of a file's content, without it ``read_content``. Raises SpoolUnavailable."""
         self.path = path
         self._owner = owner
+        self._read_content = read or read_content
         self._undecodable: dict[str, Stamp] = {}
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -107,25 +109,31 @@ class SpoolDirectory:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def scan(self) -> dict[str, Stamp]:
-        """The manifest files that are there now, by name; bytes that are not UTF-8 as ``\\xff``. Raises SpoolUnavailable."""
+    def scan(self, names: Iterable[str] | None = None) -> dict[str, Stamp]:
+        """The manifest files that are there now, or which of these are, by name; bytes that are not UTF-8 as ``\\xff``.
+
+        Raises SpoolUnavailable.
+        """
         found: dict[str, Stamp] = {}
         try:
-            with os.scandir(self._fd) as entries:
-                for entry in entries:
-                    if not is_manifest_name(entry.name):
-                        continue
-                    try:
-                        status = os.stat(entry.name, dir_fd=self._fd, follow_symlinks=False)
-                    except FileNotFoundError:
-                        continue  # gone between the two calls
-                    if (shown := _shown(entry.name)) == entry.name:
-                        found[shown] = _stamp(status)
-                    else:
-                        self._undecodable[shown] = _stamp(status)
+            for name in self._names() if names is None else names:
+                if not is_manifest_name(name):
+                    continue
+                try:
+                    status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # gone by now
+                if (shown := _shown(name)) == name:
+                    found[shown] = _stamp(status)
+                else:
+                    self._undecodable[shown] = _stamp(status)
         except OSError as error:
             raise _unavailable(self.path, error) from error
         return {**self._undecodable, **found}
+
+    def _names(self) -> list[str]:
+        with os.scandir(self._fd) as entries:
+            return [entry.name for entry in entries]
 
     def read(self, name: str) -> tuple[Stamp | None, Content]:
         """A file's content with the stamp it was read at. name: as ``scan`` has it."""
@@ -155,10 +163,7 @@ class SpoolDirectory:
             return self._stamp_now(name), self._refused(name, f"cannot be read: {os.strerror(error.errno or 0)}")
         finally:
             os.close(fd)
-        try:
-            return stamp, Loaded(*read_declared(data, filename=name))
-        except ManifestErrors as found:
-            return stamp, Refused("InvalidManifest", found.errors)
+        return stamp, self._read_content(data, name)
 
     def _stamp_now(self, name: str) -> Stamp | None:
         try:
@@ -168,6 +173,19 @@ class SpoolDirectory:
 
     def _refused(self, name: str, message: str) -> Refused:
         return Refused("FileRefused", (ManifestError(name, 1, 1, 0, "", message),))
+
+
+def read_content(data: bytes, name: str) -> Loaded | Refused:
+    """What the content of a file of that name says."""
+    try:
+        return Loaded(*read_declared(data, filename=name))
+    except ManifestErrors as found:
+        return Refused("InvalidManifest", found.errors)
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name may be looked for as it is: one that is shown with an escape is another one in the directory."""
+    return "\\" not in name and _shown(name) == name
 
 
 def _shown(name: str) -> str:

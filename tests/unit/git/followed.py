@@ -12,7 +12,8 @@ from joblet.manifest import GitSourceManifest
 from jobletd.blobs.store import BlobLimits, BlobStore
 from jobletd.model import JobName, Source
 from jobletd.sources.git.contents import Contents
-from jobletd.sources.git.source import Fault, GitSource, Settings, Wishes
+from jobletd.sources.git.faults import Fault
+from jobletd.sources.git.source import GitSource, Settings, Wishes
 from tests.unit.spool.desired import MemoryDesired
 
 

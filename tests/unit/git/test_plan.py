@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobletd.model import JobName, Source
-from jobletd.sources.git.source import GitScope
+from jobletd.sources.git.scope import GitScope
 from jobletd.sources.ownership import Claim, Scope, make_plan
 from jobletd.sources.spool import SCOPE
 

@@ -8,7 +8,24 @@ from dataclasses import dataclass, field
 
 from joblet.errors import JobletError
 from joblet.manifest import ChangeKind, JobManifest, Manifest, compare, jobs_of
+from jobletd.inventory import OwnerChanges
 from jobletd.model import Action, ApplyResult, JobName, RunId, Source
+
+
+class _Compared(OwnerChanges):
+    """Seen by comparing: tests change the jobs as they like."""
+
+    def __init__(self, desired: MemoryDesired) -> None:
+        self._desired = desired
+        self._taken: Mapping[JobName, Source] = {}
+
+    def take(self) -> dict[JobName, Source | None]:
+        before, self._taken = self._taken, self._desired.owned()
+        return {
+            job: self._taken.get(job)
+            for job in before.keys() | self._taken.keys()
+            if before.get(job) != self._taken.get(job)
+        }
 
 
 @dataclass
@@ -25,7 +42,13 @@ class MemoryDesired:
     claims: dict[str, Mapping[JobName, Source]] = field(default_factory=dict)
 
     async def owners(self) -> Mapping[JobName, Source]:
+        return self.owned()
+
+    def owned(self) -> Mapping[JobName, Source]:
         return {name: source for name, (_, source, _) in self.jobs.items()}
+
+    def owner_changes(self) -> OwnerChanges:
+        return _Compared(self)
 
     async def apply(
         self,

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from ruamel.yaml import YAML
 
 from joblet.manifest import JobManifest
@@ -25,7 +26,9 @@ from jobletd.model import (
     Source,
     Usage,
 )
+from jobletd.sources import status_files
 from jobletd.sources.status_files import StatusFiles, status_text
+from tests.timing import PATIENCE
 from tests.unit.manifest.samples import raw
 
 MANIFEST = JobManifest.model_validate(raw())
@@ -70,7 +73,7 @@ def test_a_burst_of_changes_becomes_one_write_and_the_file_goes_with_the_job(tmp
         for generation in range(100):
             files.changed(JobName("a"), replace(VIEW, generation=generation))
         assert not path.exists()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20 * PATIENCE):
             while not path.exists():
                 await asyncio.sleep(0.005)
         assert "generation: 99\n" in path.read_text()
@@ -81,6 +84,24 @@ def test_a_burst_of_changes_becomes_one_write_and_the_file_goes_with_the_job(tmp
         files.changed(JobName("a"), None)
         files.flush()
         assert list(path.parent.iterdir()) == []
+
+    asyncio.run(check())
+
+
+def test_what_an_earlier_daemon_wrote_stays_if_it_is_right_and_is_written_anew_if_not(tmp_path: Path) -> None:
+    async def check() -> None:
+        path = tmp_path / "a.yml"
+        path.write_text(status_text(VIEW))
+        inode = path.stat().st_ino
+        files = StatusFiles(str(tmp_path))
+        files.changed(JobName("a"), VIEW)
+        files.flush()
+        assert path.stat().st_ino == inode
+        path.write_text("of an older version")
+        files = StatusFiles(str(tmp_path))
+        files.changed(JobName("a"), VIEW)
+        files.flush()
+        assert path.read_text() == status_text(VIEW)
 
     asyncio.run(check())
 
@@ -102,5 +123,54 @@ def test_a_status_directory_that_cannot_be_written_stops_nothing(tmp_path: Path)
         files.changed(JobName("a"), VIEW)
         files.flush()
         assert (tmp_path / "status" / "a.yml").exists()
+
+    asyncio.run(check())
+
+
+def at(phase: Phase) -> JobView:
+    return replace(VIEW, runs=(replace(RUN, phase=phase),))
+
+
+async def written(files: StatusFiles, path: Path, phase: Phase) -> None:
+    """Until the file says so, and the writer knows it too: it is at rest."""
+
+    def says() -> bool:
+        return files._writer is None and path.exists() and f"phase: {phase}\n" in path.read_text()
+
+    async with asyncio.timeout(20 * PATIENCE):
+        while not says():
+            await asyncio.sleep(0.005)
+
+
+def test_that_a_run_is_being_launched_is_not_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        status_files, "_STARTING_SECONDS", 3600.0
+    )  # so that what comes later is not late on a busy machine
+
+    async def check() -> None:
+        files = StatusFiles(str(tmp_path))
+        path = tmp_path / "a.yml"
+        files.changed(JobName("a"), at(Phase.PENDING))
+        await written(files, path, Phase.PENDING)
+        files.changed(JobName("a"), at(Phase.INITIALIZING))
+        files.changed(JobName("b"), at(Phase.FAILED))
+        await written(files, tmp_path / "b.yml", Phase.FAILED)
+        assert path.read_text() == status_text(at(Phase.PENDING)), "what came later was written before it"
+        files.changed(JobName("a"), at(Phase.RUNNING))
+        await written(files, path, Phase.RUNNING)
+        files.changed(JobName("a"), at(Phase.INITIALIZING))
+        files.flush()
+        assert path.read_text() == status_text(at(Phase.INITIALIZING))
+
+    asyncio.run(check())
+
+
+def test_that_a_run_is_being_launched_is_written_if_it_stays_so(tmp_path: Path) -> None:
+    async def check() -> None:
+        files = StatusFiles(str(tmp_path))
+        path = tmp_path / "a.yml"
+        for phase in (Phase.PENDING, Phase.INITIALIZING, Phase.RUNNING, Phase.INITIALIZING, Phase.COMPLETED):
+            files.changed(JobName("a"), at(phase))
+            await written(files, path, phase)
 
     asyncio.run(check())

@@ -15,6 +15,7 @@ from joblet.clock import Clock
 from joblet.errors import JobletError
 from joblet.manifest import GitSourceManifest, ResourceManifest
 from jobletd.errors import NoSuchResource, WrongState
+from jobletd.lookup import Lookup
 from jobletd.model import JobName, JobView, ResourceView, Source
 from jobletd.registry import Registry
 from jobletd.resources import READY, NotInLine
@@ -23,7 +24,8 @@ from jobletd.sources.desired_jobs import DesiredJobs
 from jobletd.sources.git.access import NoCredentials
 from jobletd.sources.git.contents import Contents
 from jobletd.sources.git.repository import SHORT
-from jobletd.sources.git.source import GitScope, GitSource, Settings, Wishes, follower_of
+from jobletd.sources.git.scope import GitScope, follower_of
+from jobletd.sources.git.source import GitSource, Settings, Wishes
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 30.0
@@ -86,14 +88,14 @@ class GitSources:
         """Somebody says that the repository has changed: look, and let nobody wait. Raises NoSuchResource, WrongState."""
         followed = self._followed.get(name)
         if followed is None or followed.leaving:
-            raise NoSuchResource("gitsource", name)
+            raise NoSuchResource("gitsource", name, Lookup(self._registry).nearest("gitsource", name))
         followed.source.look_soon()
 
     async def sync(self, name: str, wishes: Wishes) -> GitSource:
         """Look now; the source that is returned says how it went. Raises NoSuchResource, WrongState."""
         view = self._registry.resources.get(JobName(f"gitsource/{name}"))
         if view is None or view.deleting:
-            raise NoSuchResource("gitsource", name)
+            raise NoSuchResource("gitsource", name, Lookup(self._registry).nearest("gitsource", name))
         source = self._follow(view).source  # as it is declared now, though nobody may have looked at that yet
         await source.sync(wishes)
         return source

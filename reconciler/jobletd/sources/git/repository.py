@@ -118,11 +118,16 @@ class Mirror:
         return Remote(pattern.split("/", 2)[-1], pattern, refs[pattern])
 
     async def fetch(self, url: str, remote: Remote, access: Access, seconds: float) -> str:
-        """Bring what was seen here. Returns the object that is there now, which may be newer. Raises GitError."""
+        """Bring what was seen here. Returns the object that is there now, which may be newer. Raises GitError, NoSuchRevision."""
         await self.ensure()
         call = _call(self.directory, access, seconds)
         options = ("--quiet", "--force", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
-        await git(call, "fetch", *options, "--", url, f"+{remote.ref}:{WANTED}")
+        try:
+            await git(call, "fetch", *options, "--", url, f"+{remote.ref}:{WANTED}")
+        except GitError as error:
+            if "not our ref" not in str(error):  # what a server says of a commit that it has not, or does not show
+                raise
+            raise NoSuchRevision(f"it has no {remote.ref}", where=url, todo="push it, or change spec.ref") from error
         return await self.object_of(WANTED)
 
     # -- what is read here --

@@ -17,43 +17,21 @@ from joblet.crash_points import reached
 from joblet.errors import JobletError
 from joblet.manifest import Drift, GitSourceSpec, Manifest, key_of
 from jobletd.errors import WrongState
-from jobletd.model import JobName, Source
+from jobletd.model import JobName
 from jobletd.sources.desired_jobs import DesiredJobs
-from jobletd.sources.following import Follower
 from jobletd.sources.git.access import NoCredentials, open_access
 from jobletd.sources.git.applied import Applied, load_applied, save_applied
 from jobletd.sources.git.contents import Contents
+from jobletd.sources.git.drift import mend_drift
+from jobletd.sources.git.faults import ERRORS_SHOWN, Fault, check_deletions, fault_of_conflicts
 from jobletd.sources.git.repository import SHORT, Mirror, NoSuchRevision, NotSigned, Remote
+from jobletd.sources.git.scope import GitScope, claims_of, follower_of, sources_of
 from jobletd.sources.git.tree import Tree, read_tree
 from jobletd.sources.ownership import Claim, Plan, make_plan
 
-KIND = "git"
 FIRST_RETRY_SECONDS = 5.0
 SOON_SECONDS = 1.0  # after a removal that had to wait for what uses the thing
-ERRORS_SHOWN = 5
 log = structlog.get_logger("git")
-
-
-class Fault(JobletError):
-    """Why a source is not in line. reason: CamelCase, for the condition."""
-
-    def __init__(self, reason: str, what: str, *, todo: str = "") -> None:
-        self.reason = reason
-        super().__init__(what, todo=todo)
-
-
-@dataclass(frozen=True, slots=True)
-class GitScope:
-    """See ``ownership.Scope``. commit: the one whose files claim."""
-
-    name: str
-    commit: str
-
-    def file_of(self, owner: Source) -> str | None:
-        return owner.file if owner.kind == KIND and owner.owner == f"{KIND}:{self.name}" else None
-
-    def source_of(self, file: str) -> Source:
-        return Source(KIND, f"{self.name}@{self.commit[:SHORT]}:{file}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +145,7 @@ class GitSource:
             if self._spec.suspend:
                 raise Fault("Suspended", "nobody looks; what runs goes on")
             await self._look(wishes)
-            fault = self._conflict()
+            fault = fault_of_conflicts(self.name, self._follower.conflicts)
         except Fault as found:
             fault = found
         except (JobletError, OSError) as error:
@@ -182,7 +160,7 @@ class GitSource:
             log.exception("look failed", gitsource=self.name)
             fault = Fault("InternalError", f"{error!r}; {self._in_force()}")
         if not self._spec.suspend:  # whatever became of the look, what is in force shall run
-            await self._mend_drift(self._spec)
+            self.drifted = await mend_drift(self._desired, self.name, self._spec.drift)
         self._failures = 0 if fault is None else self._failures + 1
         if fault is None:
             self.synced_ns = self._settings.clock.wall_ns()
@@ -209,7 +187,8 @@ class GitSource:
         owned = [(job, owner) for job, owner in owners.items() if self._follower.scope.file_of(owner) is not None]
         if spec.prune.enabled:
             if not wishes.allow_delete:
-                self._guard(spec, "spec.nodeSelector, which does not name this host,", len(owned), len(owned))
+                who, counts = "spec.nodeSelector, which does not name this host,", (len(owned), len(owned))
+                check_deletions(self.name, spec, who, counts, self._in_force())
             self._waits = 0 if await self._follower.delete(owned) else self._waits + 1
         self.kept = frozenset() if spec.prune.enabled else frozenset(job for job, _ in owned)
         await self._follower.tell_conflicts(())
@@ -275,18 +254,15 @@ class GitSource:
         if tree.missing and (self.applied is None or self.applied.path != spec.path):
             raise Fault("NoSuchRevision", f"{tree.missing}; {self._in_force()}")
         scope = GitScope(self.name, commit)
-        claims = _claims(tree)
+        claims = claims_of(tree)
         owners = await self._desired.owners()
         plan = make_plan(scope, claims, owners, take_over=wishes.take_over)
         self._note_kept(spec, plan)
         deletes = plan.deletes if spec.prune.enabled else []
         if not wishes.allow_delete:
-            self._guard(
-                spec,
-                f"commit {commit[:SHORT]}",
-                len(deletes),
-                sum(scope.file_of(owner) is not None for owner in owners.values()),
-            )
+            owned = sum(scope.file_of(owner) is not None for owner in owners.values())
+            who, counts = f"commit {commit[:SHORT]}", (len(deletes), owned)
+            check_deletions(self.name, spec, who, counts, self._in_force())
         chosen = {
             file: [one for one in manifests if JobName(key_of(one)) in plan.owned[file]]
             for file, manifests in tree.manifests.items()
@@ -296,7 +272,7 @@ class GitSource:
         await self._follower.tell_validity({})
         together = [one for manifests in chosen.values() for one in manifests]
         try:
-            await self._follower.apply(together, _sources(chosen, scope), plan.transfers, take_over=wishes.take_over)
+            await self._follower.apply(together, sources_of(chosen, scope), plan.transfers, take_over=wishes.take_over)
         except JobletError as error:  # what a dry run does not see: a content that is not here
             raise await self._not_applied(commit, "", error) from error
         reached("git.applied")
@@ -329,20 +305,13 @@ class GitSource:
         what = f"commit {commit[:SHORT]} is not applied: {shown}{more}; {author}; {self._in_force()}"
         raise Fault("InvalidManifest", what)
 
-    def _guard(self, spec: GitSourceSpec, who: str, deletes: int, owned: int) -> None:
-        """Raises Fault if something takes so much away that it may be a mistake. One thing alone may always go."""
-        most = spec.prune.max_delete_percent
-        if deletes > 1 and deletes * 100 > most * owned:
-            what = f"{who} removes {deletes} of {owned}, more than {most} % at once; {self._in_force()}"
-            raise Fault("DeletionGuard", what, todo=f"rnx sync {self.name} --allow-delete lets it through")
-
     async def _try_out(
         self, commit: str, chosen: Mapping[str, list[Manifest]], scope: GitScope, wishes: Wishes
     ) -> None:
         """Whether everything can be had, before anything is changed. Raises Fault."""
         together = [one for manifests in chosen.values() for one in manifests]
         try:
-            await self._desired.apply(together, _sources(chosen, scope), dry_run=True, take_over=wishes.take_over)
+            await self._desired.apply(together, sources_of(chosen, scope), dry_run=True, take_over=wishes.take_over)
         except JobletError as error:
             file, why = await self._culprit(chosen, scope, wishes, error)
             raise await self._not_applied(commit, file, why) from error
@@ -386,28 +355,6 @@ class GitSource:
             await self._desired.record_event(self._key, "", "Warning", "PassedOver", passed)
         self._settings.changed()
 
-    async def _mend_drift(self, spec: GitSourceSpec) -> None:
-        """What was stopped by hand runs again, or is shown."""
-        scope = GitScope(self.name, "")
-        owners = await self._desired.owners()
-        stopped = await self._desired.stopped_by_hand() if spec.drift is not Drift.IGNORE else frozenset()
-        ours = frozenset(job for job in stopped if job in owners and scope.file_of(owners[job]) is not None)
-        if spec.drift is Drift.CORRECT:
-            for job in sorted(ours):
-                try:
-                    await self._desired.trigger(
-                        job, trigger="drift", why=f"it was stopped by hand, and {self._key} corrects drift"
-                    )
-                except JobletError as error:
-                    log.info("drift not corrected", job=job, error=str(error))  # it has changed meanwhile
-            ours = frozenset()
-        for job in ours:
-            await self._desired.set_condition(job, "Drifted", "True", "StoppedByHand", f"{self._key} wants it to run")
-        shown = await self._desired.holding("Drifted", "True")
-        for job in (job for job in shown.keys() - ours if job in owners and scope.file_of(owners[job]) is not None):
-            await self._desired.set_condition(job, "Drifted", "False", "InLine", "")
-        self.drifted = ours
-
     # -- telling and waiting --
 
     @property
@@ -416,15 +363,6 @@ class GitSource:
 
     def _in_force(self) -> str:
         return f"{self.applied.revision[:SHORT]} stays in force" if self.applied else "nothing of it was ever applied"
-
-    def _conflict(self) -> Fault | None:
-        conflicts = sorted(self._follower.conflicts, key=lambda one: (one.job, one.file))
-        if not conflicts:
-            return None
-        shown = "; ".join(f"{one.job} in {one.file} belongs to {one.owner}" for one in conflicts[:ERRORS_SHOWN])
-        more = f"; and {len(conflicts) - ERRORS_SHOWN} more" if len(conflicts) > ERRORS_SHOWN else ""
-        todo = f"rename it, delete it there, or rnx sync {self.name} --take-over"
-        return Fault("Conflict", f"everything else is applied: {shown}{more}", todo=todo)
 
     def _note_kept(self, spec: GitSourceSpec, plan: Plan) -> None:
         self.kept = frozenset() if spec.prune.enabled else frozenset(job for job, _ in plan.deletes)
@@ -444,20 +382,3 @@ class GitSource:
                 await self._nudge.wait()
         except TimeoutError:
             return
-
-
-def follower_of(name: str, desired: DesiredJobs) -> Follower:
-    """Who acts for a GitSource."""
-    place = f"the repository of gitsource/{name}"
-    return Follower(desired, GitScope(name, ""), client=f"gitsource/{name}", place=place)
-
-
-def _claims(tree: Tree) -> list[Claim]:
-    return [
-        Claim(file, tuple(JobName(key_of(one)) for one in manifests), (0, file))
-        for file, manifests in tree.manifests.items()
-    ]
-
-
-def _sources(chosen: Mapping[str, list[Manifest]], scope: GitScope) -> dict[JobName, Source]:
-    return {JobName(key_of(one)): scope.source_of(file) for file, manifests in chosen.items() for one in manifests}
