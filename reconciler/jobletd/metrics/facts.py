@@ -39,6 +39,7 @@ class Facts:
             build_info(),
             *self._of_jobs(),
             *self._of_the_node(),
+            *self._of_executors(),
             *self._of_sources(),
             *await self._of_runs(),
         ]
@@ -69,6 +70,20 @@ class Facts:
         for name, expires_ns in self.certificates():
             expiry.add_metric([name], expires_ns / SECOND_NS)
         yield expiry
+
+    def _of_executors(self) -> Iterable[Metric]:
+        available = GaugeMetricFamily(
+            "joblet_executor_available", "1 while what runs attempts there answers.", labels=["executor"]
+        )
+        attempts = GaugeMetricFamily(
+            "joblet_executor_attempts", "Attempts that have not ended, by where they are.", labels=["executor", "state"]
+        )
+        for one in self.executor.standing():
+            available.add_metric([one.name], float(one.available))
+            attempts.add_metric([one.name, "pending"], one.pending)
+            attempts.add_metric([one.name, "running"], one.running)
+        yield available
+        yield attempts
 
     def _of_sources(self) -> Iterable[Metric]:
         jobs = GaugeMetricFamily("joblet_source_jobs", "Jobs, by the source that owns them.", labels=["source"])
@@ -101,7 +116,8 @@ class Facts:
 
 
 def usage_metrics(found: Iterable[Live]) -> list[Metric]:
-    """What each running attempt uses; a counter begins anew with the next attempt, which Prometheus knows to handle."""
+    """What each running job uses, the indexes of an array together; a counter begins anew with the next attempt, which Prometheus
+    knows to handle."""
     families: list[tuple[GaugeMetricFamily | CounterMetricFamily, str]] = [
         (GaugeMetricFamily("joblet_job_memory_bytes", "Memory in use.", labels=["job_name"]), "memory_bytes"),
         (
@@ -116,6 +132,15 @@ def usage_metrics(found: Iterable[Live]) -> list[Metric]:
             ),
             "throttled_seconds",
         ),
+        *(
+            (
+                CounterMetricFamily(
+                    f"joblet_job_{name}_pressure_seconds", f"Time in which it waited for {what}.", labels=["job_name"]
+                ),
+                f"{name}_pressure_seconds",
+            )
+            for name, what in (("cpu", "a CPU"), ("memory", "memory"), ("io", "disks"))
+        ),
         (CounterMetricFamily("joblet_job_oom_kills", "Processes killed for memory.", labels=["job_name"]), "oom_kills"),
         (CounterMetricFamily("joblet_job_io_read_bytes", "Read from disks.", labels=["job_name"]), "io_read_bytes"),
         (
@@ -124,13 +149,19 @@ def usage_metrics(found: Iterable[Live]) -> list[Metric]:
         ),
     ]
     limit = GaugeMetricFamily("joblet_job_memory_limit_bytes", "Memory that it may use.", labels=["job_name"])
+    used: dict[tuple[str, str], float] = {}
+    limits: dict[str, float] = {}
     for one in found:
-        for family, field in families:
-            value = getattr(one.usage, field)
-            if value is not None:
-                family.add_metric([one.job], value)
+        for _, field in families:
+            if (value := getattr(one.usage, field)) is not None:
+                used[field, one.job] = used.get((field, one.job), 0) + value
         if one.memory_limit_bytes is not None:
-            limit.add_metric([one.job], one.memory_limit_bytes)
+            limits[one.job] = limits.get(one.job, 0) + one.memory_limit_bytes
+    by_field = {field: family for family, field in families}
+    for (field, job), value in used.items():
+        by_field[field].add_metric([job], value)
+    for job, value in limits.items():
+        limit.add_metric([job], value)
     return [limit, *(family for family, _ in families)]
 
 

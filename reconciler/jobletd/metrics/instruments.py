@@ -16,6 +16,9 @@ _LONG = (0.01, 0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0
 attempts_launched = Counter("joblet_attempts_launched", "Attempts handed to the executor.", registry=REGISTRY)
 attempts_ended = Counter("joblet_attempts_ended", "Attempts that ended, by why.", ["reason"], registry=REGISTRY)
 runs_ended = Counter("joblet_runs_ended", "Runs that are over for good.", ["phase", "reason"], registry=REGISTRY)
+indexes_ended = Counter(
+    "joblet_array_indexes_ended", "Indexes of arrays that are over for good.", ["phase", "reason"], registry=REGISTRY
+)
 attempt_duration = Histogram(
     "joblet_attempt_duration_seconds",
     "From a command's start to its attempt's end.",
@@ -49,6 +52,12 @@ store_commit_duration = Histogram(
     buckets=(0.0005, *_MILLISECONDS),
     registry=REGISTRY,
 )
+store_transaction_duration = Histogram(
+    "joblet_store_transaction_duration_seconds",
+    "One transaction that changed something: all operations that share it, and its commit.",
+    buckets=(0.0005, *_MILLISECONDS),
+    registry=REGISTRY,
+)
 store_operations = Counter(
     "joblet_store_operations", "Operations on the database; those that come together share a commit.", registry=REGISTRY
 )
@@ -59,6 +68,9 @@ api_calls_refused = Counter(
 )
 connections_refused = Counter(
     "joblet_connections_refused", "Connections refused before any call.", ["reason"], registry=REGISTRY
+)
+trace_spans = Counter(
+    "joblet_trace_spans", "Spans that the collector took, and that it did not.", ["outcome"], registry=REGISTRY
 )
 
 

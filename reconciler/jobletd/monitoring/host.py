@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 import psutil
 
 LOOPBACK = "lo"
+PRESSURE = "/proc/pressure"
+_SOME = re.compile(r"^some avg10=(\d+\.\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,20 @@ class HostRates:
     @property
     def cpu_percent(self) -> float:
         return sum(self.cpu_percent_each) / len(self.cpu_percent_each) if self.cpu_percent_each else 0.0
+
+
+def pressures(directory: str = PRESSURE) -> dict[str, float]:
+    """Of cpu, memory and io: percent of the last ten seconds in which somebody had to wait for it. Less what is not told."""
+    found = {}
+    for name in ("cpu", "memory", "io"):
+        try:
+            with open(f"{directory}/{name}") as file:
+                match = _SOME.search(file.read())
+        except OSError:  # an older kernel, or one that was told not to measure: reading fails then
+            continue
+        if match is not None:
+            found[name] = float(match[1])
+    return found
 
 
 @dataclass(frozen=True, slots=True)

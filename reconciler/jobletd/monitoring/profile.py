@@ -1,4 +1,6 @@
-"""The course of what an attempt uses, in a few kilobytes however long it runs: when it is full, two samples become one."""
+"""The course of what an attempt uses, in a few kilobytes however long it runs: as long as nothing changes, two samples tell it;
+when it is full, neighbours become one.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from jobletd.model import Usage
 
 MOST_SAMPLES = 120
 MOST_BYTES = 4096
+LEFT_BY_HALVING = 3 / 4  # at most: one that is full is not full again at the next sample
 FIRST_INTERVAL_NS = 10**9
 MILLISECOND_NS = 10**6
 _UNPACKED_BYTES = 64 << 10  # of a profile that somebody may have damaged
@@ -40,6 +43,11 @@ class Sample:
         )
 
     @property
+    def figures(self) -> tuple[int, ...]:
+        """All but the time."""
+        return self.fields[1:]
+
+    @property
     def fields(self) -> tuple[int, ...]:
         return (self.at_ms, self.memory_bytes, self.cpu_us, self.throttled_us, self.read_bytes, self.written_bytes)
 
@@ -52,24 +60,54 @@ class Profile:
         self.interval_ns = interval_ns
         self.samples = list(samples)
 
+    @property
+    def pause_ns(self) -> int:
+        """From the last look to the next. Of one that has been the same for long, no more than a drawing can show."""
+        return max(self.interval_ns, self._same_ms * MILLISECOND_NS // MOST_SAMPLES)
+
+    @property
+    def rests(self) -> bool:
+        """Whether the last look found what the one before had found."""
+        return self._same_ms > 0
+
+    @property
+    def _same_ms(self) -> int:
+        """For how long nothing has changed."""
+        last = self.samples[-2:]
+        return last[1].at_ms - last[0].at_ms if len(last) == 2 and last[0].figures == last[1].figures else 0
+
     def add(self, now_ns: int, usage: Usage) -> None:
         """Take a sample. One that is not later than the last (the clock was set) is left out."""
         at_ms = (now_ns - self.started_ns) // MILLISECOND_NS
         if at_ms < 0 or (self.samples and at_ms <= self.samples[-1].at_ms):
             return
-        self.samples.append(Sample.of(at_ms, usage))
+        sample = Sample.of(at_ms, usage)
+        if [one.figures for one in self.samples[-2:]] == [sample.figures] * 2:
+            self.samples.pop()  # the same all the time: from where to where is enough
+        self.samples.append(sample)
         if len(self.samples) > MOST_SAMPLES:
             self.halve()
 
     def halve(self) -> None:
-        """Two samples become one, and the next ones are taken half as often."""
-        first = self.samples[: len(self.samples) % 2]
-        rest = self.samples[len(first) :]
-        self.samples = first + [
-            Sample(later.at_ms, max(earlier.memory_bytes, later.memory_bytes), *later.fields[2:])
-            for earlier, later in zip(rest[::2], rest[1::2], strict=True)
-        ]
-        self.interval_ns *= 2
+        """Neighbours that lie close become one, and the next ones are taken as much seldomer; what stayed the same for long
+        stays as it is."""
+        enough = int(len(self.samples) * LEFT_BY_HALVING)
+        while len(self.samples) > max(enough, 1):
+            self.interval_ns *= 2
+            self._merge(self.interval_ns * 5 // 4 // MILLISECOND_NS)  # looks may be a little late
+
+    def _merge(self, longest_ms: int) -> None:
+        """No sample shall stand for longer than that because of it."""
+        merged: list[Sample] = []
+        began_ms = 0  # of what the last of them stands for
+        for sample in self.samples:
+            if merged and sample.at_ms - began_ms <= longest_ms:
+                most = max(merged.pop().memory_bytes, sample.memory_bytes)
+                merged.append(Sample(sample.at_ms, most, *sample.fields[2:]))
+            else:
+                began_ms = merged[-1].at_ms if merged else 0
+                merged.append(sample)
+        self.samples = merged
 
     def encoded(self) -> bytes:
         """At most MOST_BYTES: differences, which are small, packed."""

@@ -43,6 +43,11 @@ def after_probe(health: Health, probe: Probe, why: str, age_seconds: float) -> H
     return replace(health, successes=0, failures=failures, why=why, ready=health.ready and not lost, given_up=lost)
 
 
+def unknown(health: Health, why: str) -> Health:
+    """Nobody can tell how it is: it counts as not ready, and nothing is done to it for that."""
+    return replace(health, successes=0, ready=False, why=why, given_up=False)
+
+
 def pause_seconds(health: Health, probe: Probe) -> float:
     """Until the next probe: who starts is asked more often."""
     return probe.interval_seconds if health.started else min(probe.interval_seconds, 1.0)

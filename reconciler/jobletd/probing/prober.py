@@ -15,11 +15,11 @@ import structlog
 
 from joblet.crash_points import reached
 from joblet.errors import JobletError
-from joblet.manifest import ProbeFailure
-from jobletd.executor import AttemptRequest, Executor
+from joblet.manifest import Probe, ProbeFailure
+from jobletd.executor import AttemptRequest, Executor, ExecutorUnavailable
 from jobletd.model import AttemptId, JobName, JobView, Run, RunId
 from jobletd.planning import with_runs
-from jobletd.probing.health import Health, after_probe, pause_seconds
+from jobletd.probing.health import Health, after_probe, pause_seconds, unknown
 from jobletd.probing.readiness import condition_of, events_of, probed_runs, relieved, with_readiness
 from jobletd.registry import EventDraft, Registry, Save
 from jobletd.resources import Resources
@@ -103,21 +103,29 @@ class Prober:
             run = self._run_of(name, asked.run_id)
             if run is None or (probe := run.manifest.spec.probe) is None:
                 return
-            try:
-                async with self._slots:
-                    why = await self._executor.probe(self._request(run), probe)
-            except (JobletError, OSError) as error:
-                why = f"could not be asked: {error}"
-            except Exception as error:  # a defect of ours is no fault of the job, and must not end the asking
-                log.exception("a probe broke", job=name, error=str(error))
-                why = "could not be asked; the daemon's log tells more"
-            before, asked.health = asked.health, after_probe(asked.health, probe, why, self._age_seconds(run))
+            before, asked.health = asked.health, await self._asked_once(name, run, probe, asked.health)
             if _shown(before) != _shown(asked.health):
                 self._queue.add(name)
             if asked.health.given_up and probe.on_failure is ProbeFailure.RESTART:
-                await self._restart(run, attempt_id, why)
+                await self._restart(run, attempt_id, asked.health.why)
                 return
             await asyncio.sleep(pause_seconds(asked.health, probe))
+
+    async def _asked_once(self, name: JobName, run: Run, probe: Probe, health: Health) -> Health:
+        """What is known of it after one more call: the answers that have come meanwhile, which may be none."""
+        try:
+            async with self._slots:
+                answers = await self._executor.probe(self._request(run), probe)
+        except ExecutorUnavailable as error:
+            return unknown(health, error.what)
+        except (JobletError, OSError) as error:
+            answers = [f"could not be asked: {error}"]
+        except Exception as error:  # a defect of ours is no fault of the job, and must not end the asking
+            log.exception("a probe broke", job=name, error=str(error))
+            answers = ["could not be asked; the daemon's log tells more"]
+        for why in answers:
+            health = after_probe(health, probe, why, self._age_seconds(run))
+        return health
 
     async def _restart(self, run: Run, attempt_id: AttemptId, why: str) -> None:
         """The attempt is stopped with its grace; its end brings the next one, as any end of a service does."""

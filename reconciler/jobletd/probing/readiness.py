@@ -41,7 +41,7 @@ def with_readiness(view: JobView, known: Mapping[AttemptId, Health], now_ns: int
     if not asked:
         return with_condition(view, READY, "False", "NotRunning", "its command does not run", now_ns)
     health = asked[0][1]
-    if not health.successes and not health.failures and condition_of(view) is not None:
+    if not (health.successes or health.failures or health.why) and condition_of(view) is not None:
         return view  # of a daemon before this one, or an attempt before: until there is an answer
     if not health.started:
         reason = "NotStarted" if health.given_up else "Starting"

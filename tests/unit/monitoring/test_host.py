@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobletd.monitoring.host import HostLook, HostRates, disks
+from jobletd.monitoring.host import HostLook, HostRates, disks, pressures
 
 
 def look(at: float, busy: tuple[float, ...], total: tuple[float, ...], read: int = 0, sent: int = 0) -> HostLook:
@@ -39,3 +39,12 @@ def test_the_kernels_own_counters_are_taken() -> None:
     taken = HostLook.take()
     assert len(taken.busy) == len(taken.total) >= 1
     assert all(0 <= busy <= total for busy, total in zip(taken.busy, taken.total, strict=True))
+
+
+def test_pressure_is_what_the_kernel_says_of_the_last_ten_seconds(tmp_path: Path) -> None:
+    text = "some avg10=12.50 avg60=0.03 avg300=0.02 total=1\nfull avg10=3.00 avg60=0.00 avg300=0.00 total=2\n"
+    (tmp_path / "cpu").write_text(text)
+    (tmp_path / "io").write_text("")
+    assert pressures(str(tmp_path)) == {"cpu": 12.5}
+    assert pressures(str(tmp_path / "nosuch")) == {}
+    assert all(0 <= percent <= 100 for percent in pressures().values())

@@ -66,3 +66,31 @@ def test_a_clock_that_was_set_back_spoils_nothing() -> None:
 def test_damaged_bytes_are_an_error_of_ours(damaged: bytes) -> None:
     with pytest.raises(ValueError, match="is no profile"):
         Profile.decoded(damaged)
+
+
+def test_what_stays_the_same_is_two_samples_however_long_it_lasts() -> None:
+    profile = Profile(BEGAN_NS)
+    for second in range(1, 1001):
+        profile.add(BEGAN_NS + second * SECOND_NS, usage(7 if second <= 990 else second, 0.1))
+    assert [sample.at_ms // 1000 for sample in profile.samples] == [1, 990, *range(991, 1001)]
+    assert profile.interval_ns == SECOND_NS
+
+
+def test_a_long_rest_is_not_drowned_by_what_comes_after_it() -> None:
+    profile = Profile(BEGAN_NS)
+    profile.add(BEGAN_NS + SECOND_NS, usage(1))
+    profile.add(BEGAN_NS + 3600 * SECOND_NS, usage(1))
+    for second in range(3601, 4201):
+        profile.add(BEGAN_NS + second * SECOND_NS, usage(second))
+    rest = next(sample for sample in reversed(profile.samples) if sample.memory_bytes == 1)
+    assert rest.at_ms == 3600 * 1000
+    assert len(profile.samples) <= MOST_SAMPLES and profile.samples[-1].memory_bytes == 4200
+
+
+def test_one_that_rests_is_looked_at_seldomer_and_one_that_works_is_not() -> None:
+    profile = Profile(BEGAN_NS)
+    for second in (1, 3600):
+        profile.add(BEGAN_NS + second * SECOND_NS, usage(1))
+    assert profile.pause_ns == pytest.approx(3600 / MOST_SAMPLES * SECOND_NS, rel=0.01)
+    profile.add(BEGAN_NS + 3601 * SECOND_NS, usage(2))
+    assert profile.pause_ns == SECOND_NS

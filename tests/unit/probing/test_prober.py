@@ -108,6 +108,26 @@ def test_a_service_that_is_to_be_restarted_is_stopped_and_started_again(world: W
     play(scenario, world)
 
 
+def test_a_service_of_which_nobody_can_tell_is_not_ready_and_runs_on(world: World) -> None:
+    async def scenario(world: World) -> None:
+        async with probing(world) as prober:
+            await world.apply(job(PROBE + ", onFailure: Restart}"))
+            await settle(world, prober)
+            (first,) = live(world)
+            assert (await ready(world) or ("",))[0] == "True"
+            world.host.silent = "its node has told nothing"
+            for _ in range(6):
+                await advance(world, prober, 10)
+            assert await ready(world) == ("False", "ProbeFailed", "its node has told nothing")
+            assert live(world) == [first]
+            world.host.silent = ""
+            await advance(world, prober, 10)
+            assert (await ready(world) or ("",))[0] == "True"
+            assert "ProbeFailed" not in await world.reasons()
+
+    play(scenario, world)
+
+
 def test_a_service_that_ended_is_not_ready(world: World) -> None:
     async def scenario(world: World) -> None:
         async with probing(world) as prober:
