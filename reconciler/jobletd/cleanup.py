@@ -13,9 +13,9 @@ import typer
 
 from joblet.config.server import load_server_config
 from joblet.errors import JobletError
+from jobletd.configured import network_settings_of
 from jobletd.directory_lock import take_lock
 from jobletd.executor.local.cleanup import Cleanup, Thing
-from jobletd.serve import network_settings
 
 
 class CleanupRefused(JobletError):
@@ -37,7 +37,7 @@ def clean_up(config_path: str | None, env: Mapping[str, str], *, dry_run: bool) 
         state=config.state.directory,
         run=config.run.directory,
         cgroup_base=config.cgroup.base_dir,
-        networks=network_settings(config),
+        networks=network_settings_of(config),
     )
     try:
         return asyncio.run(_show(cleanup) if dry_run else _remove(cleanup))

@@ -106,11 +106,15 @@ def reload(
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     config: Annotated[str | None, typer.Option(help="A configuration file to check as well.")] = None,
+    executor: Annotated[
+        str,
+        typer.Option(help="Look at what runs jobs there as well: slurm looks at the cluster and each of its nodes."),
+    ] = "local",
 ) -> None:
     """Show what this host can do, what is missing, what that costs and how to mend it. Exit status: 1 if jobs can't run."""
     from jobletd.doctor import run_doctor
 
-    raise typer.Exit(run_doctor(json_output=json, config_path=config))
+    raise typer.Exit(run_doctor(json_output=json, config_path=config, executor=executor))
 
 
 @app.command(epilog="Example: joblet report --since 1d --json")
@@ -197,6 +201,29 @@ def cleanup(
     from jobletd.cleanup import clean_up
 
     raise typer.Exit(clean_up(config, os.environ, dry_run=dry_run))
+
+
+@app.command(
+    "sandbox-exec", epilog="Example, in a batch script: exec joblet sandbox-exec --request /shared/request.json"
+)
+def sandbox_exec(
+    request: Annotated[
+        str | None, typer.Option(help="A file with the request. Default: standard input.", metavar="FILE")
+    ] = None,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Run nothing; clear away after jobs that Slurm killed. For its epilog.")
+    ] = False,
+    config: Annotated[str | None, typer.Option(help=CONFIG_HELP)] = None,
+) -> None:
+    """Run one attempt in its sandbox inside Slurm's allocation; Slurm's batch scripts are this, nobody types it.
+
+    Exit status: the command's, 128+n for a signal, 75 if somebody else has claimed the attempt, 70 if it could not start."""
+    # structlog would load it, to colour what nobody sees: a fifth of our start, which each job pays.
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+    from jobletd.executor.slurm_node.command import sandbox_exec as run
+    from jobletd.executor.slurm_node.command import sweep_node
+
+    raise typer.Exit(sweep_node(config, os.environ) if sweep else run(config, request, os.environ))
 
 
 def main() -> None:

@@ -136,7 +136,9 @@ def rotate(
 
 @app.command(epilog="Example: joblet certs issue --role viewer --name anna --output anna.yml")
 def issue(
-    role: Annotated[Role, typer.Option(help="admin may do all, viewer may read.")],
+    role: Annotated[
+        Role, typer.Option(help="admin may do all, viewer may read, slurm is for the host that hands jobs to Slurm.")
+    ],
     name: Annotated[str, typer.Option(help="Who gets it; it stands in the audit log.")],
     config: ConfigOption = None,
     days: Annotated[float, typer.Option(help="How long it counts, at most as long as the authority.", min=0.001)] = 365,

@@ -18,11 +18,13 @@ def check(config: ConfigOption = None) -> None:
     """Say what is wrong with it, each with line and nearest key, and what has no effect. Exit status: 1 if it can't be used."""
     from joblet.config.server import read_server_config
     from jobletd.tls_context import credentials_of, server_context
+    from jobletd.tracing.sending import check_tracing
 
     loaded = read_server_config(config, os.environ)
     for warning in loaded.warnings:
         typer.echo(f"warning: {warning}", err=True)
     server_context(credentials_of(loaded.config.security))
+    check_tracing(loaded.config.tracing)
     typer.echo(f"{loaded.source.path}: can be used" + (f", {len(loaded.warnings)} warning(s)" * bool(loaded.warnings)))
 
 

@@ -18,19 +18,30 @@ from rich.text import Text
 
 from joblet.config import ConfigError
 from joblet.config.server import DEFAULT_PATH, load_server_config
+from joblet.errors import JobletError
+from joblet.manifest import Engine
 from joblet.pki import CertificateError, check_certificate
 from jobletd.certificate_watch import MEND, expiring
+from jobletd.executor.slurm.doctor import slurm_features
 from jobletd.host_features import Feature, HostFeatures, Place
 
 OK, REQUIRED_IS_MISSING = 0, 1
 
 
-def run_doctor(*, json_output: bool, config_path: str | None) -> int:
+class UnknownExecutor(JobletError):
+    """There is no such one to look at."""
+
+
+def run_doctor(*, json_output: bool, config_path: str | None, executor: str = "local") -> int:
     """Print the findings, as a table or as JSON; returns the exit status. config_path: without one, JOBLET_CONFIG_PATH or the
-    packaged place is looked at, and none at all is fine."""
+    packaged place is looked at, and none at all is fine. Raises UnknownExecutor, ConfigError if a cluster is to be looked at
+    and no configuration names one."""
+    if executor not in (Engine.LOCAL, Engine.SLURM):
+        raise UnknownExecutor(f"{executor!r} is no executor", where="--executor", todo="use local or slurm")
     place, configuration = look_at_configuration(config_path)
     host = HostFeatures.probe(place)
-    features = (*host.features, configuration, *certificates(config_path))
+    cluster = slurm_features(load_server_config(config_path, os.environ)) if executor == Engine.SLURM else ()
+    features = (*host.features, configuration, *certificates(config_path), *cluster)
     status = OK if all(feature.available for feature in features if feature.required) else REQUIRED_IS_MISSING
     if json_output:
         print(json.dumps(as_json(host, features, status), indent=2))

@@ -1,4 +1,4 @@
-"""The daemon's answers to requests that cannot be met. The gRPC services turn each into a status code."""
+"""The daemon's answers to requests that cannot be met, which gRPC services turn into status codes; and why it cannot start."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from collections.abc import Sequence
 
 from joblet.errors import JobletError
 from jobletd.model import Source
+
+
+class ServeError(JobletError):
+    """The daemon cannot start."""
 
 
 class NoSuchJob(JobletError):

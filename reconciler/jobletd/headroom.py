@@ -51,6 +51,7 @@ class MemoryBound:
     where: str
 
 
+DESCRIPTORS = "/proc/self/fd"
 KINDS = ("DiskPressure", "DescriptorPressure", "MemoryPressure")
 
 
@@ -147,7 +148,8 @@ def open_files() -> tuple[int, int]:
     """How many there are, and may be."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        return len(os.listdir("/proc/self/fd")) - 1, limit  # one is the listing's own
+        # Its size is their number since Linux 6.2; before, it has none.
+        return os.stat(DESCRIPTORS).st_size or len(os.listdir(DESCRIPTORS)) - 1, limit  # one is the listing's own
     except OSError:  # there is none left to look with
         return limit, limit
 

@@ -48,10 +48,10 @@ class ChangeWatch:
             log.warning("no inotify watch, looking now and then instead", directory=directory, error=error.strerror)
             self._wd = NO_WATCH
 
-    async def changed_or(self, event: asyncio.Event) -> None:
-        """Wait for a change since the last call, or for the event; looks again after 5 s in any case."""
+    async def changed_or(self, event: asyncio.Event, most_seconds: float = RECHECK_SECONDS) -> None:
+        """Wait for a change since the last call, or for the event; looks again after ``most_seconds`` in any case."""
         waiting = [asyncio.ensure_future(one.wait()) for one in (self._changed, event)]
-        seconds = POLL_SECONDS if self._wd == NO_WATCH else RECHECK_SECONDS
+        seconds = POLL_SECONDS if self._wd == NO_WATCH else most_seconds
         try:
             await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -22,7 +22,12 @@ def unmeasured(connection: sqlite3.Connection) -> list[tuple[str, str]]:
 
 
 def put_sizes(connection: sqlite3.Connection, sizes: Iterable[tuple[str, int]]) -> None:
-    connection.executemany("UPDATE runs SET log_bytes = ? WHERE id = ?", [(size, run_id) for run_id, size in sizes])
+    """Of what is removed of an array, all indexes are."""
+    known = list(sizes)
+    connection.executemany("UPDATE runs SET log_bytes = ? WHERE id = ?", [(size, run_id) for run_id, size in known])
+    removed = [(REMOVED, run_id) for run_id, size in known if size == REMOVED]
+    indexes = "UPDATE runs SET log_bytes = ? WHERE job_uid = ? AND array_index IS NOT NULL"
+    connection.executemany(indexes, removed)
 
 
 def is_removed(connection: sqlite3.Connection, run_id: str) -> bool:
@@ -52,11 +57,15 @@ def beyond_their_jobs_bounds(connection: sqlite3.Connection, since_ns: int) -> l
         AND (updated_ns >= ? OR uid IN (SELECT job_uid FROM runs WHERE is_final = 1 AND ended_ns >= ?))
     """
     runs = """
+        WITH whole AS (  -- the output of an array is that of its indexes
+            SELECT rowid AS number, id, job, max(log_bytes, 0) + coalesce((
+                SELECT sum(max(log_bytes, 0)) FROM runs AS indexes
+                WHERE indexes.job_uid = runs.id AND indexes.array_index IS NOT NULL), 0) AS bytes
+            FROM runs WHERE job_uid = ? AND is_final = 1 AND log_bytes IS NOT NULL)
         SELECT id, job FROM (
-            SELECT id, job, log_bytes, sum(max(log_bytes, 0)) OVER newest AS total, row_number() OVER newest AS place
-            FROM runs WHERE job_uid = ? AND is_final = 1 AND log_bytes IS NOT NULL
-            WINDOW newest AS (ORDER BY rowid DESC))
-        WHERE total > ? AND place > 1 AND log_bytes > 0
+            SELECT id, job, bytes, sum(bytes) OVER newest AS total, row_number() OVER newest AS place
+            FROM whole WINDOW newest AS (ORDER BY number DESC))
+        WHERE total > ? AND place > 1 AND bytes > 0
     """
     found: list[tuple[str, str]] = []
     for uid, most in connection.execute(jobs, (since_ns, since_ns)).fetchall():

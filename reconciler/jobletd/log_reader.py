@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from jobletd.executor import LogQuery
-from jobletd.inotify import ChangeWatch
+from jobletd.inotify import RECHECK_SECONDS, ChangeWatch
 from jobletd.model import LogEntry
 
 BLOCK_BYTES = 1 << 16  # what a reader that stalls holds, parsed, in memory: some ten times as much
@@ -87,64 +87,67 @@ class LogFiles:
         _unlink(self.path)
 
 
-class LogReader:
-    """One pass over a log, from the oldest kept entry on."""
+class BlockReader:
+    """One pass over the bytes of a log, from the oldest part that is kept on, or from a place in it.
 
-    def __init__(self, path: str) -> None:
+    part: the number that the file now read has, or will get by its rotation, from 1 on. offset: of the next byte in it.
+    """
+
+    def __init__(self, path: str, part: int = 0, offset: int = 0) -> None:
         self._files = LogFiles(path)
-        self._seconds = _Seconds()
-        self._next = 0  # the number that the file now read has, or will get by its rotation
+        self.part = part
+        self.offset = offset
         self._file: int | None = None
-        self._rest = b""
 
     def close(self) -> None:
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
-    def read(self) -> list[LogEntry]:
-        """The next entries; empty when all that is written so far was read."""
+    def read(self) -> bytes:
+        """The next bytes, all of one part; empty when all that is written so far was read."""
         while True:
             if self._file is None and not self._open_next():
-                return []
+                return b""
             assert self._file is not None
             # Looked up before reading: if it is renamed after the last read returned nothing, the next round reads the rest.
             is_current = self._is_current()
-            data = os.read(self._file, BLOCK_BYTES)
+            data = os.pread(self._file, BLOCK_BYTES, self.offset)
             if data:
-                if entries := self._parse(data):
-                    return entries
-            elif is_current:
-                return []
-            else:
-                self.close()
-                self._next += 1
-                self._rest = b""
+                self.offset += len(data)
+                return data
+            if is_current:
+                return b""
+            self.close()
+            self.part += 1
+            self.offset = 0
+
+    def oldest(self) -> int:
+        """The number of the oldest part that is there."""
+        return next(iter(self._files.rotated()), self.part)
 
     def _open_next(self) -> bool:
-        """Open the segment that follows, or the current file."""
+        """Open the part that follows, or the current file."""
         numbers = self._files.rotated()
-        later = [number for number in numbers if number >= self._next]
+        later = [number for number in numbers if number >= self.part]
         for number in later:
-            if self._open(self._files.segment(number)):
-                self._next = number
+            if self._open(self._files.segment(number), number):
                 return True
-        if not self._open(self._files.path):
+        after = self._files.rotated()
+        if not self._open(self._files.path, after[-1] + 1 if after else 1):
             return False
-        if after := self._files.rotated():
-            if after != numbers:  # rotated between the look and the open: look again
-                self.close()
-                return self._open_next()
-            self._next = after[-1] + 1
-        else:
-            self._next = 1
+        if self._files.rotated() != numbers:  # rotated between the look and the open: look again
+            self.close()
+            return self._open_next()
         return True
 
-    def _open(self, path: str) -> bool:
+    def _open(self, path: str, part: int) -> bool:
         try:
             self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             return False
+        if part != self.part:
+            self.part, self.offset = part, 0
         return True
 
     def _is_current(self) -> bool:
@@ -155,6 +158,28 @@ class LogReader:
             # Between rename and the new file's creation, or removed for good: nothing more comes by this descriptor.
             return os.fstat(self._file).st_nlink == 0
 
+
+class LogReader:
+    """One pass over the entries of a log, from the oldest one that is kept on."""
+
+    def __init__(self, path: str) -> None:
+        self._blocks = BlockReader(path)
+        self._seconds = _Seconds()
+        self._part = 0
+        self._rest = b""
+
+    def close(self) -> None:
+        self._blocks.close()
+
+    def read(self) -> list[LogEntry]:
+        """The next entries; empty when all that is written so far was read."""
+        while data := self._blocks.read():
+            if self._blocks.part != self._part:
+                self._part, self._rest = self._blocks.part, b""
+            if entries := self._parse(data):
+                return entries
+        return []
+
     def _parse(self, data: bytes) -> list[LogEntry]:
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
@@ -164,16 +189,22 @@ class LogReader:
 
 
 async def read_log(
-    path: str, query: LogQuery, *, has_ended: Callable[[], bool], ended: asyncio.Event
+    path: str,
+    query: LogQuery,
+    *,
+    has_ended: Callable[[], bool],
+    ended: asyncio.Event,
+    look_again_seconds: float = RECHECK_SECONDS,
 ) -> AsyncIterator[list[LogEntry]]:
     """The log's entries as the query wants them, in batches.
 
-    has_ended: whether the writer is gone. ended: set when that may have changed.
+    has_ended: whether the writer is gone. ended: set when that may have changed. look_again_seconds: for a log that another
+    host writes, of which no event comes.
     """
     reader = LogReader(path)
     watch = None
     try:
-        if query.follow:
+        if query.follow and not has_ended():  # the kernel takes milliseconds to let go of a watch
             os.makedirs(os.path.dirname(path), 0o750, exist_ok=True)
             watch = ChangeWatch(os.path.dirname(path))
         tail = None if query.tail_lines is None else _Tail(query.tail_lines)
@@ -191,7 +222,7 @@ async def read_log(
             tail = None
             if watch is None or final:
                 return
-            await watch.changed_or(ended)
+            await watch.changed_or(ended, look_again_seconds)
     finally:
         reader.close()
         if watch is not None:

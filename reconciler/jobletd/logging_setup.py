@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor
 
+from jobletd.arrays.index_names import as_written
 from jobletd.log_outputs import Outputs, open_outputs
 from jobletd.recent_log import remember
 
@@ -148,7 +149,8 @@ def _forget_all_but(outputs: Outputs) -> None:
 
 
 def about(_: object, __: str, event: EventDict) -> EventDict:
-    """What the line is about, after its own words: as bound by whoever called; an attempt also names its run and job."""
+    """What the line is about, after its own words: as bound by whoever called; an attempt also names its run and job. An index
+    of an array is named as people write it."""
     bound = structlog.contextvars.get_contextvars()
     for key in ABOUT:
         if key in bound:
@@ -156,6 +158,8 @@ def about(_: object, __: str, event: EventDict) -> EventDict:
     if match := _ATTEMPT.fullmatch(str(event.get("attempt", ""))):
         event.setdefault("job", match[1])
         event.setdefault("run", match[2])
+    if "job" in event:
+        event["job"] = as_written(str(event["job"]))
     return event
 
 

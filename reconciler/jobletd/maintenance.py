@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from joblet.manifest import Restart
+from jobletd.arrays.index_runs import shown_name
 from jobletd.errors import WrongState
 from jobletd.model import Cordon, JobName, Run, RunId
 from jobletd.reconciler import Reconciler
@@ -77,7 +78,7 @@ class Maintenance:
             only_services = bool(runs) and len(services) == len(runs)
             if only_services and any(run.stop is None for run in services):
                 await self._reconciler.stop_runs(_is_service)
-            jobs = tuple(run.job for run in runs[:NAMED])
+            jobs = tuple(JobName(shown_name(run)) for run in runs[:NAMED])
             progress = DrainProgress(self._reconciler.running, len(self._registry.waiting), jobs, only_services)
             if progress != last:
                 yield progress
@@ -93,7 +94,7 @@ class Maintenance:
 
     def _run_of(self, run_id: RunId) -> Run | None:
         name = self._registry.by_run.get(run_id)
-        view = self._registry.views.get(name) if name is not None else None
+        view = self._registry.find(name) if name is not None else None
         return next((run for run in view.runs if run.id == run_id), None) if view is not None else None
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NewType
 
 from joblet.clock import BootTime
 from joblet.manifest import JobManifest, Manifest, ResourceManifest, key_of
+from joblet.trace_context import SpanPlace
 
 # A job's name; where kinds mix, what ``key_of`` gives: ``volume/data`` for anything else, since no name has a slash.
 JobName = NewType("JobName", str)
@@ -44,13 +45,16 @@ class Reason(StrEnum):
     SUPERSEDED = "Superseded"  # by a newer generation
     REPLACED = "Replaced"  # by the run of a later tick
     MISSED = "Missed"  # its startingDeadline was over before it could begin
+    NOT_NEEDED = "NotNeeded"  # the outcome of its array is sure without it
     DELETED = "Deleted"  # its manifest went away
     SUSPENDED = "Suspended"
     SHUTDOWN = "Shutdown"  # of the daemon, whose policy is to stop what runs
     START_ERROR = "StartError"
+    INDEXES_FAILED = "IndexesFailed"  # too many of an array
     LIMIT_NOT_ENFORCEABLE = "LimitNotEnforceable"
     NOT_ALLOWED = "NotAllowed"  # by the configuration as it is now
     NODE_REBOOT = "NodeReboot"
+    NODE_LOST = "NodeLost"  # the node it ran on is gone, or was taken from it
     LOST = "Lost"
     BACK_OFF = "BackOff"  # waits before the next attempt
     QUEUED = "Queued"  # waits for a free place
@@ -121,7 +125,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an attempt used. None: the host cannot tell."""
+    """What an attempt used. None: the host cannot tell.
+
+    _pressure: percent of the last ten seconds in which something of it had to wait for that; _pressure_seconds: in all.
+    """
 
     memory_bytes: int | None = None
     memory_peak_bytes: int | None = None
@@ -131,6 +138,16 @@ class Usage:
     io_read_bytes: int | None = None
     io_write_bytes: int | None = None
     oom_kills: int | None = None
+    cpu_pressure: float | None = None
+    memory_pressure: float | None = None
+    io_pressure: float | None = None
+    cpu_pressure_seconds: float | None = None
+    memory_pressure_seconds: float | None = None
+    io_pressure_seconds: float | None = None
+
+    def after_the_end(self) -> Usage:
+        """Less what is only so while it runs."""
+        return replace(self, memory_bytes=None, pids=None, cpu_pressure=None, memory_pressure=None, io_pressure=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +194,23 @@ Outcome = Exited | Killed | NotStarted | Unknown
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where an attempt is, beyond this daemon. engine: what placed it (``slurm``). job: that engine's own name for it.
+    node: empty as long as it waits."""
+
+    engine: str
+    job: str = ""
+    node: str = ""
+
+    def __str__(self) -> str:
+        where = f" on {self.node}" if self.node else ""
+        return f"{self.engine} job {self.job}{where}" if self.job else f"{self.engine}{where}"
+
+
+@dataclass(frozen=True, slots=True)
 class End:
-    """How an attempt ended, as its executor tells: the facts of the exit record. outputs: what it hands on, by name."""
+    """How an attempt ended, as its executor tells: the facts of the exit record. outputs: what it hands on, by name. place:
+    None for this host."""
 
     outcome: Outcome
     reason: Reason
@@ -187,6 +219,7 @@ class End:
     message: str = ""
     usage: Usage = field(default_factory=Usage)
     outputs: Mapping[str, str] = field(default_factory=dict)
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +227,8 @@ class Attempt:
     """One launch of a run's command.
 
     created_boot: the same moment as created_ns, on the clock that timers go by. epoch: the executor's at the intent.
-    generation: the one whose limits are in force. number: from 1. usage: now, while it runs and where it was asked for; not
-    stored.
+    generation: the one whose limits are in force. number: from 1. usage, place: now, while it has not ended and where it was
+    asked for; not stored. usage_ns: when the usage was read, if that is not now.
     """
 
     id: AttemptId
@@ -210,6 +243,8 @@ class Attempt:
     end: End | None = None
     usage: Usage | None = None
     created_boot: BootTime | None = None
+    place: Place | None = None
+    usage_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,14 +253,16 @@ class Run:
 
     manifest: what it runs, as it was when the run was made or changed in place. next_attempt_boot: the same moment as
     next_attempt_ns, on the clock that timers go by. stop: why it is to end, once that was decided; force: without its grace.
-    tick_seconds: of its schedule, since the epoch, without jitter.
+    tick_seconds: of its schedule, since the epoch, without jitter. trace: its own span, if traces are recorded. marks: of an
+    array, one letter an index (see ``jobletd.arrays``), else empty; such a run has no attempts. index: of the array whose run's
+    id is in job_uid.
     """
 
     id: RunId
     job: JobName
     job_uid: str
     generation: int
-    trigger: str  # generation | manual | schedule | forced
+    trigger: str  # generation | manual | schedule | forced | retry
     phase: Phase
     manifest: JobManifest
     created_ns: int
@@ -241,6 +278,9 @@ class Run:
     queue_position: int = 0
     tick_seconds: int | None = None
     attempts: tuple[Attempt, ...] = ()  # oldest first
+    trace: SpanPlace | None = None
+    marks: str = ""
+    index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +299,7 @@ class JobView:
     """A job with its status: what ``get``, ``list``, ``watch`` and the status files show. runs: newest first.
 
     ticked_seconds: up to where, since the epoch, it was decided about the ticks of its schedule. next_tick_ns: when the next one
-    is due; derived, not stored.
+    is due; derived, not stored. array_run: this is no job, but an index of the array with that run.
     """
 
     uid: str
@@ -274,6 +314,7 @@ class JobView:
     runs: tuple[Run, ...] = ()
     ticked_seconds: int | None = None
     next_tick_ns: int | None = None
+    array_run: RunId | None = None
 
     @property
     def name(self) -> JobName:

@@ -118,7 +118,9 @@ class Places:
         return True
 
     def _share_of(self, run: Run) -> str:
-        return self._registry.views[run.job].source.share
+        view = self._registry.find(run.job)
+        assert view is not None
+        return view.source.share
 
     # --- those who wait have moved up, though nothing of theirs was written ---------------------------------------------
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from joblet.manifest import ChangeKind, Comparison, JobManifest, Restart, compare
+from joblet.manifest import ChangeKind, Comparison, JobManifest, Restart, compare, indexes_of
+from jobletd.arrays.progress import Mark
 from jobletd.model import Action, ApplyResult, JobView, Phase, Reason, Run, RunId, Source
-from jobletd.registry import EventDraft, Save
+from jobletd.registry import EventDraft, HandedOver, Save
 from jobletd.schedules.due import ticked_after_apply
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -28,6 +30,9 @@ def new_run_id() -> RunId:
     return RunId("".join(secrets.choice(_ALPHABET) for _ in range(RUN_ID_LENGTH)))
 
 
+_LIMITS = "spec.limits."
+
+
 def new_run(view: JobView, trigger: str, now_ns: int) -> Run:
     return Run(
         id=new_run_id(),
@@ -38,24 +43,67 @@ def new_run(view: JobView, trigger: str, now_ns: int) -> Run:
         phase=Phase.PENDING,
         manifest=view.manifest,
         created_ns=now_ns,
+        marks=new_marks(view.manifest),
     )
+
+
+def new_marks(manifest: JobManifest) -> str:
+    """Of a new run; empty without an array."""
+    indexes = indexes_of(manifest.spec)
+    return Mark.NOT_BEGUN * indexes.count if indexes is not None else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A new run of an array that is over: it runs some indexes, and takes over the results of all others."""
+
+    run: Run
+    handed_over: HandedOver
+
+
+def run_again(view: JobView, over: Run, indexes: Collection[int] | None, now_ns: int) -> Again:
+    """indexes: None: all that did not succeed."""
+    array = indexes_of(over.manifest.spec)
+    assert array is not None
+    wanted = [
+        index
+        for index, mark in enumerate(over.marks, array.first)
+        if (mark != Mark.SUCCEEDED if indexes is None else index in indexes)
+    ]
+    marks = bytearray(over.marks, "ascii")
+    for index in wanted:
+        marks[index - array.first] = ord(Mark.NOT_BEGUN)
+    same = compare(over.manifest, view.manifest).kind is not ChangeKind.RESTART
+    manifest, generation = (view.manifest, view.generation) if same else (over.manifest, over.generation)
+    run = replace(new_run(view, "retry", now_ns), manifest=manifest, generation=generation, marks=marks.decode("ascii"))
+    return Again(replace(run, tick_seconds=over.tick_seconds), HandedOver(over.id, run.id, wanted))
 
 
 def open_runs(view: JobView) -> tuple[Run, ...]:
     return tuple(run for run in view.runs if not run.phase.is_final)
 
 
-def plan_apply(current: JobView | None, manifest: JobManifest, source: Source, now_ns: int) -> Plan:
-    """The plan for one manifest; ownership was checked before."""
+def plan_apply(
+    current: JobView | None,
+    manifest: JobManifest,
+    source: Source,
+    now_ns: int,
+    *,
+    limits: ChangeKind = ChangeKind.IN_PLACE,
+) -> Plan:
+    """The plan for one manifest; ownership was checked before. limits: what a change of those means where it runs."""
     if current is None:
         return _plan_new(manifest, source, now_ns)
     if current.deleting:
         # It comes back before it was quite gone: what still runs of the old one ends first.
         return _plan_restart(current, manifest, source, now_ns)
-    if current.manifest == manifest:  # as nearly always at the daemon's start; much cheaper than to compare
+    if current.manifest is manifest or current.manifest == manifest:  # mostly at a start; cheaper than to compare
         return _plan_unchanged(current, manifest, source)
     comparison = compare(current.manifest, manifest)
-    match comparison.kind:
+    kind = comparison.kind
+    if kind is ChangeKind.IN_PLACE and any(change.path.startswith(_LIMITS) for change in comparison.changes):
+        kind = limits
+    match kind:
         case ChangeKind.NONE:
             return _plan_unchanged(current, manifest, source)
         case ChangeKind.METADATA:
@@ -155,17 +203,38 @@ def _plan_in_place(
         return _plan_scheduled(current, view)
     resumed = current.manifest.spec.suspend or current.manifest.spec.schedule is not None
     if resumed and _wants_run(latest, manifest):
+        if latest is not None and _goes_on_as_array(latest, manifest):
+            return _plan_again(current, view, latest, "goes on with the indexes that are left", now_ns)
         return _plan_added_run(current, view, (), "starts a run", now_ns)
-    limits = any(change.path.startswith("spec.limits.") for change in comparison.changes)
+    limits = any(change.path.startswith(_LIMITS) for change in comparison.changes)
     if latest is not None and not latest.phase.is_final and latest.stop is None:
         run = replace(latest, manifest=manifest, generation=view.generation)
         consequence = "changes limits in place" if limits else "changes nothing that runs"
         return _plan(current, with_runs(view, (run,)), consequence, runs=(run,), run=run, generation=True)
     if latest is not None and latest.phase is Phase.FAILED and limits:
+        if _goes_on_as_array(latest, manifest):
+            return _plan_again(current, view, latest, "runs the indexes again that did not succeed", now_ns)
         return _plan_added_run(current, view, (), "starts a run, since the last one failed", now_ns)
     if latest is not None and latest.reason is Reason.DEPENDENCY_FAILED and _depends_otherwise(current, manifest):
         return _plan_added_run(current, view, (), "starts a run, since what it depends on changed", now_ns)
     return _plan(current, view, "takes effect with the next run", generation=True)
+
+
+def _goes_on_as_array(latest: Run, manifest: JobManifest) -> bool:
+    """Whether a new run may keep what the latest one, which is over, has done."""
+    return (
+        bool(latest.marks)
+        and latest.phase.is_final
+        and compare(latest.manifest, manifest).kind is not ChangeKind.RESTART
+    )
+
+
+def _plan_again(current: JobView, view: JobView, latest: Run, consequence: str, now_ns: int) -> Plan:
+    again = run_again(view, latest, None, now_ns)
+    view = with_runs(view, (), again.run)
+    plan = _plan(current, view, consequence, runs=(again.run,), run=again.run, generation=True)
+    assert plan.save is not None
+    return replace(plan, save=replace(plan.save, handed_over=again.handed_over))
 
 
 def _plan_scheduled(current: JobView, view: JobView) -> Plan:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from joblet.config.server import IsolationSection
 from joblet.errors import JobletError
-from joblet.manifest import Hook, Isolation, JobManifest, Manifest, Network, Seccomp, WorkflowManifest
+from joblet.manifest import Hook, Isolation, JobManifest, Manifest, Network, Seccomp, WorkflowManifest, key_of
 from joblet.manifest.webhook_url import is_allowed, parse_webhook
 from jobletd.workflows.steps import all_jobs
 
@@ -35,13 +35,21 @@ class NotAllowed(JobletError):
         self.problems = problems
         first, *others = problems
         what = first.what + "".join(f"; {other.path}: {other.what}" for other in others)
-        super().__init__(what, where=f"job {job}: {first.path}", todo=first.todo)
+        super().__init__(what, where=f"{job if '/' in job else f'job {job}'}: {first.path}", todo=first.todo)
+
+
+EngineRule = Callable[[JobManifest], Iterable[Problem]]
+
+
+def no_engine_rules(_: JobManifest) -> Iterable[Problem]:
+    """Where nobody says what runs jobs."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """capabilities: that may be granted. upkeep: what jobs may ask of the daemon. seccomp_profiles, rootfs_images: directories;
-    empty: no path is allowed."""
+    empty: no path is allowed. engines: what a job may not ask of whatever runs it."""
 
     capabilities: frozenset[str] = frozenset()
     upkeep: frozenset[str] = frozenset()
@@ -51,9 +59,17 @@ class Policy:
     rootfs_images: str = ""
     validate_commands: bool = False
     webhooks: tuple[str, ...] = ()
+    engines: EngineRule = no_engine_rules
 
     @classmethod
-    def of(cls, config: IsolationSection, *, validate_commands: bool = False, webhooks: tuple[str, ...] = ()) -> Policy:
+    def of(
+        cls,
+        config: IsolationSection,
+        *,
+        validate_commands: bool = False,
+        webhooks: tuple[str, ...] = (),
+        engines: EngineRule = no_engine_rules,
+    ) -> Policy:
         return cls(
             capabilities=frozenset(config.allowed_capabilities),
             upkeep=frozenset(config.allowed_upkeep),
@@ -63,6 +79,7 @@ class Policy:
             rootfs_images=config.rootfs_images or "",
             validate_commands=validate_commands,
             webhooks=webhooks,
+            engines=engines,
         )
 
     def check_new(self, manifest: Manifest) -> None:
@@ -76,9 +93,13 @@ class Policy:
         if isinstance(manifest, WorkflowManifest):
             for job in all_jobs(manifest):
                 self.check(job)
+            if hooks := tuple(self._hook_problems(manifest.spec.notify)):
+                raise NotAllowed(key_of(manifest), hooks)
         if not isinstance(manifest, JobManifest):
             return
-        if problems := (*self._problems(manifest.spec.isolation), *self._hook_problems(manifest.spec.notify)):
+        asked = manifest.spec
+        problems = (*self._problems(asked.isolation), *self._hook_problems(asked.notify), *self.engines(manifest))
+        if problems:
             raise NotAllowed(manifest.metadata.name, problems)
 
     def _problems(self, asked: Isolation) -> Iterator[Problem]:

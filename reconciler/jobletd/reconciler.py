@@ -1,15 +1,14 @@
 """The reconciler: keeps what runs in line with what is desired, one job at a time, level-triggered.
 
 ``reconcile(job)`` looks at the oldest open run, asks the executor for the truth about its attempt, takes one durable step, and
-looks again until nothing is left to do now. A newer run of the same job waits until the older one has really ended. The intent
-to launch is durable before the launch; what an attempt's end means is decided by ``decisions`` alone.
+looks again until nothing is left to do now. A newer run of the same job waits until the older one has really ended. What is done
+with an attempt is in ``live_attempts``, what is put on record of runs in ``run_records``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -19,29 +18,27 @@ from structlog.contextvars import bound_contextvars
 from joblet.clock import Moment
 from joblet.crash_points import reached
 from joblet.errors import JobletError
+from jobletd.arrays.controller import Arrays
 from jobletd.backup.journal import LaunchJournal
-from jobletd.conditions import with_condition, with_limits_condition
-from jobletd.decisions import SECOND_NS, Finish, Retry, after_attempt, left_ns, phase_of, wait_ns
+from jobletd.decisions import SECOND_NS, Finish, left_ns, wait_ns
 from jobletd.dependencies import Dependencies, Failed, Waits
-from jobletd.executor import AttemptRequest, Ended, Executor, NeverSubmitted, Observation, Pending, Running
+from jobletd.executor import Executor
 from jobletd.job_bounds import NO_BOUNDS as NO_JOB_BOUNDS
 from jobletd.job_bounds import JobBounds
+from jobletd.live_attempts import LiveAttempts
 from jobletd.metrics import instruments
-from jobletd.model import Attempt, AttemptId, End, JobName, JobView, LimitStatus, Phase, Reason, Run, RunId, Unknown
-from jobletd.notifying.drafts import drafts_of
+from jobletd.model import AttemptId, JobName, JobView, Phase, Reason, Run, RunId
 from jobletd.places import Bounds, Places
 from jobletd.planning import open_runs, with_runs
 from jobletd.registry import EventDraft, Registry, Save
-from jobletd.relaunches import Relaunches
 from jobletd.resources import Resources
+from jobletd.run_records import RunRecords
 from jobletd.schedules.overlap import runs_in_turn
 from jobletd.schedules.ticker import Ticker, is_too_late
 from jobletd.store import StoreError
 from jobletd.work_queue import WorkQueue
 
 WORKERS = 32
-LAUNCHES = 2  # handed over at a time: there is one launcher, and the event loop has others to serve
-ATTEMPTS_KEPT = 20
 NO_BOUNDS = Bounds()
 LONGEST_WAIT_SECONDS = 60.0  # then the clocks are read again: the host may have slept, and the loop counts no sleep
 UNRECORDED_SECONDS = 5.0  # between two looks, in a shutdown, whether anything but a full disk is waited for
@@ -67,23 +64,30 @@ class Reconciler:
         self._registry = registry
         self._job_bounds = job_bounds
         self._resources = resources
-        resources.subscribe(self.nudge)
+        self._places = Places(registry, bounds, self.nudge)
+        self._records = RunRecords(registry, self._places, self._bounded)
+        self._attempts = LiveAttempts(
+            registry,
+            executor,
+            resources,
+            self._records,
+            bounded=self._bounded,
+            journal=journal,
+            on_cleaned=self._note_end,
+        )
+        self._arrays = Arrays(registry, self._records.finish, self.nudge)
+        resources.subscribe(self._arrays.nudge_with_indexes)
+        registry.on_look(self.nudge)
         self._dependencies = Dependencies(registry, self.nudge)
         self._executor = executor
-        self._node = socket.gethostname()
         self._journal = journal
         self._room = room
         self._ticker = Ticker(registry)
         self._queue: WorkQueue[JobName] = WorkQueue()
-        self._places = Places(registry, bounds, self.nudge)
         self._all_ended = asyncio.Event()
-        self._launching = asyncio.Semaphore(LAUNCHES)
-        self._relaunches = Relaunches(registry.clock)
         self._unrecorded: set[JobName] = set()  # whose last look failed because the store could not be written
         self._accepting = True
         self._in_a_hurry = False
-        self._cleaning: set[AttemptId] = set()  # ended, and not yet off the host
-        self._leftovers: dict[JobName, set[AttemptId]] = {}  # those that could not be cleaned up at the first try
 
     @property
     def running(self) -> int:
@@ -102,19 +106,26 @@ class Reconciler:
     @property
     def is_at_rest(self) -> bool:
         """Whether nothing runs, and nothing that ran is left on the host."""
-        return not self._places and not self._cleaning
+        return not self._places and self._attempts.are_cleaned
 
     def reconfigure(self, *, bounds: Bounds, job_bounds: JobBounds) -> None:
         """What may change while it runs: it counts for attempts to come, a shorter time for those that run too."""
         self._job_bounds = job_bounds
         self._places.resize(bounds)
-        for view in self._registry.views.values():
+        for view in self._registry.everything():
             if open_runs(view):
                 self.nudge(view.name)
 
     def nudge(self, name: JobName) -> None:
         """Look at a job soon."""
         self._queue.add(name)
+
+    async def look(self, name: JobName) -> None:
+        """Bring a job in line now and not in its turn: then the truth about its attempts is on record. Raises JobletError."""
+        async with self._registry.lock(name):
+            again_seconds = await self._reconcile(name)
+        if again_seconds is not None:
+            self._queue.add_after(name, again_seconds)
 
     async def settle(self) -> None:
         """Wait until no job wants a look now."""
@@ -125,7 +136,7 @@ class Reconciler:
         self._executor.subscribe(lambda attempt_id: self.nudge(job_of(attempt_id)))
         live = [
             run
-            for view in self._registry.views.values()
+            for view in self._registry.everything()
             for run in open_runs(view)
             if run.attempts and run.attempts[-1].end is None
         ]
@@ -133,11 +144,11 @@ class Reconciler:
             self._places.adopt(one)
         await self._executor.prune([run.attempts[-1].id for run in live])
         reached("daemon.leftovers-freed")
-        for view in list(self._registry.views.values()):
+        for view in list(self._registry.everything()):
             for run in runs_in_turn(view):
-                if run.stop is None and not wait_ns(run, self._moment()):
+                if run.stop is None and not run.marks and not wait_ns(run, self._moment()):
                     self._places.stand_in_line(run)
-        for view in list(self._registry.views.values()):
+        for view in list(self._registry.everything()):
             behind = view.deleting or view.observed_generation < view.generation
             if open_runs(view) or behind or view.manifest.spec.schedule is not None:
                 self.nudge(view.name)
@@ -176,7 +187,7 @@ class Reconciler:
 
     async def _stop_run_of(self, name: JobName, wanted: Callable[[Run], bool]) -> None:
         async with self._registry.lock(name):
-            view = self._registry.views.get(name)
+            view = self._registry.find(name)
             stopped = tuple(
                 replace(
                     run,
@@ -236,9 +247,9 @@ class Reconciler:
 
     async def _reconcile(self, name: JobName) -> float | None:
         """Bring the job in line. Returns in how many seconds to look again, or None: when nudged."""
-        await self._clean_up(name)
+        await self._attempts.clean_up(name)
         while True:
-            view = self._registry.views.get(name)
+            view = self._registry.find(name)
             if view is None:
                 return None
             if not open_runs(view):
@@ -259,9 +270,9 @@ class Reconciler:
 
     async def _step_of(self, name: JobName, run_id: RunId) -> float | None:
         """A step of that run as it is now: the step of another one may have changed the job."""
-        view = self._registry.views[name]
-        run = next((one for one in open_runs(view) if one.id == run_id), None)
-        if run is None:
+        view = self._registry.find(name)
+        run = next((one for one in open_runs(view) if one.id == run_id), None) if view is not None else None
+        if view is None or run is None:
             return None
         with bound_contextvars(run=run.id, source=str(view.source)):
             return await self._step(view, run)
@@ -269,16 +280,18 @@ class Reconciler:
     async def _step(self, view: JobView, run: Run) -> float | None:
         """One step of a run. Returns None: look at once; 0: wait for a nudge; else seconds."""
         if run.attempts and run.attempts[-1].end is None:
-            return await self._tend(view, run, run.attempts[-1])
+            return await self._attempts.tend(view, run, run.attempts[-1])
+        if self._arrays.has_begun(run):
+            return await self._arrays.step(view, run, accepting=self._accepting)
         if run.stop is not None:
-            return await self._finish(view, run, Finish(Phase.STOPPED, run.stop, run.message))
+            return await self._records.finish(view, run, Finish(Phase.STOPPED, run.stop, run.message))
         now = self._moment()
         if is_too_late(run, now.wall_ns):
             why = "its startingDeadline was over before it could begin"
-            return await self._finish(view, run, Finish(Phase.STOPPED, Reason.MISSED, why))
-        left = left_ns(self._job_bounds.bounded(run), now)
+            return await self._records.finish(view, run, Finish(Phase.STOPPED, Reason.MISSED, why))
+        left = left_ns(self._bounded(run), now)
         if left is not None and left <= 0:
-            return await self._finish(
+            return await self._records.finish(
                 view, run, Finish(Phase.FAILED, Reason.TIMED_OUT, "its time was up between attempts")
             )
         if wait := wait_ns(run, now):
@@ -291,271 +304,33 @@ class Reconciler:
             return 0.0
         unmet = self._dependencies.look(run)
         if isinstance(unmet, Failed):
-            return await self._finish(view, run, Finish(Phase.FAILED, Reason.DEPENDENCY_FAILED, unmet.why))
+            return await self._records.finish(view, run, Finish(Phase.FAILED, Reason.DEPENDENCY_FAILED, unmet.why))
         if why := unmet.why if isinstance(unmet, Waits) else self._resources.waits_for(run.manifest):
             if (run.reason, run.message) != (Reason.WAITING, why):
-                await self._save_run(view, replace(run, phase=Phase.PENDING, reason=Reason.WAITING, message=why))
+                await self._records.change(view, replace(run, phase=Phase.PENDING, reason=Reason.WAITING, message=why))
             self._places.give(run.id)  # nobody has to wait because of it
             return 0.0
+        if run.marks:
+            return await self._arrays.step(view, run, accepting=True)
         return await self._start_in_turn(view, run)
 
     async def _start_in_turn(self, view: JobView, run: Run) -> float | None:
         """With a place, and where there is room: its next attempt."""
         if not self._places.take(run):
             if run.reason is not Reason.QUEUED:
-                await self._save_run(view, replace(run, phase=Phase.PENDING, reason=Reason.QUEUED))
+                await self._records.change(view, replace(run, phase=Phase.PENDING, reason=Reason.QUEUED))
             return 0.0
         if self._room():  # the node's conditions say why; it keeps its place, so that the order stays
             return ROOM_SECONDS
-        return await self._begin_attempt(view, run)
-
-    async def _begin_attempt(self, view: JobView, run: Run) -> float | None:
-        """The intent, durable; then the launch."""
-        number = run.attempts[-1].number + 1 if run.attempts else 1
-        now = self._moment()
-        attempt = Attempt(
-            id=AttemptId(f"{run.job}-{run.id}-{number}"),
-            run_id=run.id,
-            number=number,
-            phase=Phase.INITIALIZING,
-            created_ns=now.wall_ns,
-            created_boot=now.boot,
-            epoch=self._executor.epoch,
-            generation=run.generation,
-        )
-        kept = (*run.attempts[:1], *run.attempts[1:][-(ATTEMPTS_KEPT - 2) :], attempt)
-        dropped = [old for old in run.attempts if old not in kept]
-        for old in dropped:
-            await self._executor.remove_logs(old.id)
-        started = replace(
-            run,
-            phase=Phase.INITIALIZING,
-            reason=None,
-            message="",
-            next_attempt_ns=None,
-            next_attempt_boot=None,
-            attempts=kept,
-        )
-        observed = max(view.observed_generation, run.generation)
-        changes_job = observed != view.observed_generation
-        view = with_runs(replace(view, observed_generation=observed), (started,))
-        await self._registry.save(Save(view, runs=[started], attempts=[attempt], dropped=dropped, job=changes_job))
-        reached("daemon.intent-stored")
-        if number == 1:
-            instruments.queue_wait.observe(instruments.seconds_between(run.created_ns, now.wall_ns))
-        return await self._submit(view, started, attempt)
-
-    async def _submit(self, view: JobView, written: Run, attempt: Attempt) -> float | None:
-        run = self._job_bounds.bounded(written)
-        left = left_ns(run, self._moment())
-        request = AttemptRequest(
-            attempt.id,
-            run.id,
-            attempt.number,
-            run.manifest,
-            None if left is None else max(left / SECOND_NS, 0.001),
-            self._resources.used_by(run.manifest),
-            self._resources.secrets_for(run.manifest),
-            run.tick_seconds,
-        )
-        if request.secrets.files or request.secrets.env:
-            reached("secret.opened")
-        if self._journal is not None:
-            self._journal.launching(view, written, attempt, self._now())
-        log.debug("launching", job=run.job, run=run.id, attempt=attempt.id, waited_for_others=self._launching.locked())
-        async with self._launching:
-            await self._executor.submit(request)
-        self._relaunches.handed_over(attempt.id)
-        instruments.attempts_launched.inc()
-        return await self._tend(view, written, attempt)
-
-    async def _tend(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
-        """An attempt that has not ended as far as we know: what is true?"""
-        look: Observation = (await self._executor.observe([attempt.id]))[attempt.id]
-        match look:
-            case Ended(end, limits):
-                return await self._end_attempt(view, run, attempt, end, limits)
-            case NeverSubmitted():
-                return await self._not_submitted(view, run, attempt)
-            case Pending():
-                if run.stop is not None:
-                    await self._executor.cancel(attempt.id, force=run.force)
-                return 0.0
-            case Running(started_ns, _, limits):
-                return await self._tend_running(view, run, attempt, started_ns, limits)
-
-    async def _not_submitted(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
-        """The intent is on record, the executor knows nothing of it: a crash came between, ours or its init's."""
-        if attempt.epoch != self._executor.epoch:
-            why = "the host was started anew while it ran"
-            end = End(Unknown(why), Reason.NODE_REBOOT, self._now(), message=why)
-            return await self._end_attempt(view, run, attempt, end, ())
-        if run.stop is not None:
-            end = End(Unknown("it was never started"), run.stop, self._now(), message="it was never started")
-            return await self._end_attempt(view, run, attempt, end, ())
-        if (wait := self._relaunches.wait_seconds(attempt.id)) > 0:
-            return wait
-        if self._relaunches.count(attempt.id) > 1:
-            why = f"attempt {attempt.number}: its init ended before the command was started; launched again"
-            await self._registry.record(EventDraft(run.job, run.id, "Warning", "Relaunched", why))
-        return await self._submit(view, run, attempt)
-
-    async def _tend_running(
-        self, view: JobView, run: Run, attempt: Attempt, started_ns: int, limits: tuple[LimitStatus, ...]
-    ) -> float | None:
-        if attempt.generation != run.generation and run.stop is None:
-            return await self._change_limits(view, run, attempt)
-        self._relaunches.over(attempt.id)
-        if attempt.phase is not Phase.RUNNING:
-            attempt = replace(attempt, phase=Phase.RUNNING, started_ns=started_ns, limits=limits)
-            run = replace(
-                _with_attempt(run, attempt), phase=Phase.RUNNING, reason=None, started_ns=run.started_ns or started_ns
-            )
-            changed = with_limits_condition(with_runs(view, (run,)), limits, self._now())
-            events = [EventDraft(run.job, run.id, "Normal", "Started", f"attempt {attempt.number} runs")]
-            save = Save(
-                changed, runs=[run], attempts=[attempt], events=events, job=changed.conditions != view.conditions
-            )
-            await self._registry.save(save)
-            reached("daemon.start-stored")
-            instruments.launch_duration.observe(instruments.seconds_between(attempt.created_ns, started_ns))
-        if run.stop is not None:
-            await self._executor.cancel(attempt.id, force=run.force)
-        return 0.0
-
-    async def _change_limits(self, view: JobView, run: Run, attempt: Attempt) -> float | None:
-        """A new generation that goes on with the same process."""
-        try:
-            limits = await self._executor.update_limits(attempt.id, self._job_bounds.bounded(run).manifest)
-        except JobletError as error:  # the old ones are in force: tried again, later each time
-            event = EventDraft(run.job, run.id, "Warning", "LimitsNotChanged", str(error))
-            told = with_condition(view, "LimitsEnforced", "False", event.reason, event.message, self._now())
-            await self._registry.save(Save(told, events=[event], job=told is not view))
-            raise
-        event = EventDraft(run.job, run.id, "Normal", "LimitsChanged", f"generation {run.generation}, in place")
-        attempt = replace(attempt, generation=run.generation, limits=limits)
-        run = _with_attempt(run, attempt)
-        view = replace(view, observed_generation=max(view.observed_generation, run.generation))
-        view = with_limits_condition(with_runs(view, (run,)), attempt.limits, self._now())
-        await self._registry.save(Save(view, runs=[run], attempts=[attempt], events=[event], job=True))
-        return None
-
-    async def _end_attempt(
-        self, view: JobView, run: Run, attempt: Attempt, end: End, limits: tuple[LimitStatus, ...]
-    ) -> float | None:
-        """The end is recorded once; what follows from it in the same transaction; only then is the host cleaned."""
-        self._cleaning.add(attempt.id)
-        self._relaunches.over(attempt.id)
-        try:
-            reached("daemon.end-seen")
-            await self._record_end(view, run, attempt, end, limits)
-            reached("daemon.outcome-stored")
-            _count_end(attempt, end)
-            log.debug("ended", job=run.job, run=run.id, attempt=attempt.id, reason=end.reason, message=end.message)
-            self._leftovers.setdefault(run.job, set()).add(attempt.id)
-            await self._clean_up(run.job)
-            reached("daemon.cleaned-up")
-        finally:
-            self._cleaning.discard(attempt.id)
-            self._note_end()
-        return None
+        return await self._attempts.begin(view, run)
 
     def _note_end(self) -> None:
         if self.is_at_rest:
             self._all_ended.set()
 
-    async def _clean_up(self, name: JobName) -> None:
-        """Free what the job's ended attempts hold on the host; what fails is tried again with the job's next look."""
-        for attempt_id in list(self._leftovers.get(name, ())):
-            await self._executor.forget(attempt_id)
-            self._leftovers[name].discard(attempt_id)
-        self._leftovers.pop(name, None)
-
-    async def _record_end(
-        self, view: JobView, run: Run, attempt: Attempt, end: End, limits: tuple[LimitStatus, ...]
-    ) -> None:
-        events = []
-        if attempt.phase is not Phase.RUNNING and end.started_ns is not None:  # it was over before we had seen it run
-            events.append(EventDraft(run.job, run.id, "Normal", "Started", f"attempt {attempt.number} ran"))
-        attempt = replace(
-            attempt,
-            phase=phase_of(run, end),
-            started_ns=attempt.started_ns or end.started_ns,
-            limits=limits or attempt.limits,
-            end=end,
-        )
-        run = replace(_with_attempt(run, attempt), outcome=end.outcome, started_ns=run.started_ns or end.started_ns)
-        now = self._moment()
-        following = after_attempt(self._job_bounds.bounded(run), end, now)
-        if isinstance(following, Finish):
-            await self._finish(view, run, following, attempt, events)
-        else:
-            run = replace(
-                run,
-                phase=Phase.SCHEDULED,
-                reason=following.reason,
-                message=end.message,
-                next_attempt_ns=now.wall_ns + following.wait_ns,
-                next_attempt_boot=now.boot.plus(following.wait_ns),
-                stop=None,
-                force=False,
-            )
-            event = _event_of_retry(run, attempt.number, end, following)
-            changed = with_limits_condition(with_runs(view, (run,)), attempt.limits, self._now())
-            await self._registry.save(
-                Save(
-                    changed,
-                    runs=[run],
-                    attempts=[attempt],
-                    events=[*events, event],
-                    job=changed.conditions != view.conditions,
-                )
-            )
-            self._places.give(run.id)
-
-    async def _finish(
-        self,
-        view: JobView,
-        run: Run,
-        finish: Finish,
-        attempt: Attempt | None = None,
-        earlier: Sequence[EventDraft] = (),
-    ) -> float | None:
-        """The run is over, for good."""
-        ended_ns = attempt.end.ended_ns if attempt is not None and attempt.end is not None else self._now()
-        run = replace(
-            run,
-            phase=finish.phase,
-            reason=finish.reason,
-            message=finish.message,
-            ended_ns=ended_ns,
-            next_attempt_ns=None,
-            next_attempt_boot=None,
-        )
-        kind = "Warning" if finish.phase is Phase.FAILED else "Normal"
-        event = EventDraft(run.job, run.id, kind, finish.phase.capitalize(), f"{finish.reason}: {finish.message}")
-        attempts = [attempt] if attempt is not None else []
-        changed = replace(view, observed_generation=max(view.observed_generation, run.generation))
-        if attempt is not None:
-            changed = with_limits_condition(changed, attempt.limits, self._now())
-        changes_job = changed is not view and changed != view
-        changed = with_runs(changed, (run,))
-        await self._registry.save(
-            Save(
-                changed,
-                runs=[run],
-                attempts=attempts,
-                events=[*earlier, event],
-                job=changes_job,
-                notifications=drafts_of(view, run, self._node),
-            )
-        )
-        instruments.runs_ended.labels(finish.phase, finish.reason).inc()
-        self._places.give(run.id)
-        return None
-
-    async def _save_run(self, view: JobView, run: Run) -> None:
-        await self._registry.save(Save(with_runs(view, (run,)), runs=[run]))
+    def _bounded(self, run: Run) -> Run:
+        """Within what the configuration allows each."""
+        return self._job_bounds.bounded(run)
 
     def _now(self) -> int:
         return self._registry.clock.wall_ns()
@@ -564,26 +339,5 @@ class Reconciler:
         return self._registry.clock.now()
 
 
-def _event_of_retry(run: Run, number: int, end: End, retry: Retry) -> EventDraft:
-    if retry.reason is Reason.SHUTDOWN:
-        return EventDraft(
-            run.job, run.id, "Normal", "Interrupted", f"attempt {number}: by a shutdown; it goes on later"
-        )
-    return EventDraft(run.job, run.id, "Warning", "Retrying", f"attempt {number}: {end.reason}: {end.message}")
-
-
-def _count_end(attempt: Attempt, end: End) -> None:
-    instruments.attempts_ended.labels(end.reason).inc()
-    if end.started_ns is None:
-        return
-    instruments.attempt_duration.observe(instruments.seconds_between(end.started_ns, end.ended_ns))
-    if attempt.phase is not Phase.RUNNING:  # over before we had seen it run
-        instruments.launch_duration.observe(instruments.seconds_between(attempt.created_ns, end.started_ns))
-
-
 def job_of(attempt_id: AttemptId) -> JobName:
     return JobName(attempt_id.rsplit("-", 2)[0])
-
-
-def _with_attempt(run: Run, attempt: Attempt) -> Run:
-    return replace(run, attempts=tuple(attempt if other.id == attempt.id else other for other in run.attempts))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -18,10 +18,13 @@ from joblet.config.server import LoadedConfig, ServerConfig
 from joblet.crash_points import reached
 from joblet.errors import JobletError
 from joblet.pki import Role
-from jobletd import retention
+from jobletd import configured, retention
 from jobletd.blobs.store import BlobLimits, BlobStore
+from jobletd.configured import local_settings_of
 from jobletd.desired import DesiredState
-from jobletd.executor.local import LocalExecutor, LocalSettings
+from jobletd.executor import Executor
+from jobletd.executor.engines import EngineRules, take_policy
+from jobletd.executor.local import LocalExecutor
 from jobletd.job_bounds import JobBounds
 from jobletd.logging_setup import open_log, set_up_logging
 from jobletd.notify import sd_notify
@@ -40,13 +43,14 @@ audit = structlog.get_logger("audit")
 
 @dataclass(frozen=True, slots=True)
 class Adjustable:
-    """The parts that a reload changes."""
+    """The parts that a reload changes. executors: all of them as one."""
 
     front: TlsFront
     access: AccessControl
     reconciler: Reconciler
     desired: DesiredState
     executor: LocalExecutor
+    executors: Executor
     blobs: BlobStore
     retention: retention.Retention
     fleet: Fleet
@@ -114,6 +118,7 @@ class Reloader:
         policy = policy_of(config)
         parts.desired.reconfigure(policy)
         parts.executor.reconfigure(local_settings_of(config, policy))
+        take_policy(parts.executors, policy)
         parts.blobs.reconfigure(blob_limits_of(config.uploads))
         parts.retention.reconfigure(kept_of(config.history))
         parts.reconciler.reconfigure(bounds=places_of(config.joblet), job_bounds=JobBounds.of(config.joblet))
@@ -125,11 +130,8 @@ class Reloader:
 
 
 def policy_of(config: ServerConfig) -> Policy:
-    return Policy.of(
-        config.isolation,
-        validate_commands=config.joblet.validate_commands,
-        webhooks=config.hooks.allowed_webhooks,
-    )
+    """As everywhere, and what a job may not ask of the engine that this daemon hands it to."""
+    return replace(configured.policy_of(config), engines=EngineRules(config))
 
 
 def places_of(joblet: JobletSection) -> Bounds:
@@ -148,19 +150,3 @@ def kept_of(history: HistorySection) -> retention.Bounds:
 
 def blob_limits_of(uploads: UploadsSection) -> BlobLimits:
     return BlobLimits(uploads.max_file_bytes, uploads.max_total_bytes)
-
-
-def local_settings_of(config: ServerConfig, policy: Policy) -> LocalSettings:
-    return LocalSettings(
-        state_directory=config.state.directory,
-        log_directory=config.logs.directory,
-        run_directory=config.run.directory,
-        id_base=config.isolation.id_base,
-        id_slots=config.isolation.id_slots,
-        policy=policy,
-        default_disk_bytes=config.isolation.default_disk_bytes,
-        memory_disk_bytes=config.isolation.memory_disk_bytes,
-        cleanup_seconds=config.joblet.cleanup_timeout_seconds,
-        cgroup_controllers=config.cgroup.enable_controllers,
-        cgroup_empty_seconds=config.cgroup.cleanup_timeout_seconds,
-    )

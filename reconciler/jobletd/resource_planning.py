@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 
-from joblet.manifest import ResourceManifest, key_of
+from joblet.manifest import ResourceManifest, WorkflowManifest, key_of
 from jobletd.model import Action, ApplyResult, JobName, ResourceView, Source
 from jobletd.registry import EventDraft, SaveResource
 
@@ -23,7 +23,7 @@ def plan_resource(
             created_ns=now_ns,
             updated_ns=now_ns,
         )
-        return _changed(None, view, Action.CREATED, f"created from {source}")
+        return _changed(None, view, Action.CREATED, _beginning(manifest))
     if current.manifest == manifest:
         same = ApplyResult(
             current.name, Action.UNCHANGED, current.generation, "nothing changes", None, manifest, manifest
@@ -37,22 +37,43 @@ def plan_resource(
         generation=current.generation + changes_spec,
         updated_ns=now_ns,
     )
-    consequence = "changes in place" if changes_spec else "changes labels or annotations only"
+    consequence = _consequence(current.manifest, manifest) if changes_spec else "changes labels or annotations only"
     return _changed(current.manifest, view, Action.CONFIGURED, consequence)
+
+
+def _beginning(manifest: ResourceManifest) -> str:
+    """What follows from one that is new, in a few words; empty: it is there, and that is all."""
+    if not isinstance(manifest, WorkflowManifest):
+        return ""
+    if manifest.spec.suspend:
+        return "is kept suspended"
+    return "starts a run" if manifest.spec.schedule is None else "runs by its schedule"
+
+
+def _consequence(before: ResourceManifest, after: ResourceManifest) -> str:
+    """What a changed spec means, in a few words."""
+    if not isinstance(before, WorkflowManifest) or not isinstance(after, WorkflowManifest):
+        return "changes in place"
+    if before.spec.suspend != after.spec.suspend:
+        return "stops what runs of it" if after.spec.suspend else "goes on"
+    if before.spec.work == after.spec.work:
+        return "changes in place; nothing starts"
+    if after.spec.suspend:
+        return "is kept suspended"
+    return "starts it anew" if after.spec.schedule is None else "takes effect with the next tick"
 
 
 def _changed(
     before: ResourceManifest | None, view: ResourceView, action: Action, consequence: str
 ) -> tuple[ApplyResult, SaveResource]:
     name = JobName(key_of(view.manifest))
-    reason = "Created" if action is Action.CREATED else "Configured"
-    result = ApplyResult(
+    created = action is Action.CREATED
+    event = EventDraft(
         name,
-        action,
-        view.generation,
-        "" if action is Action.CREATED else consequence,
-        None,
-        before,
-        view.manifest,
+        "",
+        "Normal",
+        "Created" if created else "Configured",
+        f"created from {view.source}" if created else consequence,
     )
-    return result, SaveResource(view, [EventDraft(name, "", "Normal", reason, consequence)])
+    result = ApplyResult(name, action, view.generation, consequence, None, before, view.manifest)
+    return result, SaveResource(view, [event])

@@ -14,10 +14,11 @@ import structlog
 
 from joblet.errors import JobletError
 from joblet.manifest import JobManifest, ResourceManifest, references
+from jobletd.arrays.index_runs import job_part
 from jobletd.conditions import with_condition
 from jobletd.errors import WrongState
 from jobletd.executor import GivenSecrets
-from jobletd.model import JobName, ResourceView
+from jobletd.model import JobName, ResourceView, Run
 from jobletd.planning import open_runs
 from jobletd.registry import EventDraft, Registry, SaveResource
 from jobletd.secrets.giving import given_secrets, missing_value
@@ -118,11 +119,12 @@ class Resources:
 
     def users(self, name: JobName) -> list[JobName]:
         """The jobs with a run under way that uses it."""
-        return [
-            view.name
-            for view in self._registry.views.values()
-            if any(run.attempts and name in references(run.manifest) for run in open_runs(view))
-        ]
+        found = (
+            job_part(view.name)
+            for view in self._registry.everything()
+            if any(_has_begun(run) and name in references(run.manifest) for run in open_runs(view))
+        )
+        return list(dict.fromkeys(found))
 
     async def _look(self, name: JobName) -> None:
         try:
@@ -178,6 +180,11 @@ class Resources:
         for view in self._registry.views.values():
             if any(name in references(run.manifest) for run in open_runs(view)):
                 self._nudge(view.name)
+
+
+def _has_begun(run: Run) -> bool:
+    """An array's run has no attempts of its own."""
+    return bool(run.attempts) or run.started_ns is not None
 
 
 def _nobody(_: JobName) -> None:

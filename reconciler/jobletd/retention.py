@@ -1,4 +1,5 @@
 """Old runs go, by count and age, with their output and events: in the background, never what is open or a living job's latest.
+An array is one run, and goes as a whole.
 Of output there is a bound in bytes too, beyond which that of the oldest runs goes, whichever they are: see ``kept_output``.
 
 A sweep looks only at what can have become old since the one before: jobs that changed or had a run end, and runs whose time
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -33,11 +34,13 @@ INTERVAL_SECONDS = 60.0
 JUMP_NS = 300 * 10**9  # less is no jump: a clock that is slewed, a sweep that took its time
 BELIEVED_AFTER_SECONDS = 3600.0
 BATCH = 500
+INDEXES_AT_ONCE = 5_000
 SLACK_NS = 300 * 10**9  # between the end of a run and its being on record
 EVENTS_OF_JOB = 1000
 EVENTS_KEPT_NS = 30 * 86_400 * 10**9  # those that belong to no run
 log = structlog.get_logger("retention")
 
+_INDEXES_OF = "job_uid = ? AND array_index IS NOT NULL"
 _LATEST = """
     SELECT latest.rowid FROM runs AS latest JOIN jobs ON jobs.uid = latest.job_uid
     WHERE latest.job_uid = runs.job_uid ORDER BY latest.rowid DESC LIMIT 1
@@ -50,11 +53,13 @@ _EXPIRED = f"""
 """  # noqa: S608  constants
 _TOO_OLD = f"""
     SELECT id, job FROM runs
-    WHERE is_final = 1 AND ended_ns > :oldest_before_ns AND ended_ns <= :oldest_ns AND rowid IS NOT ({_LATEST})
+    WHERE is_final = 1 AND array_index IS NULL
+    AND ended_ns > :oldest_before_ns AND ended_ns <= :oldest_ns AND rowid IS NOT ({_LATEST})
     LIMIT {BATCH}
 """  # noqa: S608  constants
 _TOO_MANY = f"""
-    SELECT id, job FROM runs WHERE is_final = 1 AND rowid IS NOT ({_LATEST}) ORDER BY ended_ns LIMIT min(:excess, {BATCH})
+    SELECT id, job FROM runs WHERE is_final = 1 AND array_index IS NULL AND rowid IS NOT ({_LATEST})
+    ORDER BY ended_ns LIMIT min(:excess, {BATCH})
 """  # noqa: S608  constants
 _OF_CHANGED_JOBS = f"""
     WITH changed AS MATERIALIZED (
@@ -215,15 +220,30 @@ def find_old(connection: sqlite3.Connection, since_ns: int, now_ns: int, bounds:
             connection.execute(_TOO_OLD, {**arguments, "oldest_before_ns": since_ns - bounds.age_ns}).fetchall()
         )
     if bounds.runs is not None and not found:  # those that go anyway do not count
-        (count,) = connection.execute("SELECT count(*) FROM runs WHERE is_final = 1").fetchone()
+        (count,) = connection.execute("SELECT count(*) FROM runs WHERE is_final = 1 AND array_index IS NULL").fetchone()
         if count > bounds.runs:
             found.update(connection.execute(_TOO_MANY, {"excess": count - bounds.runs}).fetchall())
-    return with_attempts(connection, found.items())
+    return with_attempts(connection, _not_too_many_indexes(connection, found.items()))
+
+
+def _not_too_many_indexes(connection: sqlite3.Connection, runs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The first of these runs, at least one, as long as arrays among them do not make the batch a long one."""
+    left = INDEXES_AT_ONCE
+    for run_id, job in runs:
+        if left <= 0:
+            return
+        yield run_id, job
+        left -= connection.execute(f"SELECT count(*) FROM runs WHERE {_INDEXES_OF}", (run_id,)).fetchone()[0]  # noqa: S608
 
 
 def with_attempts(connection: sqlite3.Connection, runs: Iterable[tuple[str, str]]) -> list[OldRun]:
-    """runs: ids and jobs."""
-    return [OldRun(run_id, _attempts(connection, job, run_id)) for run_id, job in runs]
+    """runs: ids and jobs. The attempts of an array are those of its indexes."""
+    indexes = f"SELECT id, job FROM runs WHERE {_INDEXES_OF}"  # noqa: S608  a constant
+    found = []
+    for run_id, job in runs:
+        below = [(run_id, job), *connection.execute(indexes, (run_id,))]
+        found.append(OldRun(run_id, tuple(one for each, name in below for one in _attempts(connection, name, each))))
+    return found
 
 
 def _attempts(connection: sqlite3.Connection, job: str, run_id: str) -> tuple[AttemptId, ...]:
@@ -232,8 +252,11 @@ def _attempts(connection: sqlite3.Connection, job: str, run_id: str) -> tuple[At
 
 
 def delete(connection: sqlite3.Connection, run_ids: list[str]) -> None:
-    """The rows of these runs, their attempts (by the foreign key) and events."""
+    """The rows of these runs, their attempts (by the foreign key) and events; an array goes with all its indexes."""
     for run_id in run_ids:
+        indexes = connection.execute(f"SELECT id FROM runs WHERE {_INDEXES_OF}", (run_id,)).fetchall()  # noqa: S608
+        connection.executemany("DELETE FROM events WHERE run_id = ?", indexes)
+        connection.executemany("DELETE FROM runs WHERE id = ?", indexes)
         connection.execute("DELETE FROM events WHERE run_id = ?", (run_id,))
         connection.execute("DELETE FROM runs WHERE id = ?", (run_id,))
 

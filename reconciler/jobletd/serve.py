@@ -4,84 +4,78 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import gc
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import structlog
 
-from joblet.atomicfile import remove_unfinished, write_atomic
+from joblet.atomicfile import write_atomic
 from joblet.clock import SystemClock
 from joblet.config.server import LoadedConfig, ServerConfig, read_server_config
 from joblet.config.server import config_path as path_in_use
-from joblet.errors import JobletError
-from jobletd.backup.journal import LaunchJournal, read_journal
+from joblet.manifest import JobManifest
+from jobletd.api_parts import ApiParts, api_server
+from jobletd.backup.journal import LaunchJournal
 from jobletd.backup.keeper import BackupKeeper
 from jobletd.backup.making import key_path
 from jobletd.backup.recovery import open_store, remove_leftovers
-from jobletd.backup.restoring import refuse_cut_off, remove_unpacked
-from jobletd.backup.settling import PutBack, marked, settle, take_up_journal, unmark
+from jobletd.backup.restoring import refuse_cut_off
+from jobletd.backup.settling import settle, take_up_launches, unmark
 from jobletd.blobs.collector import BlobCollector
 from jobletd.blobs.store import BlobStore
 from jobletd.certificate_watch import CertificateWatch
 from jobletd.certs.directory import CertificateDirectory
+from jobletd.configured import local_settings_of, network_settings_of
 from jobletd.desired import DesiredState
-from jobletd.directory_lock import lock_path, take_lock
+from jobletd.errors import ServeError
+from jobletd.executor import Executor
+from jobletd.executor.engines import executor_of, volumes_of
 from jobletd.executor.local import LocalExecutor
 from jobletd.executor.local.networking.controller import NetworkController
-from jobletd.executor.local.networking.host_networks import HostNetworks, NetworkSettings
+from jobletd.executor.local.networking.host_networks import HostNetworks
 from jobletd.executor.local.networking.provider import NetworkProvider
 from jobletd.executor.local.volumes import Volumes
 from jobletd.file_modes import check_file_modes
 from jobletd.headroom import Headroom, MemoryBound, Monitor, may_accept
-from jobletd.host_features import HostFeatures, Place
 from jobletd.job_bounds import JobBounds
 from jobletd.logging_setup import open_log, set_up_logging
-from jobletd.maintenance import Maintenance
 from jobletd.metrics.endpoint import MetricsEndpoint
 from jobletd.metrics.facts import Facts
+from jobletd.model import JobName
 from jobletd.monitoring.profiler import Profiler
 from jobletd.notify import sd_notify
 from jobletd.notifying.notifier import Notifier
+from jobletd.own_directories import lock_directories, make_directories
 from jobletd.probing.prober import Prober
 from jobletd.reconciler import Reconciler
 from jobletd.registry import EventDraft, Registry
-from jobletd.reloading import Adjustable, Reloader, blob_limits_of, kept_of, local_settings_of, places_of, policy_of
+from jobletd.reloading import Adjustable, Reloader, blob_limits_of, kept_of, places_of, policy_of
 from jobletd.resources import Controller, Resources
 from jobletd.retention import Retention
 from jobletd.secrets.controller import SecretController
 from jobletd.secrets.host_key import HostKey
 from jobletd.secrets.vault import Vault
 from jobletd.services.access import AccessControl
-from jobletd.services.files import FileService
-from jobletd.services.jobs import JobService
-from jobletd.services.monitor import MonitorService
-from jobletd.services.node import NodeFacts, NodeService
-from jobletd.services.operation import OperationService, TimedLevel
-from jobletd.services.resources import ResourceService
-from jobletd.services.server import ApiServer
 from jobletd.sources.fleet import Fleet
 from jobletd.sources.git.contents import Contents
 from jobletd.sources.git.controller import GitSources
+from jobletd.sources.known_contents import KnownContents
 from jobletd.sources.spool import Spool, SpoolSettings
 from jobletd.sources.status_files import StatusFiles
 from jobletd.state_facts import StateFacts, told_of
-from jobletd.store import Store, StoreError
+from jobletd.store import StoreError
 from jobletd.tls_context import credentials_of
-from jobletd.tls_front import PEER_NAME_LENGTH, TlsFront
+from jobletd.tls_front import TlsFront
+from jobletd.tracing.sending import open_tracing
 from jobletd.upkeep.calls import Calls
 from jobletd.upkeep.provider import UpkeepProvider
 from jobletd.watchdog import more_time_to_end, watch
 from jobletd.workflows.controller import Workflows
 
-SOCKET_PATH_LENGTH = 107  # sockaddr_un.sun_path, less its final NUL
 log = structlog.get_logger("serve")
-
-
-class ServeError(JobletError):
-    """The daemon cannot start."""
 
 
 def serve(config_path: str | None, env: Mapping[str, str]) -> int:
@@ -97,6 +91,8 @@ def serve(config_path: str | None, env: Mapping[str, str]) -> int:
         raise ServeError("makes namespaces and cgroups", where="joblet serve", todo="run it as root")
     faulthandler.enable()  # systemd's watchdog sends SIGABRT: then it is told where we hung
     try:
+        gc.collect()
+        gc.disable()  # until the spool was followed: see there
         return asyncio.run(Daemon(loaded.config, config_path, env).run())
     except OSError as error:
         log.debug("cannot start", exc_info=error)
@@ -112,6 +108,7 @@ class Daemon:
         self._env = env
         self._clock = SystemClock()
         self._ended = asyncio.Event()
+        self._followed = asyncio.Event()  # the spool, for the first time
         self._broken = False
         self._hurry: asyncio.Task[None] | None = None
         self._policy = policy_of(config)
@@ -153,32 +150,43 @@ class Daemon:
     async def _start(self, stack: AsyncExitStack) -> None:
         config = self._config
         key_file = key_path(config)
+        tracing = open_tracing(config.tracing, self._clock)
+        if tracing is not None:
+            stack.push_async_callback(asyncio.to_thread, tracing.close)  # after all that it is told of
         check_file_modes(config, self._config_file)
-        self._lock(stack)
-        self._make_directories()
+        stack.callback(os.close, lock_directories(config))
+        make_directories(config)
         front = self._make_front()
         refuse_cut_off(config.state.directory)
         remove_leftovers(config)
         store = open_store(config, self._clock)
         stack.callback(store.close)
-        put_back = await self._take_up_journal(store)
-        journal = LaunchJournal(self._journal_directory)
+        launches = f"{config.state.directory}/launches"
+        put_back = await take_up_launches(store, launches, self._clock.wall_ns())
+        journal = LaunchJournal(launches)
         journal.open(self._clock.wall_ns())
         stack.callback(journal.close)
-        networks = HostNetworks(network_settings(config))
+        networks = HostNetworks(network_settings_of(config))
         volumes = Volumes(config.state.directory, config.run.directory)
-        controllers: dict[str, Controller] = {"Network": NetworkController(networks), "Volume": volumes}
+        controllers: dict[str, Controller] = {
+            "Network": NetworkController(networks),
+            "Volume": volumes_of(config, volumes),
+        }
         upkeep = UpkeepProvider(f"{config.run.directory}/upkeep", self._upkeep_calls())
-        executor = LocalExecutor.on_this_host(
+        local = LocalExecutor.on_this_host(
             local_settings_of(config, self._policy),
             cgroup_base=config.cgroup.base_dir,
             clock=self._clock,
             providers=(volumes, NetworkProvider(networks), upkeep),
         )
+        executor = executor_of(config, local, self._policy, self._clock)
         blobs = BlobStore(f"{config.state.directory}/blobs", blob_limits_of(config.uploads))
         blobs.open()
         registry = Registry(store, self._clock)
         await registry.load()
+        if tracing is not None:
+            registry.tracing = tracing.tracing
+            await registry.tracing.load(store)
         directories = (config.state.directory, config.logs.directory)
         self._headroom = Headroom(directories, config.state.min_free_bytes, self._clock, memory=memory_bound)
         volumes.start(registry.resources)
@@ -210,7 +218,7 @@ class Daemon:
             registry, executor, self._reconciler.nudge, resources, blobs, self._policy, self._headroom.check
         )
         git.begin(desired, resources.look_at)
-        await workflows.begin(desired, resources.look_at)
+        await workflows.begin(desired, resources.look_at, self._reconciler.look)
         self._notifier = Notifier(registry, desired, vault, config.hooks.allowed_webhooks)
         await networks.start()
         stack.push_async_callback(networks.close)
@@ -220,6 +228,7 @@ class Daemon:
         await resources.start()
         if put_back is not None:
             lost = await settle(registry, executor)
+            await workflows.pass_over_ticks()
             await unmark(store)
             log.warning("the state of a backup is in line with the host", origin=put_back.origin, outcomes_lost=lost)
             await registry.record(EventDraft("", "", "Warning", "PutBack", told_of(put_back)))
@@ -238,42 +247,44 @@ class Daemon:
         self._background(stack, "blobs", BlobCollector(blobs, registry, self._clock).run())
         self._background(stack, "certificates", self._certificates.run())
         self._backups = BackupKeeper(config, self._config_file, journal, self._clock)
-        self._background(stack, "backup", self._backups.run())
+        self._background(stack, "backup", self._once_followed(self._backups.run))
         self._background(stack, "headroom", Monitor(self._headroom, registry, store).run())
         self._facts_of_state = StateFacts(self._headroom, store, self._backups, put_back, self._clock)
-        status_files = self._status_files(registry, desired)
+        status_files = self._status_files(stack, registry, desired)
         stack.callback(status_files.flush)  # after the last changes, those of the shutdown
         stack.push_async_callback(self._shut_down_jobs)
-        self._start_spool(stack, desired)
+        self._start_spool(stack, registry, desired)
         desired.on_change(git.job_changed)
         self._background(stack, "git", git.run())
         fleet = await self._start_fleet(stack, git, desired)
         self._background(stack, "workflows", workflows.run())
-        port = await self._start_api(stack, front, registry, desired, executor, blobs, git, fleet, workflows)
+        parts = ApiParts(
+            config=config,
+            clock=self._clock,
+            front=front,
+            certificates=self._certificates,
+            registry=registry,
+            desired=desired,
+            reconciler=self._reconciler,
+            executor=executor,
+            local=local,
+            blobs=blobs,
+            git=git,
+            fleet=fleet,
+            workflows=workflows,
+            headroom=self._headroom,
+            profiler=self._profiler,
+            facts_of_state=self._facts_of_state,
+        )
+        port = await self._start_api(stack, parts)
         self._start_metrics(stack, registry, executor, git)
         stack.push_async_callback(upkeep.close)  # before the API, which an exchange of certificates needs
-        log.info(
-            "ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=executor.cgroup_mode
-        )
+        log.info("ready", address=f"{config.server.address}:{port}", jobs=len(registry.views), cgroup=local.cgroup_mode)
         sd_notify("READY=1")
         self._background(stack, "watchdog", watch(store, self._env))
 
     def _upkeep_calls(self) -> Calls:
         return Calls(self._config_file, lambda: self._config, lambda: frozenset(self._config.isolation.allowed_upkeep))
-
-    @property
-    def _journal_directory(self) -> str:
-        return f"{self._config.state.directory}/launches"
-
-    async def _take_up_journal(self, store: Store) -> PutBack | None:
-        """If the database comes from a backup: what was launched since goes on record again."""
-        put_back = await store.read(marked)
-        if put_back is not None:
-            entries = list(read_journal(self._journal_directory, put_back.created_ns))
-            now_ns = self._clock.wall_ns()
-            count = await store.write(lambda connection: take_up_journal(connection, entries, now_ns))
-            log.warning("launches since the backup are on record again", count=count)
-        return put_back
 
     async def _shut_down_jobs(self) -> None:
         if self._shutdown_policy != "stop":
@@ -286,47 +297,40 @@ class Daemon:
         except StoreError as error:  # what cannot be put on record is not done
             log.error("jobs not stopped: the next daemon finds them", error=str(error))
 
-    def _make_directories(self) -> None:
-        config = self._config
-        for path, mode in (
-            (config.state.directory, 0o711),
-            (config.logs.directory, 0o750),
-            (f"{config.run.directory}/peers", 0o700),
-        ):
-            os.makedirs(path, mode, exist_ok=True)
-        for directory in (config.state.directory, config.run.directory):
-            remove_unfinished(directory)  # of a daemon that was killed, as is this:
-        remove_unpacked(config.state.directory)
-        for name in os.listdir(f"{config.run.directory}/peers"):
-            os.unlink(f"{config.run.directory}/peers/{name}")
-
-    def _lock(self, stack: AsyncExitStack) -> None:
-        """One daemon a root directory: before anything in it is touched."""
-        directory = self._config.run.directory
-        if len(f"{directory}/peers/{'x' * PEER_NAME_LENGTH}") > SOCKET_PATH_LENGTH:
-            what = f"is too long for the sockets in it, which may have {SOCKET_PATH_LENGTH} characters"
-            raise ServeError(what, where=directory, todo="set run.directory to a shorter path")
-        os.makedirs(directory, 0o700, exist_ok=True)
-        os.chmod(directory, 0o700)  # who can enter it is root to the API
-        try:
-            stack.callback(os.close, take_lock(directory))
-        except BlockingIOError:
-            where = lock_path(directory)
-            raise ServeError("another daemon runs on these directories", where=where, todo="stop it first") from None
-
-    def _status_files(self, registry: Registry, desired: DesiredState) -> StatusFiles:
+    def _status_files(self, stack: AsyncExitStack, registry: Registry, desired: DesiredState) -> StatusFiles:
         settings = SpoolSettings(self._config.spool.directory)
         os.makedirs(settings.status_directory, 0o755, exist_ok=True)
         files = StatusFiles(settings.status_directory)
         files.keep_only(registry.views)
-        for name, view in registry.views.items():
-            files.changed(name, view)
         desired.on_change(files.changed)
+
+        async def look_at_all() -> None:
+            for name, view in registry.views.items():
+                files.changed(name, view)
+
+        self._background(stack, "first status files", self._once_followed(look_at_all))
         return files
 
-    def _start_spool(self, stack: AsyncExitStack, desired: DesiredState) -> None:
+    async def _once_followed(self, work: Callable[[], Awaitable[None]]) -> None:
+        """What can wait until the spool was looked at for the first time, and would only make that take longer."""
+        await self._followed.wait()
+        await work()
+
+    def _start_spool(self, stack: AsyncExitStack, registry: Registry, desired: DesiredState) -> None:
         settings = SpoolSettings(self._config.spool.directory, rescan_seconds=self._config.spool.rescan_seconds)
-        spool = Spool(settings, desired, clock=self._clock)
+
+        def present(name: JobName) -> JobManifest | None:
+            view = registry.views.get(name)
+            return None if view is None else view.manifest
+
+        def followed() -> None:
+            # All jobs are there now, and stay: to go through them again and again for garbage takes as long as to load them.
+            gc.freeze()
+            gc.enable()
+            self._followed.set()
+
+        known = KnownContents(f"{self._config.state.directory}/spool-contents.json", present)
+        spool = Spool(settings, desired, clock=self._clock, known=known, on_followed=followed)
         desired.on_change(spool.job_changed)
         self._background(stack, "spool", spool.run())
 
@@ -353,66 +357,30 @@ class Daemon:
         self._certificates.take(config.security)
         return front
 
-    async def _start_api(
-        self,
-        stack: AsyncExitStack,
-        front: TlsFront,
-        registry: Registry,
-        desired: DesiredState,
-        executor: LocalExecutor,
-        blobs: BlobStore,
-        git: GitSources,
-        fleet: Fleet,
-        workflows: Workflows,
-    ) -> int:
-        config = self._config
-        facts = NodeFacts(
-            boot_id=executor.epoch,
-            started_ns=self._clock.wall_ns(),
-            cgroup_mode=executor.cgroup_mode,
-            max_concurrent_jobs=config.joblet.max_concurrent_jobs,
-            max_concurrent_per_source=config.joblet.max_concurrent_per_source,
+    async def _start_api(self, stack: AsyncExitStack, parts: ApiParts) -> int:
+        """Returns the port."""
+        config, front = self._config, parts.front
+        access = AccessControl(
+            front.identity, call_seconds=config.server.timeout_seconds, traced=parts.registry.tracing is not None
         )
-        access = AccessControl(front.identity, call_seconds=config.server.timeout_seconds)
-        parts = Adjustable(front, access, self._reconciler, desired, executor, blobs, self._retention, fleet)
-        reloader = Reloader(config, parts, read=self._read_config, take=self._take_config, env=self._env)
-        here = Place(config.state.directory, config.server.address, config.server.port, config.socket_path)
-        node = NodeService(
-            facts,
-            registry,
-            self._reconciler,
-            Maintenance(registry, self._reconciler, self._ended.set),
-            certificate_expires_ns=lambda: self._certificates.expires_ns,
-            probe=lambda: HostFeatures.probe(here),
-            reload=reloader.reload,
-            conditions=self._facts_of_state.conditions,
-            labels=lambda: fleet.labels,
-        )
-        jobs = JobService(desired, message_bytes=config.grpc.max_send_bytes)
-        server = ApiServer(
+        adjustable = Adjustable(
+            front,
             access,
-            jobs,
-            node,
-            ResourceService(desired, git, workflows),
-            FileService(blobs, self._headroom.check),
-            MonitorService(
-                registry,
-                self._reconciler,
-                executor,
-                self._profiler,
-                ("/", config.state.directory, config.logs.directory),
-            ),
-            OperationService(
-                registry,
-                executor,
-                self._clock,
-                state_directory=config.state.directory,
-                node=node.node,
-                connections=front.connected,
-                level=TimedLevel(lambda: self._config.logging.level),
-            ),
-            config.socket_path,
-            config.grpc,
+            parts.reconciler,
+            parts.desired,
+            parts.local,
+            parts.executor,
+            parts.blobs,
+            self._retention,
+            parts.fleet,
+        )
+        reloader = Reloader(config, adjustable, read=self._read_config, take=self._take_config, env=self._env)
+        server = api_server(
+            parts,
+            access,
+            reload=reloader.reload,
+            end=self._ended.set,
+            log_level=lambda: self._config.logging.level,
         )
         await server.start()
         stack.push_async_callback(server.stop)
@@ -428,9 +396,7 @@ class Daemon:
         write_atomic(config.port_path, f"{port}\n".encode(), durable=False)
         return port
 
-    def _start_metrics(
-        self, stack: AsyncExitStack, registry: Registry, executor: LocalExecutor, git: GitSources
-    ) -> None:
+    def _start_metrics(self, stack: AsyncExitStack, registry: Registry, executor: Executor, git: GitSources) -> None:
         """Raises MetricsError: who asked for figures and gets none would take silence for health."""
         if not self._config.metrics.enabled:
             return
@@ -478,14 +444,3 @@ class Daemon:
 def memory_bound() -> MemoryBound | None:
     bound = LocalExecutor.own_memory()
     return None if bound is None else MemoryBound(bound.used_bytes, bound.limit_bytes, bound.where)
-
-
-def network_settings(config: ServerConfig) -> NetworkSettings:
-    ports = (port.partition("/") for port in config.network.allow_host_ports)
-    return NetworkSettings(
-        state_directory=os.path.realpath(config.state.directory),
-        directory=Path(config.run.directory, "networks"),
-        pool=config.network.pool,
-        denied=tuple(map(str, config.network.deny)),
-        host_ports=tuple(f"{protocol} . {port}" for port, _, protocol in ports),
-    )

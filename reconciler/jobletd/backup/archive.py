@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
+from joblet.atomicfile import sync_directory
 from jobletd.backup.errors import ArchiveDamaged, BackupError
 
 FORMAT = 1
@@ -58,7 +59,7 @@ def write_archive(target: str, members: Iterable[Member], facts: Mapping[str, An
             os.fsync(file.fileno())
             size = file.tell()
         os.rename(temporary, target)
-        _sync_directory(directory)
+        sync_directory(directory)
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -190,11 +191,3 @@ def _told_as_damage(path: str) -> Iterator[None]:
         if error.errno is None:  # gzip's own: a wrong magic number or checksum
             raise ArchiveDamaged(f"it is no whole backup: {error}", where=path, todo="use another one") from error
         raise BackupError(f"cannot be read or unpacked: {error.strerror}", where=error.filename or path) from error
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from joblet.manifest import JobManifest, manifest_from_json, manifest_to_json
+from joblet.manifest import manifest_from_json, manifest_to_json
 from jobletd.model import Attempt, AttemptId, JobName, JobView, Phase, Run, RunId, Source
 
 SUFFIX = ".jsonl"
@@ -28,11 +28,15 @@ ROTATE_BYTES = 64 << 20  # then a backup is due, whenever the last one was
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One attempt that was about to be launched, with its job and run as they were. The run has that attempt alone."""
+    """One attempt that was about to be launched, with its job and run as they were. The run has that attempt alone.
+
+    array: the run that it is an index of, as it began.
+    """
 
     written_ns: int
     job: JobView
     run: Run
+    array: Run | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +79,26 @@ class LaunchJournal:
             if begin_ns(following) <= ns:
                 os.unlink(f"{self._directory}/{name}")
 
-    def launching(self, view: JobView, run: Run, attempt: Attempt, now_ns: int) -> None:
-        """Raises OSError: then it must not be launched."""
+    def launching(self, view: JobView, run: Run, attempt: Attempt, now_ns: int, *, array: Run | None = None) -> None:
+        """view: the job's, also if the run is one of an index of that array. Raises OSError: then it must not be launched."""
         lines: list[dict[str, Any]] = []
-        job_digest = self._digest(view.manifest, lines)
-        run_digest = job_digest if run.manifest is view.manifest else self._digest(run.manifest, lines)
-        lines.append(
-            {
-                "type": "launch",
-                "ns": now_ns,
-                "job": [view.uid, str(view.source), view.generation, view.created_ns, view.updated_ns, job_digest],
-                "run": [run.id, run.generation, run.trigger, run.created_ns, run_digest],
-                "attempt": [attempt.id, attempt.number, attempt.created_ns, attempt.epoch, attempt.generation],
-            }
-        )
-        self._append(lines)
-        self._told.update((job_digest, run_digest))
+        job_digest = self._digest(manifest_to_json(view.manifest), lines)
+        manifest = run.manifest if array is None else array.manifest
+        run_digest = job_digest if manifest is view.manifest else self._digest(manifest_to_json(manifest), lines)
+        told = {job_digest, run_digest}
+        line = {
+            "type": "launch",
+            "ns": now_ns,
+            "job": [view.uid, str(view.source), view.generation, view.created_ns, view.updated_ns, job_digest],
+            "run": [run.id, run.generation, run.trigger, run.created_ns, run_digest],
+            "attempt": [attempt.id, attempt.number, attempt.created_ns, attempt.epoch, attempt.generation],
+        }
+        if array is not None:
+            marks = self._digest(array.marks, lines)
+            told.add(marks)
+            line["array"] = [array.id, array.created_ns, array.tick_seconds, marks, run.job, run.index]
+        self._append([*lines, line])
+        self._told |= told
 
     def removed(self, view: JobView, now_ns: int) -> None:
         """Raises OSError."""
@@ -101,8 +109,7 @@ class LaunchJournal:
             os.close(self._fd)
             self._fd = -1
 
-    def _digest(self, manifest: JobManifest, lines: list[dict[str, Any]]) -> str:
-        text = manifest_to_json(manifest)
+    def _digest(self, text: str, lines: list[dict[str, Any]]) -> str:
         digest = hashlib.sha256(text.encode()).hexdigest()[:32]
         if digest not in self._told:
             lines.append({"type": "manifest", "digest": digest, "text": text})
@@ -190,4 +197,18 @@ def _launch_of(data: dict[str, Any], manifests: dict[str, str]) -> Launch:
         created_ns=run_created_ns,
         attempts=(attempt,),
     )
-    return Launch(data["ns"], replace(view, runs=(run,)), run)
+    if "array" not in data:
+        return Launch(data["ns"], replace(view, runs=(run,)), run)
+    array_id, array_created_ns, tick_seconds, marks_digest, name, index = data["array"]
+    array = replace(
+        run,
+        id=RunId(array_id),
+        phase=Phase.RUNNING,
+        created_ns=array_created_ns,
+        started_ns=run_created_ns,
+        tick_seconds=tick_seconds,
+        marks=manifests[marks_digest],
+        attempts=(),
+    )
+    run = replace(run, job=JobName(name), job_uid=array_id, tick_seconds=tick_seconds, index=index)
+    return Launch(data["ns"], replace(view, runs=(array,)), run, array)

@@ -16,6 +16,7 @@ from contextlib import closing, suppress
 
 import structlog
 
+from joblet.atomicfile import sync_directory
 from joblet.clock import Clock
 from joblet.config.server import ServerConfig
 from jobletd.backup.archive import Contents, read_archive
@@ -128,14 +129,6 @@ def set_aside(state: str, clock: Clock) -> str:
 
 def moment(ns: int) -> str:
     return datetime.datetime.fromtimestamp(ns / 1e9, datetime.UTC).isoformat(" ", "seconds")
-
-
-def sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def remove_leftovers(config: ServerConfig) -> None:

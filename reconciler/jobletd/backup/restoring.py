@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import astuple, dataclass
 
-from joblet.atomicfile import write_atomic
+from joblet.atomicfile import sync_directory, write_atomic
 from joblet.config.document import validate
 from joblet.config.go_joblet import without_go_keys
 from joblet.config.server import ServerConfig, load_server_config
@@ -27,7 +27,7 @@ from joblet.pki import load_certificate
 from jobletd.backup.archive import Contents, read_archive, read_config
 from jobletd.backup.errors import BackupError
 from jobletd.backup.making import DATABASE, SECRET_KEY, UNIT_DIRECTORIES, key_path
-from jobletd.backup.recovery import moment, prepare_database, sync_directory
+from jobletd.backup.recovery import moment, prepare_database
 from jobletd.backup.settling import PutBack
 from jobletd.backup.snapshot import check_database
 from jobletd.directory_lock import lock_path, take_lock

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from joblet.manifest import Restart
-from jobletd.backup.journal import Entry, Launch, Removal
+from jobletd.backup.journal import Entry, Launch, Removal, read_journal
 from jobletd.executor import Executor, NeverSubmitted
 from jobletd.model import AttemptId, End, JobView, Phase, Reason, Run, Unknown
 from jobletd.planning import open_runs, with_runs
@@ -55,6 +55,16 @@ async def unmark(store: Store) -> None:
     await store.write(lambda connection: connection.execute("DROP TABLE put_back"))
 
 
+async def take_up_launches(store: Store, journal_directory: str, now_ns: int) -> PutBack | None:
+    """If the database comes from a backup: what was launched since goes on record again."""
+    put_back = await store.read(marked)
+    if put_back is not None:
+        entries = list(read_journal(journal_directory, put_back.created_ns))
+        count = await store.write(lambda connection: take_up_journal(connection, entries, now_ns))
+        log.warning("launches since the backup are on record again", count=count)
+    return put_back
+
+
 def take_up_journal(connection: sqlite3.Connection, entries: Iterable[Entry], now_ns: int) -> int:
     """Put on record what is missing. Idempotent. Returns how many launches were."""
     count = 0
@@ -62,12 +72,12 @@ def take_up_journal(connection: sqlite3.Connection, entries: Iterable[Entry], no
         match entry:
             case Removal():
                 _remove(connection, entry, now_ns)
-            case Launch(_, job, run):
-                count += _add(connection, job, run, now_ns)
+            case Launch(_, job, run, array):
+                count += _add(connection, job, run, now_ns, array)
     return count
 
 
-def _add(connection: sqlite3.Connection, job: JobView, run: Run, now_ns: int) -> bool:
+def _add(connection: sqlite3.Connection, job: JobView, run: Run, now_ns: int, array: Run | None) -> bool:
     (attempt,) = run.attempts
     if connection.execute("SELECT 1 FROM attempts WHERE id = ?", (attempt.id,)).fetchone():
         return False
@@ -75,7 +85,13 @@ def _add(connection: sqlite3.Connection, job: JobView, run: Run, now_ns: int) ->
     known = rows.load_runs(connection, query, (run.id,))
     if known and known[0].phase.is_final:  # its early attempts are not kept for ever
         return False
+    if array is not None and (known_array := rows.load_runs(connection, query, (array.id,))):
+        if known_array[0].phase.is_final:
+            return False
+        array = None
     _add_job(connection, job, now_ns)
+    if array is not None:
+        rows.put_run(connection, array)
     if known:
         run = replace(
             known[0],
@@ -111,6 +127,7 @@ def _end_runs(connection: sqlite3.Connection, job_uid: str, now_ns: int) -> None
     """Those of a job that is gone."""
     query = f"SELECT {rows.RUN_COLUMNS} FROM runs WHERE job_uid = ? AND is_final = 0"  # noqa: S608  a constant
     for run in rows.load_runs(connection, query, (job_uid,)):
+        _end_runs(connection, run.id, now_ns)  # of an array: its indexes
         rows.put_run(
             connection,
             replace(
@@ -122,7 +139,7 @@ def _end_runs(connection: sqlite3.Connection, job_uid: str, now_ns: int) -> None
 async def settle(registry: Registry, executor: Executor) -> int:
     """Decide about attempts of which there is no trace. Returns how many there were."""
     count = 0
-    for view in list(registry.views.values()):
+    for view in list(registry.everything()):
         runs = open_runs(view)
         asked = [attempt.id for run in runs for attempt in run.attempts if attempt.end is None]
         looks = await executor.observe(asked)

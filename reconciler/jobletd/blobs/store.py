@@ -8,6 +8,7 @@ import threading
 from collections.abc import Container
 from dataclasses import dataclass
 
+from joblet.atomicfile import sync_directory
 from joblet.crash_points import reached
 from joblet.errors import JobletError
 
@@ -113,11 +114,7 @@ class BlobStore:
 
     def sync(self) -> None:
         """Make all names durable."""
-        fd = os.open(self._finished, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_directory(self._finished)
 
     def contents(self) -> list[tuple[str, int, float]]:
         """SHA-256, size and time of last use of everything."""

@@ -16,6 +16,7 @@ from joblet.pki import Role
 from jobletd.metrics import instruments
 from jobletd.services.streams import passed_on
 from jobletd.tls_front import Identity, Resolver
+from jobletd.tracing.incoming import came_with
 
 NEEDED: dict[str, Role] = {
     "/joblet.v1.JobService/Apply": Role.ADMIN,
@@ -25,6 +26,8 @@ NEEDED: dict[str, Role] = {
     "/joblet.v1.JobService/Get": Role.VIEWER,
     "/joblet.v1.JobService/List": Role.VIEWER,
     "/joblet.v1.JobService/Watch": Role.VIEWER,
+    "/joblet.v1.JobService/Retry": Role.ADMIN,
+    "/joblet.v1.JobService/Indexes": Role.VIEWER,
     "/joblet.v1.JobService/Logs": Role.VIEWER,
     "/joblet.v1.JobService/Events": Role.VIEWER,
     "/joblet.v1.ResourceService/GetResource": Role.VIEWER,
@@ -32,6 +35,8 @@ NEEDED: dict[str, Role] = {
     "/joblet.v1.ResourceService/DeleteResource": Role.ADMIN,
     "/joblet.v1.ResourceService/SyncSource": Role.ADMIN,
     "/joblet.v1.ResourceService/RetryWorkflow": Role.ADMIN,
+    "/joblet.v1.ResourceService/StopWorkflow": Role.ADMIN,
+    "/joblet.v1.ResourceService/WatchResource": Role.VIEWER,
     "/joblet.v1.FileService/FindMissing": Role.ADMIN,  # it would tell a viewer what is there
     "/joblet.v1.FileService/Upload": Role.ADMIN,
     "/joblet.v1.NodeService/GetNode": Role.VIEWER,
@@ -44,6 +49,11 @@ NEEDED: dict[str, Role] = {
     "/joblet.v1.OperationService/Report": Role.ADMIN,  # it has lines of the daemon's log, and other clients' addresses
     "/joblet.v1.OperationService/GetLogLevel": Role.VIEWER,
     "/joblet.v1.OperationService/SetLogLevel": Role.ADMIN,
+    "/joblet.v1.SlurmNodeService/ListAttempts": Role.SLURM,  # another host's daemon asks, and may do nothing else here
+    "/joblet.v1.SlurmNodeService/ReadAttemptLog": Role.SLURM,
+    "/joblet.v1.SlurmNodeService/FetchAttemptLog": Role.SLURM,
+    "/joblet.v1.SlurmNodeService/FenceAttempt": Role.SLURM,
+    "/joblet.v1.SlurmNodeService/ForgetAttempt": Role.SLURM,
     "/grpc.health.v1.Health/Check": Role.VIEWER,
     "/grpc.health.v1.Health/Watch": Role.VIEWER,
     "/grpc.health.v1.Health/List": Role.VIEWER,
@@ -64,9 +74,11 @@ Handler = Any
 class AccessControl(grpc.aio.ServerInterceptor):
     """Checks the caller's role before any method sees the request."""
 
-    def __init__(self, resolver: Resolver, *, call_seconds: float = CALL_SECONDS) -> None:
-        """call_seconds: the longest that a call may take which is no stream; may be set anew at any time."""
+    def __init__(self, resolver: Resolver, *, call_seconds: float = CALL_SECONDS, traced: bool = False) -> None:
+        """call_seconds: the longest that a call may take which is no stream; may be set anew at any time. traced: whether it
+        counts in which trace a call is made."""
         self._resolver = resolver
+        self._traced = traced
         self.call_seconds = call_seconds
 
     async def intercept_service(
@@ -88,7 +100,7 @@ class AccessControl(grpc.aio.ServerInterceptor):
                 context, method, Identity("", None, context.peer()), grpc.StatusCode.UNAUTHENTICATED, "unknown peer"
             )
         elif identity.role is None:
-            text = f"the certificate of {identity.name!r} has no role: its OU must be admin or viewer"
+            text = f"the certificate of {identity.name!r} has no role: its OU must be admin, viewer or slurm"
             await self._refuse(context, method, identity, grpc.StatusCode.PERMISSION_DENIED, text)
         elif needed is None:
             await self._refuse(context, method, identity, grpc.StatusCode.PERMISSION_DENIED, "the method names no role")
@@ -99,6 +111,8 @@ class AccessControl(grpc.aio.ServerInterceptor):
             instruments.api_calls.labels(method).inc()
             caller.set(identity)
             bind_contextvars(peer=identity.address)
+            if self._traced:
+                came_with(context.invocation_metadata())
             log.debug("call", peer=identity.address, client=identity.name, role=identity.role, method=method)
 
     def identify(self, peer: str) -> Identity | None:

@@ -7,9 +7,15 @@ from collections.abc import Mapping
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from joblet.api.v1 import job_pb2
-from joblet.manifest import to_yaml
+from joblet.manifest import RecentTexts, indexes_of, needed_of, to_yaml
 from jobletd import model
+from jobletd.arrays.index_names import as_written
+from jobletd.arrays.index_runs import job_part
+from jobletd.arrays.progress import Mark, named
+from jobletd.arrays.requests import ShownIndex
 from jobletd.decisions import exit_code_of
+
+_recent = RecentTexts(to_yaml)  # each change of a job is told with all of it
 
 
 def timestamp(nanoseconds: int | None) -> Timestamp | None:
@@ -32,7 +38,7 @@ def job(view: model.JobView) -> job_pb2.Job:
         deleting=view.deleting,
         created=timestamp(view.created_ns),
         updated=timestamp(view.updated_ns),
-        manifest=to_yaml(view.manifest),
+        manifest=_recent.of(view.manifest),
         conditions=[condition(one) for one in view.conditions],
         runs=[run(one) for one in view.runs],
         next_tick=timestamp(view.next_tick_ns),
@@ -48,7 +54,7 @@ def condition(one: model.Condition) -> job_pb2.Condition:
 def run(one: model.Run) -> job_pb2.Run:
     return job_pb2.Run(
         id=one.id,
-        job=one.job,
+        job=job_part(one.job),
         generation=one.generation,
         trigger=one.trigger,
         phase=one.phase,
@@ -65,6 +71,34 @@ def run(one: model.Run) -> job_pb2.Run:
         next_attempt=timestamp(one.next_attempt_ns),
         tick=timestamp(None if one.tick_seconds is None else one.tick_seconds * 10**9),
         outputs=outputs_of(one),
+        trace_id=one.trace.context.trace_id if one.trace is not None and one.trace.context.sampled else "",
+        array=array_status(one) if one.marks else None,
+        index=one.index,
+        array_run=one.job_uid if one.index is not None else "",
+    )
+
+
+def array_status(one: model.Run) -> job_pb2.ArrayStatus:
+    spec, marks = one.manifest.spec, one.marks
+    indexes = indexes_of(spec)
+    assert indexes is not None and spec.array is not None
+    return job_pb2.ArrayStatus(
+        first=indexes.first,
+        count=len(marks),
+        **{mark.name.lower(): marks.count(mark) for mark in Mark},
+        needed=needed_of(spec, len(marks)),
+        parallel=spec.array.parallel,
+        failed_indexes=named(marks, indexes.first, Mark.FAILED),
+        stopped_indexes=named(marks, indexes.first, Mark.STOPPED),
+    )
+
+
+def index(shown: ShownIndex) -> job_pb2.Index:
+    return job_pb2.Index(
+        index=shown.index,
+        state=shown.mark.name,
+        values=shown.values,
+        run=None if shown.run is None else run(shown.run),
     )
 
 
@@ -86,6 +120,7 @@ def command_of(one: model.Run) -> list[str]:
 def attempt(each: model.Attempt) -> job_pb2.Attempt:
     end = each.end
     used = end.usage if end is not None else each.usage
+    place = (end.place if end is not None else each.place) or model.Place("")
     return job_pb2.Attempt(
         id=each.id,
         number=each.number,
@@ -97,6 +132,7 @@ def attempt(each: model.Attempt) -> job_pb2.Attempt:
         exit_code=exit_code_of(end.outcome) if end else None,
         signal=signal_of(end.outcome) if end else "",
         usage=usage(used) if used is not None else None,
+        usage_read=timestamp(each.usage_ns) if end is None else None,
         limits=[
             job_pb2.Limit(
                 name=limit.name,
@@ -107,6 +143,9 @@ def attempt(each: model.Attempt) -> job_pb2.Attempt:
             )
             for limit in each.limits
         ],
+        engine=place.engine,
+        engine_job=place.job,
+        node=place.node,
     )
 
 
@@ -120,6 +159,9 @@ def usage(used: model.Usage) -> job_pb2.Usage:
         io_read_bytes=used.io_read_bytes,
         io_write_bytes=used.io_write_bytes,
         oom_kills=used.oom_kills,
+        cpu_pressure_seconds=used.cpu_pressure_seconds,
+        memory_pressure_seconds=used.memory_pressure_seconds,
+        io_pressure_seconds=used.io_pressure_seconds,
     )
 
 
@@ -144,7 +186,7 @@ def apply_result(result: model.ApplyResult, *, dry_run: bool) -> job_pb2.ApplyRe
 def event(one: model.Event) -> job_pb2.Event:
     return job_pb2.Event(
         id=one.id,
-        job=one.job,
+        job=as_written(one.job),
         run_id=one.run_id,
         type=one.type,
         reason=one.reason,

@@ -17,11 +17,14 @@ from jobletd.services import convert
 from jobletd.services.access import caller
 from jobletd.services.requests import (
     InvalidRequest,
+    index_after,
     log_query_of,
     manifests_of,
+    marks_of,
     nanoseconds_of,
     page_size_of,
     phases_of,
+    ranges_of,
 )
 from jobletd.services.status_codes import answered
 
@@ -99,6 +102,23 @@ class JobService(job_pb2_grpc.JobServiceServicer):
             run_id = await self._desired.stop(request.ref, force=request.force)
             note("stop", ref=request.ref, run=run_id, force=request.force)
             return job_pb2.StopResponse(run_id=run_id)
+        raise AssertionError("unreachable")
+
+    async def Indexes(self, request: job_pb2.IndexesRequest, context: Context) -> job_pb2.IndexesResponse:
+        async with answered(context):
+            size = page_size_of(request)
+            marks, after = marks_of(request.states), index_after(request.page_token)
+            run, found = await self._desired.indexes(request.ref, marks, limit=size + 1, after=after)
+            more = str(found[size - 1].index) if len(found) > size else ""
+            indexes = [convert.index(one) for one in found[:size]]
+            return job_pb2.IndexesResponse(indexes=indexes, next_page_token=more, job=run.job, run_id=run.id)
+        raise AssertionError("unreachable")
+
+    async def Retry(self, request: job_pb2.RetryRequest, context: Context) -> job_pb2.RetryResponse:
+        async with answered(context):
+            run_id, count = await self._desired.retry(request.ref, ranges_of(request.indexes))
+            note("retry", ref=request.ref, run=run_id, indexes=count)
+            return job_pb2.RetryResponse(run_id=run_id, count=count)
         raise AssertionError("unreachable")
 
     async def Logs(self, request: job_pb2.LogsRequest, context: Context) -> AsyncIterator[job_pb2.LogsResponse]:

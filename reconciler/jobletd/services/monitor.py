@@ -13,13 +13,15 @@ import grpc
 import psutil
 
 from joblet.api.v1 import monitor_pb2, monitor_pb2_grpc
+from jobletd.arrays.index_runs import shown_name
 from jobletd.executor import Executor
 from jobletd.lookup import Lookup
-from jobletd.model import AttemptId, Usage
-from jobletd.monitoring.host import HostLook, HostRates, disks
+from jobletd.model import AttemptId
+from jobletd.monitoring.host import HostLook, HostRates, disks, pressures
 from jobletd.monitoring.live import Live, live_runs, usage_of
 from jobletd.monitoring.profile import Sample
 from jobletd.monitoring.profiler import Profiler
+from jobletd.monitoring.readings import Reading, readings
 from jobletd.reconciler import Reconciler
 from jobletd.registry import Registry
 from jobletd.services.convert import timestamp, usage
@@ -34,15 +36,11 @@ DEFAULT_JOBS, MOST_JOBS = 100, 1_000
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """Everything at one moment. used: by attempt."""
+    """Everything at one moment. read: by attempt."""
 
     host: HostLook
-    at: float
     live: list[Live]
-
-    @property
-    def used(self) -> Mapping[AttemptId, Usage]:
-        return {one.attempt.id: one.usage for one in self.live}
+    read: Mapping[AttemptId, Reading]
 
 
 class MonitorService(monitor_pb2_grpc.MonitorServiceServicer):
@@ -74,11 +72,11 @@ class MonitorService(monitor_pb2_grpc.MonitorServiceServicer):
             most = request.max_jobs or DEFAULT_JOBS
             if most > MOST_JOBS:
                 raise InvalidRequest("max_jobs", f"is more than {MOST_JOBS}")
-            before = await self._look()
+            before = await self._look({})
             pause = min(FIRST_SECONDS, interval_ms / 1000)
             while True:
                 await asyncio.sleep(pause)
-                after = await self._look()
+                after = await self._look(before.read)
                 yield self._usage(before, after, most)
                 before, pause = after, interval_ms / 1000
 
@@ -95,15 +93,15 @@ class MonitorService(monitor_pb2_grpc.MonitorServiceServicer):
             )
         raise AssertionError("unreachable")
 
-    async def _look(self) -> _Look:
-        host = HostLook.take()
-        return _Look(host, time.monotonic(), await usage_of(live_runs(self._registry), self._executor))
+    async def _look(self, before: Mapping[AttemptId, Reading]) -> _Look:
+        host, now = HostLook.take(), time.monotonic()
+        live = await usage_of(live_runs(self._registry), self._executor)
+        return _Look(host, live, readings(live, now, before))
 
     def _usage(self, before: _Look, after: _Look, most: int) -> monitor_pb2.NodeUsage:
         rates = HostRates.between(before.host, after.host)
         memory, swap = psutil.virtual_memory(), psutil.swap_memory()
-        earlier = before.used
-        jobs = [job_usage(one, earlier.get(one.attempt.id), after.at - before.at) for one in after.live]
+        jobs = [job_usage(one, after.read[one.attempt.id]) for one in after.live]
         jobs.sort(key=lambda one: (-one.cpu_percent, -one.usage.memory_bytes, one.name))
         return monitor_pb2.NodeUsage(
             time=timestamp(self._registry.clock.wall_ns()),
@@ -129,24 +127,25 @@ class MonitorService(monitor_pb2_grpc.MonitorServiceServicer):
             running_jobs=self._reconciler.running,
             queued_jobs=len(self._registry.waiting),
             jobs=jobs[:most],
+            **{f"{name}_pressure": percent for name, percent in pressures().items()},
         )
 
 
-def job_usage(one: Live, before: Usage | None, seconds: float) -> monitor_pb2.JobUsage:
-    """before: of the same attempt; None: it did not run then, and has no rates yet."""
-    now = one.usage
-    then = before if before is not None else Usage()
+def job_usage(one: Live, read: Reading) -> monitor_pb2.JobUsage:
     return monitor_pb2.JobUsage(
-        name=one.job,
+        name=shown_name(one.run),
         run_id=one.run.id,
         attempt=one.attempt.number,
         started=timestamp(one.attempt.started_ns or one.attempt.created_ns),
-        usage=usage(now),
-        cpu_percent=_rate(then.cpu_seconds, now.cpu_seconds, seconds / 100),
-        throttled_percent=_rate(then.throttled_seconds, now.throttled_seconds, seconds / 100),
-        io_read_rate=_rate(then.io_read_bytes, now.io_read_bytes, seconds),
-        io_write_rate=_rate(then.io_write_bytes, now.io_write_bytes, seconds),
+        usage=usage(read.usage),
+        cpu_percent=_percent(read.rate("cpu_seconds")),
+        throttled_percent=_percent(read.rate("throttled_seconds")),
+        io_read_rate=read.rate("io_read_bytes"),
+        io_write_rate=read.rate("io_write_bytes"),
         memory_limit_bytes=one.memory_limit_bytes or 0,
+        cpu_pressure=read.usage.cpu_pressure,
+        memory_pressure=read.usage.memory_pressure,
+        io_pressure=read.usage.io_pressure,
     )
 
 
@@ -161,7 +160,5 @@ def sample(one: Sample) -> monitor_pb2.ProfileSample:
     )
 
 
-def _rate(before: float | None, now: float | None, seconds: float) -> float | None:
-    if before is None or now is None:
-        return None
-    return max(now - before, 0) / max(seconds, 1e-9)
+def _percent(rate: float | None) -> float | None:
+    return None if rate is None else rate * 100

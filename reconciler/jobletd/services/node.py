@@ -12,11 +12,13 @@ from typing import Any
 
 import grpc
 import psutil
+import structlog
 
 import joblet
 from joblet.api.v1 import node_pb2, node_pb2_grpc
 from joblet.config.changes import Changes
 from jobletd import model
+from jobletd.executor import EngineNode, Executor, ExecutorUnavailable, Standing
 from jobletd.host_features import Feature, HostFeatures
 from jobletd.maintenance import Maintenance
 from jobletd.reconciler import Reconciler
@@ -30,6 +32,7 @@ from jobletd.tls_front import Identity
 
 Context = grpc.aio.ServicerContext[Any, Any]
 LONGEST_REASON = 200
+log = structlog.get_logger("node")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         reload: Callable[[Identity], Changes],
         conditions: Callable[[], list[model.Condition]] = list,
         labels: Callable[[], Mapping[str, str]] = dict,
+        executor: Executor | None = None,
     ) -> None:
         """probe: what the host can do; asked in a thread, once, when somebody wants to know. reload: puts the configuration
         as it is now into force, for whoever asks for it. conditions: lasting facts. labels: of this host."""
@@ -69,16 +73,28 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         self._probe = probe
         self._conditions = conditions
         self._labels = labels
+        self._executor = executor
         self._reload = reload
         self._probing = asyncio.Lock()
         self._features: list[node_pb2.Feature] | None = None
 
     async def GetNode(self, request: node_pb2.GetNodeRequest, context: Context) -> node_pb2.Node:
         async with answered(context):
-            return self.node(await self._host_features())
+            nodes = await self._engine_nodes() if request.engine_nodes else ()
+            return self.node(await self._host_features(), nodes)
         raise AssertionError("unreachable")
 
-    def node(self, features: Sequence[node_pb2.Feature] = ()) -> node_pb2.Node:
+    async def _engine_nodes(self) -> Sequence[EngineNode]:
+        """Those that can be told just now; why others cannot, their executor's state says."""
+        if self._executor is None:
+            return ()
+        try:
+            return await self._executor.nodes()
+        except ExecutorUnavailable as error:
+            log.warning("the nodes of an engine are not known", error=str(error))
+            return ()
+
+    def node(self, features: Sequence[node_pb2.Feature] = (), nodes: Sequence[EngineNode] = ()) -> node_pb2.Node:
         memory = psutil.virtual_memory()
         return node_pb2.Node(
             hostname=socket.gethostname(),
@@ -100,6 +116,8 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
             cordon=cordon_state(self._registry.cordon),
             max_concurrent_per_source=self._facts.max_concurrent_per_source,
             labels=self._labels(),
+            executors=[executor_state(one) for one in (self._executor.standing() if self._executor else ())],
+            engine_nodes=map(engine_node, nodes),
         )
 
     async def Cordon(self, request: node_pb2.CordonRequest, context: Context) -> node_pb2.CordonResponse:
@@ -147,6 +165,27 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
                     for one in host.features
                 ]
             return self._features
+
+
+def executor_state(one: Standing) -> node_pb2.ExecutorState:
+    return node_pb2.ExecutorState(
+        name=one.name, available=one.available, reason=one.why, pending=one.pending, running=one.running
+    )
+
+
+def engine_node(one: EngineNode) -> node_pb2.EngineNode:
+    return node_pb2.EngineNode(
+        engine=one.engine,
+        name=one.name,
+        state=one.state,
+        reason=one.reason,
+        partitions=one.partitions,
+        cpus=one.cpus,
+        cpus_used=one.cpus_used,
+        load=one.load,
+        memory_bytes=one.memory_bytes,
+        memory_used_bytes=one.memory_used_bytes,
+    )
 
 
 def reason_of(request: node_pb2.CordonRequest | node_pb2.DrainRequest) -> str:

@@ -15,6 +15,7 @@ import structlog
 from joblet.api.v1 import node_pb2, operation_pb2, operation_pb2_grpc
 from joblet.clock import Clock
 from joblet.config.values import LogLevel
+from jobletd.arrays.index_runs import shown_name
 from jobletd.backup.making import DATABASE
 from jobletd.executor import Executor, Running
 from jobletd.logging_setup import change_level, level_in_use
@@ -142,7 +143,7 @@ class OperationService(operation_pb2_grpc.OperationServiceServicer):
         """What runs, with what its cgroup says now; the largest in memory first."""
         running = {
             run.attempts[-1].id: run
-            for view in self._registry.views.values()
+            for view in self._registry.everything()
             for run in view.runs
             if run.phase is Phase.RUNNING and run.attempts
         }
@@ -153,7 +154,7 @@ class OperationService(operation_pb2_grpc.OperationServiceServicer):
                 run = running[attempt_id]
                 found.append(
                     operation_pb2.ActiveJob(
-                        job=run.job,
+                        job=shown_name(run),
                         run_id=run.id,
                         started=timestamp(look.started_ns),
                         memory_bytes=look.usage.memory_bytes,
@@ -188,7 +189,8 @@ def ended_runs(connection: sqlite3.Connection, since_ns: int) -> list[operation_
     """How many runs ended since then, by phase and reason, the most frequent first."""
     rows = connection.execute(
         """SELECT phase, reason, COUNT(*), AVG(ended_ns - COALESCE(started_ns, ended_ns)) FROM runs
-           WHERE is_final = 1 AND ended_ns >= ? GROUP BY phase, reason ORDER BY COUNT(*) DESC, phase, reason""",
+           WHERE is_final = 1 AND array_index IS NULL AND ended_ns >= ?
+           GROUP BY phase, reason ORDER BY COUNT(*) DESC, phase, reason""",
         (since_ns,),
     )
     return [

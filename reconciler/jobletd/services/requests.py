@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from joblet.api.v1 import job_pb2
 from joblet.errors import JobletError
-from joblet.manifest import Manifest, read_manifests
+from joblet.manifest import MOST_INDEXES, Manifest, read_manifests
+from jobletd.arrays.progress import Mark
 from jobletd.blobs.naming import LocalFile, with_contents
 from jobletd.executor import LogQuery
+from jobletd.lookup import LONGEST_INDEX
 from jobletd.model import Phase
 
 PAGE = 500
@@ -54,7 +56,7 @@ def local_files_of(request: job_pb2.ApplyRequest) -> dict[str, LocalFile]:
     return found
 
 
-def page_size_of(request: job_pb2.ListRequest) -> int:
+def page_size_of(request: job_pb2.ListRequest | job_pb2.IndexesRequest) -> int:
     if request.page_size < 0:
         raise InvalidRequest("page_size", f"{request.page_size} is negative", todo=f"0 means {PAGE}")
     return min(request.page_size or PAGE, LARGEST_PAGE)
@@ -65,6 +67,32 @@ def phases_of(names: Iterable[str]) -> frozenset[Phase]:
         return frozenset(Phase(name.upper()) for name in names)
     except ValueError as error:
         raise InvalidRequest("phases", str(error), todo=f"phases are {', '.join(Phase)}") from error
+
+
+def marks_of(states: Iterable[str]) -> frozenset[Mark]:
+    try:
+        return frozenset(Mark[name.upper()] for name in states)
+    except KeyError as error:
+        todo = f"an index is {', '.join(mark.name for mark in Mark)}"
+        raise InvalidRequest("states", f"there is no state {error}", todo=todo) from error
+
+
+def index_after(token: str) -> int:
+    """The last index of the page before; -1: there was none."""
+    if not token:
+        return -1
+    if not (token.isascii() and token.isdecimal() and len(token) <= LONGEST_INDEX):
+        raise InvalidRequest("page_token", "is none that was given out", todo="leave it out for the first page")
+    return int(token)
+
+
+def ranges_of(ranges: Sequence[job_pb2.IndexRange]) -> list[range]:
+    for one in ranges:
+        if not 0 <= one.first <= one.last:
+            raise InvalidRequest("indexes", f"{one.first} to {one.last} is no range of indexes", todo="3, or 5 to 9")
+    if sum(one.last - one.first + 1 for one in ranges) > MOST_INDEXES:
+        raise InvalidRequest("indexes", f"names more than {MOST_INDEXES}", todo="an array has no more")
+    return [range(one.first, one.last + 1) for one in ranges]
 
 
 def log_query_of(request: job_pb2.LogsRequest) -> LogQuery:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
@@ -19,7 +19,9 @@ from jobletd.services.status_codes import answered
 from jobletd.sources.git.controller import GitSources
 from jobletd.sources.git.repository import SHORT
 from jobletd.sources.git.source import Wishes
-from jobletd.workflows.controller import Workflows
+from jobletd.workflows.controller import SECOND_NS, Workflows
+from jobletd.workflows.runs import plan_of
+from jobletd.workflows.steps import WorkflowRun
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -79,23 +81,58 @@ class ResourceService(resource_pb2_grpc.ResourceServiceServicer):
     ) -> resource_pb2.RetryWorkflowResponse:
         async with answered(context):
             note("retry", resource=key("Workflow", request.name), step=request.from_step, whole=request.whole)
-            run = await self._workflows.retry(request.name, step=request.from_step, whole=request.whole)
-            return resource_pb2.RetryWorkflowResponse(run=run.number)
+            if request.whole:
+                run, place = await self._workflows.trigger(request.name, force=request.force)
+                return resource_pb2.RetryWorkflowResponse(run=run, place=place)
+            again = await self._workflows.retry(request.name, step=request.from_step)
+            return resource_pb2.RetryWorkflowResponse(run=again.number)
         raise AssertionError("unreachable")
+
+    async def StopWorkflow(
+        self, request: resource_pb2.StopWorkflowRequest, context: Context
+    ) -> resource_pb2.StopWorkflowResponse:
+        async with answered(context):
+            run = await self._workflows.stop(request.name, force=request.force)
+            note("stop", resource=key("Workflow", request.name), run=run.number, force=request.force)
+            return resource_pb2.StopWorkflowResponse(run=run.number)
+        raise AssertionError("unreachable")
+
+    async def WatchResource(
+        self, request: resource_pb2.GetResourceRequest, context: Context
+    ) -> AsyncIterator[resource_pb2.Resource]:
+        async with answered(context):
+            name = JobName(key(checked_kind(request.kind), request.name))
+            async for shown in self._desired.watch_resource(name):
+                yield self._message(shown)
 
     def _message(self, shown: ShownResource) -> resource_pb2.Resource:
         found = message(shown)
         if isinstance(shown.view.manifest, WorkflowManifest):
+            run, _ = self._workflows.progress(shown.view)
+            if run is not None:
+                found.workflow_run.CopyFrom(run_message(run, shown))
             found.steps.extend(steps_of(self._workflows, shown))
         return found
 
 
+def run_message(run: WorkflowRun, shown: ShownResource) -> resource_pb2.WorkflowRun:
+    """The phase is that of its steps, which may be a moment ahead of what is on record."""
+    return resource_pb2.WorkflowRun(
+        number=run.number,
+        phase=shown.status.get("phase", ""),
+        trigger=run.trigger,
+        created=convert.timestamp(run.created_ns),
+        ended=convert.timestamp(run.ended_ns) if not run.goes_on else None,
+        tick=convert.timestamp(None if run.tick_seconds is None else run.tick_seconds * SECOND_NS),
+    )
+
+
 def steps_of(workflows: Workflows, shown: ShownResource) -> Iterator[resource_pb2.WorkflowStep]:
     """How each step stands, in an order in which none comes before what it needs."""
-    manifest = shown.view.manifest
-    assert isinstance(manifest, WorkflowManifest)
-    needs = {step.name: step.all_needs for step in manifest.spec.steps}
-    _, states = workflows.progress(shown.view)
+    run_at, states = workflows.progress(shown.view)
+    if run_at is None:
+        return
+    needs = {step.name: step.all_needs for step in plan_of(shown.view, run_at).spec.steps}
     for state in states.values():
         run = state.run
         yield resource_pb2.WorkflowStep(

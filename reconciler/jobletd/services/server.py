@@ -22,6 +22,8 @@ from joblet.api.v1 import (
     operation_pb2_grpc,
     resource_pb2,
     resource_pb2_grpc,
+    slurm_node_pb2,
+    slurm_node_pb2_grpc,
 )
 from joblet.config.daemon_sections import GrpcSection
 from jobletd.services.access import AccessControl, check_complete
@@ -34,6 +36,7 @@ DESCRIPTORS = (
     file_pb2.DESCRIPTOR,
     monitor_pb2.DESCRIPTOR,
     operation_pb2.DESCRIPTOR,
+    slurm_node_pb2.DESCRIPTOR,
     health_pb2.DESCRIPTOR,
 )
 GRACE_SECONDS = 1.0
@@ -54,6 +57,8 @@ class ApiServer:
         operation: operation_pb2_grpc.OperationServiceServicer,
         socket_path: str,
         bounds: GrpcSection = DEFAULT_BOUNDS,
+        *,
+        slurm_node: slurm_node_pb2_grpc.SlurmNodeServiceServicer | None = None,
     ) -> None:
         """socket_path: in a directory that only root can enter."""
         self._socket_path = socket_path
@@ -65,6 +70,10 @@ class ApiServer:
         file_pb2_grpc.add_FileServiceServicer_to_server(files, self._server)
         monitor_pb2_grpc.add_MonitorServiceServicer_to_server(monitor, self._server)
         operation_pb2_grpc.add_OperationServiceServicer_to_server(operation, self._server)
+        slurm_node = (
+            slurm_node or slurm_node_pb2_grpc.SlurmNodeServiceServicer()
+        )  # which says that it is not implemented
+        slurm_node_pb2_grpc.add_SlurmNodeServiceServicer_to_server(slurm_node, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [service.full_name for file in DESCRIPTORS for service in file.services_by_name.values()]
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)

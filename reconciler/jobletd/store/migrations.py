@@ -152,6 +152,34 @@ MIGRATIONS: tuple[str, ...] = (
         ended_ns INTEGER
     ) STRICT;
     """,
+    # Places in traces, where they are recorded: of runs by their ids, and of what else has a course of its own.
+    """
+    CREATE TABLE traces (
+        key TEXT PRIMARY KEY,
+        run_id TEXT REFERENCES runs (id) ON DELETE CASCADE,
+        place TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX traces_of_run ON traces (run_id) WHERE run_id IS NOT NULL;
+    """,
+    # Arrays: a letter for each index, with the array's run; the index, with a run of one, whose job_uid is the array's run. No
+    # index has two runs in one array.
+    """
+    ALTER TABLE runs ADD COLUMN array_marks TEXT NOT NULL DEFAULT '';
+    ALTER TABLE runs ADD COLUMN array_index INTEGER;
+    CREATE UNIQUE INDEX runs_of_array ON runs (job_uid, array_index) WHERE array_index IS NOT NULL;
+    """,
+    # Workflows with a schedule: what each run is for and runs; up to where ticks were decided about, and the runs to come.
+    """
+    ALTER TABLE workflow_runs ADD COLUMN trigger_by TEXT NOT NULL DEFAULT 'generation';
+    ALTER TABLE workflow_runs ADD COLUMN tick_seconds INTEGER;
+    ALTER TABLE workflow_runs ADD COLUMN manifest TEXT;
+    CREATE TABLE workflow_turns (
+        workflow TEXT PRIMARY KEY,
+        clockwork TEXT NOT NULL,
+        ticked_seconds INTEGER,
+        waiting TEXT NOT NULL
+    ) STRICT;
+    """,
 )
 
 

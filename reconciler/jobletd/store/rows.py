@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from joblet.clock import BootTime
-from joblet.manifest import JobManifest, manifest_from_json, manifest_to_json
+from joblet.manifest import JobManifest, index_manifest, manifest_from_json, manifest_to_json
 from jobletd.model import (
     Attempt,
     AttemptId,
@@ -24,6 +24,7 @@ from jobletd.model import (
     NotStarted,
     Outcome,
     Phase,
+    Place,
     Reason,
     Run,
     RunId,
@@ -31,6 +32,7 @@ from jobletd.model import (
     Unknown,
     Usage,
 )
+from jobletd.store import trace_rows
 from jobletd.store.errors import StoreError
 
 _OUTCOMES: dict[str, type[Any]] = {"exited": Exited, "killed": Killed, "not_started": NotStarted, "unknown": Unknown}
@@ -41,8 +43,9 @@ JOB_COLUMNS = (
 )
 RUN_COLUMNS = (
     'id, job, job_uid, generation, "trigger", phase, is_final, reason, message, manifest, created_ns, started_ns, ended_ns, '
-    "outcome, next_attempt_ns, stop, force, next_attempt_boot, tick_seconds"
+    "outcome, next_attempt_ns, stop, force, next_attempt_boot, tick_seconds, array_marks, array_index"
 )
+_INDEX = 20  # the place of array_index among them
 GENERATIONS_KEPT = 100
 ATTEMPT_COLUMNS = 'id, run_id, number, phase, created_ns, epoch, generation, started_ns, limits, "end", created_boot'
 EVENT_COLUMNS = "id, job, run_id, type, reason, message, count, first_ns, last_ns"
@@ -73,6 +76,7 @@ def end_to_json(end: End | None) -> str | None:
             "message": end.message,
             "usage": usage,
             **({"outputs": dict(end.outputs)} if end.outputs else {}),
+            **({"place": asdict(end.place)} if end.place is not None else {}),
         }
     )
 
@@ -91,6 +95,7 @@ def end_from_json(text: str | None) -> End | None:
         data["message"],
         Usage(**data["usage"]),
         data.get("outputs", {}),
+        Place(**data["place"]) if "place" in data else None,
     )
 
 
@@ -144,12 +149,12 @@ def delete_job(connection: sqlite3.Connection, view: JobView, now_ns: int) -> No
 def put_run(connection: sqlite3.Connection, run: Run) -> None:
     """Insert or update a run, without its attempts. Raises StoreError if another run has its id: nothing is overwritten."""
     cursor = connection.execute(
-        f"INSERT INTO runs ({RUN_COLUMNS}, expires_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        f"INSERT INTO runs ({RUN_COLUMNS}, expires_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, phase = excluded.phase, "
         "is_final = excluded.is_final, reason = excluded.reason, message = excluded.message, manifest = excluded.manifest, "
         "started_ns = excluded.started_ns, ended_ns = excluded.ended_ns, outcome = excluded.outcome, "
         "next_attempt_ns = excluded.next_attempt_ns, stop = excluded.stop, force = excluded.force, "
-        "next_attempt_boot = excluded.next_attempt_boot, expires_ns = excluded.expires_ns "
+        "next_attempt_boot = excluded.next_attempt_boot, array_marks = excluded.array_marks, expires_ns = excluded.expires_ns "
         "WHERE runs.job_uid = excluded.job_uid AND runs.created_ns = excluded.created_ns",
         (
             run.id,
@@ -161,7 +166,7 @@ def put_run(connection: sqlite3.Connection, run: Run) -> None:
             run.phase.is_final,
             run.reason,
             run.message,
-            manifest_to_json(run.manifest),
+            manifest_to_json(run.manifest) if run.index is None else "",
             run.created_ns,
             run.started_ns,
             run.ended_ns,
@@ -171,11 +176,15 @@ def put_run(connection: sqlite3.Connection, run: Run) -> None:
             run.force,
             None if run.next_attempt_boot is None else str(run.next_attempt_boot),
             run.tick_seconds,
-            None if run.ended_ns is None else run.ended_ns + history_ns(run.manifest),
+            run.marks,
+            run.index,
+            None if run.ended_ns is None or run.index is not None else run.ended_ns + history_ns(run.manifest),
         ),
     )
     if cursor.rowcount != 1:
         raise StoreError(f"another run has the id {run.id!r} already", where=run.job, todo="try again")
+    if run.trace is not None:
+        trace_rows.put_run_place(connection, run.id, run.trace)
 
 
 def put_attempt(connection: sqlite3.Connection, attempt: Attempt) -> None:
@@ -219,7 +228,7 @@ def load_jobs(connection: sqlite3.Connection) -> list[JobView]:
     runs: dict[str, list[Run]] = {}
     known: dict[str, JobManifest] = {}  # a job and its runs mostly have one manifest
     wanted = (
-        f"SELECT {RUN_COLUMNS} FROM runs WHERE is_final = 0 OR rowid IN "
+        f"SELECT {RUN_COLUMNS} FROM runs WHERE (is_final = 0 AND array_index IS NULL) OR rowid IN "
         "(SELECT (SELECT rowid FROM runs WHERE job = jobs.name AND job_uid = jobs.uid "
         "ORDER BY rowid DESC LIMIT 1) FROM jobs) ORDER BY rowid DESC"
     )
@@ -255,7 +264,40 @@ def load_runs(
     """The runs that a query for RUN_COLUMNS gives, with their attempts. known: manifests by their text."""
     rows = connection.execute(query, tuple(arguments)).fetchall()
     manifests = {} if known is None else known
-    return [_run_of(row, load_attempts(connection, row[0]), manifests) for row in rows]
+    arrays: dict[str, JobManifest] = {}  # by the run's id
+    runs = []
+    for row in rows:
+        if row[_INDEX] is None:
+            manifest = _manifest_of(row[9], manifests)
+        else:
+            if row[2] not in arrays:
+                (text,) = connection.execute("SELECT manifest FROM runs WHERE id = ?", (row[2],)).fetchone()
+                arrays[row[2]] = _manifest_of(text, manifests)
+            manifest = index_manifest(arrays[row[2]], row[1], row[_INDEX])
+        runs.append(_run_of(row, load_attempts(connection, row[0]), manifest))
+    if not trace_rows.are_there(connection):
+        return runs
+    return [replace(run, trace=trace_rows.run_place(connection, run.id)) for run in runs]
+
+
+def load_indexes(connection: sqlite3.Connection, array: Run) -> list[tuple[int, Phase, Reason | None, Run | None]]:
+    """The indexes of an array that have begun; with their runs as far as they are open."""
+    wanted = f"SELECT {RUN_COLUMNS} FROM runs WHERE job_uid = ? AND array_index IS NOT NULL AND is_final = 0"
+    runs = {run.index: run for run in load_runs(connection, wanted, (array.id,))}
+    query = "SELECT array_index, phase, reason FROM runs WHERE job_uid = ? AND array_index IS NOT NULL"
+    return [
+        (index, Phase(phase), None if reason is None else Reason(reason), runs.get(index))
+        for index, phase, reason in connection.execute(query, (array.id,))
+    ]
+
+
+def hand_over_indexes(connection: sqlite3.Connection, old: str, new: str, but: Iterable[int]) -> None:
+    """The runs of an array's indexes belong to a later run of it from now on, but for those which that one runs anew."""
+    query = (
+        "UPDATE runs SET job_uid = ? WHERE job_uid = ? AND array_index IS NOT NULL "
+        "AND array_index NOT IN (SELECT value FROM json_each(?))"
+    )
+    connection.execute(query, (new, old, json.dumps(list(but))))
 
 
 def _manifest_of(text: str, known: dict[str, JobManifest]) -> JobManifest:
@@ -285,7 +327,7 @@ def load_attempts(connection: sqlite3.Connection, run_id: str) -> tuple[Attempt,
     )
 
 
-def _run_of(row: Any, attempts: tuple[Attempt, ...], known: dict[str, JobManifest]) -> Run:
+def _run_of(row: Any, attempts: tuple[Attempt, ...], manifest: JobManifest) -> Run:
     return Run(
         id=RunId(row[0]),
         job=JobName(row[1]),
@@ -295,7 +337,7 @@ def _run_of(row: Any, attempts: tuple[Attempt, ...], known: dict[str, JobManifes
         phase=Phase(row[5]),
         reason=None if row[7] is None else Reason(row[7]),
         message=row[8],
-        manifest=_manifest_of(row[9], known),
+        manifest=manifest,
         created_ns=row[10],
         started_ns=row[11],
         ended_ns=row[12],
@@ -305,6 +347,8 @@ def _run_of(row: Any, attempts: tuple[Attempt, ...], known: dict[str, JobManifes
         force=bool(row[16]),
         next_attempt_boot=None if row[17] is None else BootTime.parse(row[17]),
         tick_seconds=row[18],
+        marks=row[19],
+        index=row[_INDEX],
         attempts=attempts,
     )
 

@@ -112,6 +112,7 @@ class Store:
         """One transaction for all; the answers go out after its commit."""
         answers: list[tuple[_Operation, Any, BaseException | None]] = []
         changes = self._connection.total_changes
+        started = time.perf_counter()
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             answers.extend((operation, *self._run_one(operation)) for operation in batch)
@@ -124,6 +125,7 @@ class Store:
             if self._connection.total_changes != changes:
                 self.commits += 1
                 instruments.store_commit_duration.observe(took)
+                instruments.store_transaction_duration.observe(began + took - started)
                 self.failure = None
         except sqlite3.Error as error:  # the commit itself: nothing of the batch is durable
             if self._connection.in_transaction:

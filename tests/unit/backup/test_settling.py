@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from joblet.manifest import read_manifests
 from jobletd.backup.settling import PutBack, mark
 from jobletd.backup.snapshot import copy_database
 from jobletd.model import Phase, Reason
@@ -259,3 +260,86 @@ def test_a_schedule_makes_up_for_no_tick_that_came_since_the_backup(tmp_path: Pa
         assert len(world.host.launches) == 2
 
     play(tmp_path, applied(job("schedule: {every: 1m, missed: all}")), since, after)
+
+
+def indexes(world: World) -> list[str]:
+    return [one.manifest.spec.env["JOBLET_ARRAY_INDEX"] for one in world.host.launches]
+
+
+async def end_all(world: World) -> None:
+    while live := world.host.live():
+        for one in live:
+            world.host.exit(one.request.attempt_id)
+        await world.settle()
+
+
+def test_an_array_since_the_backup_goes_on_and_no_index_runs_twice(tmp_path: Path) -> None:
+    async def since(world: World) -> None:
+        await world.apply(job("array: {from: 3, to: 8, parallel: 2}"))
+        world.host.exit(world.host.live()[0].request.attempt_id)
+        await world.settle()
+        assert indexes(world) == ["3", "4", "5"]
+
+    async def after(world: World) -> None:
+        await end_all(world)
+        run = await world.run()
+        assert indexes(world) == ["3", "4", "5", "6", "7", "8"]
+        # How index 3 ended was on record in the database that is lost.
+        assert (run.phase, run.marks) == (Phase.FAILED, "fsssss")
+        assert (await world.run("job.3")).reason is Reason.LOST
+        assert set(world.registry.views) == {"job"}
+
+    play(tmp_path, nothing, since, after)
+
+
+def test_an_array_that_ran_at_the_backup_goes_on_where_it_is(tmp_path: Path) -> None:
+    async def before(world: World) -> None:
+        await world.apply(job("array: {to: 5, parallel: 2}"))
+
+    async def since(world: World) -> None:
+        for one in world.host.live():
+            world.host.exit(one.request.attempt_id)
+        await world.settle()
+        assert indexes(world) == ["0", "1", "2", "3"]
+
+    async def after(world: World) -> None:
+        await end_all(world)
+        assert indexes(world) == ["0", "1", "2", "3", "4", "5"]
+        assert (await world.run()).marks == "ffssss"
+
+    play(tmp_path, before, since, after)
+
+
+def test_an_array_of_a_job_that_was_deleted_since_the_backup_leaves_no_open_index(tmp_path: Path) -> None:
+    async def before(world: World) -> None:
+        await world.apply(job("array: {to: 5, parallel: 2}"))
+
+    async def since(world: World) -> None:
+        await world.delete()
+
+    async def after(world: World) -> None:
+        assert world.registry.views == {} and world.host.live() == []
+        count = "SELECT count(*) FROM runs WHERE is_final = 0"
+        assert await world.store.read(lambda connection: connection.execute(count).fetchone()) == (0,)
+
+
+def test_a_workflow_makes_up_for_no_tick_that_came_since_the_backup(tmp_path: Path) -> None:
+    text = (
+        "{apiVersion: joblet/v1, kind: Workflow, metadata: {name: wf}, spec: {schedule: {every: 1m, missed: all}, "
+        "steps: [{name: a, job: {command: [a]}}]}}"
+    )
+
+    async def before(world: World) -> None:
+        await world.desired.apply(read_manifests(text.encode(), filename="wf.yml"), CLIENT)
+        await world.settle()
+
+    async def since(world: World) -> None:
+        await world.advance(60)
+        await world.exit(0)
+
+    async def after(world: World) -> None:
+        assert len(world.host.launches) == 1
+        await world.advance(60)
+        assert len(world.host.launches) == 2
+
+    play(tmp_path, before, since, after)

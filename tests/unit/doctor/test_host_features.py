@@ -13,6 +13,7 @@ import pytest
 
 from joblet.cgroup import open_hierarchy
 from jobletd.host_features import Feature, HostFeatures, Place, delegation
+from tests.ports import held_port
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +85,12 @@ print(json.dumps([host.can_run_jobs, {f.name: f.available for f in host.features
 
 
 def test_a_port_in_use_is_missing_and_required() -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        found = feature(HostFeatures.probe(Place(port=port)), "port")
-    assert (found.available, found.required) == (False, True)
-    assert "in use" in found.detail
-    assert feature(HostFeatures.probe(Place(port=port)), "port").available
+    with held_port() as port:
+        with socket.create_server(("127.0.0.1", port)):
+            found = feature(HostFeatures.probe(Place(port=port)), "port")
+        assert (found.available, found.required) == (False, True)
+        assert "in use" in found.detail
+        assert feature(HostFeatures.probe(Place(port=port)), "port").available
 
 
 def test_a_port_that_the_running_daemon_uses_is_fine(tmp_path: Path) -> None:

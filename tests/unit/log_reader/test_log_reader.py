@@ -16,6 +16,7 @@ from joblet.sandbox.log_writer import LogWriter
 from jobletd.executor import LogQuery
 from jobletd.log_reader import LogFiles, LogReader, _Seconds, parse_line, read_log
 from jobletd.model import LogEntry
+from tests.timing import PATIENCE
 
 NAME = "abcdefgh-1.log"
 
@@ -123,6 +124,23 @@ def test_one_stream_and_a_time_select(tmp_path: Path) -> None:
     assert read_all(path, LogQuery(since_ns=late)) == [b"err\n"]
 
 
+def test_who_follows_what_has_ended_has_it_all_and_watches_nothing(tmp_path: Path) -> None:
+    writer_in(str(tmp_path)).write("stdout", b"all there is\n")
+
+    def watches() -> int:
+        return sum("inotify" in os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd"))
+
+    async def read(ended: bool) -> tuple[bytes, int]:
+        query, before = LogQuery(follow=True), watches()
+        batches = read_log(f"{tmp_path}/{NAME}", query, has_ended=lambda: ended, ended=asyncio.Event())
+        found = joined(await anext(batches), "stdout"), watches() - before
+        await batches.aclose()  # type: ignore[attr-defined]
+        return found
+
+    assert asyncio.run(read(ended=True)) == (b"all there is\n", 0)
+    assert asyncio.run(read(ended=False)) == (b"all there is\n", 1)
+
+
 def test_a_follower_gets_what_comes_and_ends_with_the_writer(tmp_path: Path) -> None:
     async def follow() -> bytes:
         writer = writer_in(str(tmp_path), limit_bytes=64 << 10)
@@ -139,14 +157,14 @@ def test_a_follower_gets_what_comes_and_ends_with_the_writer(tmp_path: Path) -> 
 
         task = asyncio.create_task(read())
         writer.write("stdout", b"begin\n")
-        await asyncio.wait_for(first.wait(), 10)
+        await asyncio.wait_for(first.wait(), 10 * PATIENCE)
         for number in range(2000):
             writer.write("stdout", b"line %d\n" % number)
             if number % 20 == 0:
                 await asyncio.sleep(0)
         over = True
         ended.set()
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, 20 * PATIENCE)
         return bytes(got)
 
     expected = b"begin\n" + b"".join(b"line %d\n" % number for number in range(2000))

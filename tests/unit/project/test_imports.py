@@ -37,7 +37,7 @@ def python(code: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, check=False, cwd="/")
 
 
-@pytest.mark.parametrize("module", ["joblet.sandbox.launcher", "joblet.sandbox.init"])
+@pytest.mark.parametrize("module", ["joblet.sandbox.start", "joblet.sandbox.launcher", "joblet.sandbox.init"])
 def test_the_launcher_and_the_init_load_nothing_heavy(module: str) -> None:
     code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import {module}, json; print(json.dumps(list(sys.modules)))"
     ended = python(code, "-I", "-S")

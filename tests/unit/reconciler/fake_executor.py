@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from joblet.errors import JobletError
@@ -10,12 +10,16 @@ from joblet.manifest import JobManifest, Probe
 from jobletd.executor import (
     AttemptRequest,
     Ended,
+    EngineNode,
+    ExecutorUnavailable,
     Handle,
     LogQuery,
     NeverSubmitted,
     Observation,
     Pending,
     Running,
+    Standing,
+    Used,
 )
 from jobletd.model import (
     AttemptId,
@@ -31,10 +35,6 @@ from jobletd.model import (
     Usage,
 )
 from tests.unit.reconciler.stepped_clock import SteppedClock
-
-
-class ExecutorUnavailable(JobletError):
-    """It could not be tried."""
 
 
 @dataclass
@@ -68,11 +68,14 @@ class FakeHost:
         self.broken_promises: list[str] = []
         self.starts_at_once = True
         self.ignores_stop = False
+        self.changes_limits = True
+        self.pending_why = ""
         self.may_overlap = False  # runs of one job
         self.submit_error: JobletError | None = None
         self.update_error: JobletError | None = None
         self.forget_error: JobletError | None = None
         self.unwell: dict[AttemptId, str] = {}  # what a probe of that attempt says
+        self.silent = ""  # why nobody can tell how any attempt is
         self.probes: list[AttemptId] = []
         self.outputs: dict[str, dict[str, str]] = {}  # by job: what it hands on
         self.on_launch: Callable[[Launched], None] | None = None
@@ -138,9 +141,17 @@ class FakeExecutor:
         self.host = host
         self._step = step
 
-    @property
-    def epoch(self) -> str:
+    def epoch_of(self, manifest: JobManifest) -> str:
         return self.host.epoch
+
+    def changes_limits(self, manifest: JobManifest) -> bool:
+        return self.host.changes_limits
+
+    async def nodes(self) -> Sequence[EngineNode]:
+        return ()
+
+    def standing(self) -> Sequence[Standing]:
+        return ()
 
     def subscribe(self, nudge: Callable[[AttemptId], None]) -> None:
         self.host.nudge = nudge
@@ -170,8 +181,14 @@ class FakeExecutor:
         if launched.end is not None:
             return Ended(launched.end, launched.limits)
         if launched.started_ns is None:
-            return Pending()
+            return Pending(self.host.pending_why)
         return Running(launched.started_ns, Usage(memory_bytes=7), launched.limits)
+
+    async def usage(self, attempts: Mapping[AttemptId, Usage | None]) -> Mapping[AttemptId, Used]:
+        looks = {attempt: self._look(attempt) for attempt in attempts}
+        return {
+            attempt: Used(look.usage, look.usage_ns) for attempt, look in looks.items() if isinstance(look, Running)
+        }
 
     async def cancel(self, attempt: AttemptId, *, force: bool) -> None:
         await self._step("before cancel")
@@ -191,9 +208,11 @@ class FakeExecutor:
         launched.request = replace(launched.request, manifest=manifest)
         return launched.limits
 
-    async def probe(self, request: AttemptRequest, probe: Probe) -> str:
+    async def probe(self, request: AttemptRequest, probe: Probe) -> Sequence[str]:
         self.host.probes.append(request.attempt_id)
-        return self.host.unwell.get(request.attempt_id, "")
+        if self.host.silent:
+            raise ExecutorUnavailable(self.host.silent, where="its node")
+        return [self.host.unwell.get(request.attempt_id, "")]
 
     async def forget(self, attempt: AttemptId) -> None:
         await self._step("before forget")

@@ -7,9 +7,8 @@ import asyncio
 import pytest
 
 from jobletd.errors import DuplicateName, NoSuchJob, OwnershipConflict, WrongState
-from jobletd.executor import LogQuery
+from jobletd.executor import ExecutorUnavailable, LogQuery
 from jobletd.model import Action, JobName, Phase, Reason, Source
-from tests.unit.reconciler.fake_executor import ExecutorUnavailable
 from tests.unit.reconciler.world import World, job, manifests, phases, play
 
 FILE = Source("spool", "a.yml")

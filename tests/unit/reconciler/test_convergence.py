@@ -131,17 +131,26 @@ class Convergence(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(JOBS), version=st.integers(1, 3), take_over=st.booleans())
     def apply(self, name: str, version: int, take_over: bool) -> None:
+        owner = self.other_owner(name)
         try:
             self.do(self.world.desired.apply([manifest(name, version)], CLIENT, take_over=take_over))
         except OwnershipConflict:
-            assert not take_over
+            assert owner and not take_over
         else:
+            assert take_over or not owner, f"{name} was taken from {owner} by who may not"
             self.clients[name] = version
 
     @rule(name=st.sampled_from(JOBS))
     def delete(self, name: str) -> None:
+        owner = self.other_owner(name)
         with suppress(OwnershipConflict, NoSuchJob):
             self.do(self.world.desired.delete(JobName(name), source=CLIENT))
+            assert not owner, f"{name} was deleted for {owner} by who may not"
+
+    def other_owner(self, name: str) -> str:
+        """Who has that job, if it is nobody that a client may speak for."""
+        view = self.world.registry.views.get(JobName(name))
+        return "" if view is None or view.deleting or view.source.kind == CLIENT.kind else str(view.source)
 
     # -- looks, at any time --
 
@@ -178,6 +187,11 @@ class Convergence(RuleBasedStateMachine):
     def rest(self) -> None:
         """Whatever has happened: it comes to rest, and then everything is as one of those who may say so says."""
         self.do(self.come_to_rest(Wishes(allow_delete=True)))
+        self.check_declared()
+        self.check_host()
+
+    def check_declared(self) -> None:
+        """Each job is as its owner declares it, and each that is declared is there."""
         spool_says = {(job, file): one for file, held in self.dropped.items() for job, one in held.items()}
         git_says = {(job, file): one for file, held in self.committed.items() for job, one in held.items()}
         for name in JOBS:
@@ -187,10 +201,9 @@ class Convergence(RuleBasedStateMachine):
                 assert not declared, f"{name} is declared, and not there"
                 continue
             says = {"spool": spool_says, "git": git_says}.get(view.source.kind)
-            version = self.clients[name] if says is None else says.get((name, view.source.file))
+            version = self.clients.get(name) if says is None else says.get((name, view.source.file))
             assert version is not None, f"{name} belongs to {view.source}, which does not declare it"
             assert view.manifest == manifest(name, version)
-        self.check_host()
 
     async def come_to_rest(self, wishes: Wishes) -> None:
         before: object = None
@@ -223,12 +236,14 @@ class Convergence(RuleBasedStateMachine):
         assert self.world.host.broken_promises == []
 
     def teardown(self) -> None:
-        """All let go but the repository: from any history it is the same state then."""
-        for path in (self.place / "spool").glob("*.yml"):
-            path.unlink()
-        self.dropped = {}
+        """It comes to rest; then all let go but the repository: from any history it is the same state."""
         try:
             if hasattr(self, "git"):
+                self.do(self.come_to_rest(Wishes(allow_delete=True)))
+                self.check_declared()
+                for path in (self.place / "spool").glob("*.yml"):
+                    path.unlink()
+                self.dropped = {}
                 self.do(self.come_to_rest(Wishes(allow_delete=True, take_over=True)))
                 for name, view in list(self.world.registry.views.items()):
                     if view.source.kind == "grpc":

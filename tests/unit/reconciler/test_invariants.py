@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import tempfile
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jobletd.arrays.index_runs import job_part
+from jobletd.arrays.progress import OPEN, mark_of
 from jobletd.errors import NoSuchJob, WrongState
-from jobletd.model import Action, JobName, JobView, Phase
+from jobletd.model import Action, JobName, JobView, Phase, Reason
 from tests.unit.reconciler.world import CLIENT, Fuse, World, job, manifests, run_loop
 
 NAMES = ("a", "b", "c")
@@ -22,6 +25,10 @@ SPECS = (
     job("retry: {limit: 2, initial: 1s, max: 2s}"),
     job("restart: Always, retry: {initial: 1s, max: 2s}"),
     job("timeout: 3s, retry: {limit: 9, initial: 1s}"),
+    job("array: {to: 4, parallel: 2}, retry: {limit: 1, initial: 1s}"),
+    job("array: {to: 4, parallel: 3}, retry: {limit: 1, initial: 1s}"),
+    job("array: {to: 3, success: any}, limits: {memory: 64Mi}"),
+    job("array: {to: 5, parallel: 2, failFast: true}, schedule: {every: 5s, overlap: Queue}"),
     job("schedule: {every: 5s, overlap: Queue}"),
     job("schedule: {every: 5s, overlap: Replace}, retry: {limit: 1, initial: 1s}"),
 )
@@ -31,6 +38,7 @@ operations = st.one_of(
     st.tuples(st.just("delete"), names),
     st.tuples(st.just("stop"), names, st.booleans()),
     st.tuples(st.just("trigger"), names),
+    st.tuples(st.just("retry"), names),
     st.tuples(st.just("exit"), names, st.sampled_from((0, 1))),
     st.tuples(st.just("advance"), st.sampled_from((1, 2, 60))),
     st.tuples(st.just("stubborn"), st.booleans()),
@@ -52,9 +60,11 @@ async def do(world: World, operation: tuple[object, ...]) -> None:
             await world.desired.stop(name, force=force)
         case ("trigger", str(name)):
             await world.desired.trigger(JobName(name))
+        case ("retry", str(name)):
+            await world.desired.retry(name, [])
         case ("exit", str(name), int(code)):
             for launched in world.host.live():
-                if launched.request.manifest.metadata.name == name:
+                if job_part(JobName(launched.request.manifest.metadata.name)) == name:
                     world.host.exit(launched.request.attempt_id, code)
         case ("advance", int(seconds)):
             await world.advance(seconds)
@@ -103,8 +113,8 @@ async def apply_twice(world: World, text: str) -> None:
 async def crash_soon(world: World, steps: int) -> None:
     """Die after so many steps, or when there is nothing left to do."""
     world.fuse.at = len(world.fuse.steps) + steps
-    for view in list(world.registry.views):
-        world.reconciler.nudge(view)
+    for view in list(world.registry.everything()):
+        world.reconciler.nudge(view.name)
     await world.settle()
     await world.crash()
     await world.boot(Fuse())
@@ -116,8 +126,10 @@ def check(world: World) -> None:
     live = [launched.request for launched in world.host.live()]
     assert len({request.run_id for request in live}) == len(live)
     assert len({request.manifest.metadata.name for request in live}) == len(live)
-    for view in world.registry.views.values():
+    for view in world.registry.everything():
         check_job(view)
+    for view in world.registry.views.values():
+        check_arrays(world, view)
 
 
 def check_job(view: JobView) -> None:
@@ -125,6 +137,37 @@ def check_job(view: JobView) -> None:
     for run in view.runs:
         assert len([attempt for attempt in run.attempts if attempt.end is None]) <= 1
         assert not (run.phase.is_final and any(attempt.end is None for attempt in run.attempts))
+
+
+def check_arrays(world: World, view: JobView) -> None:
+    """Of an array no more is open than it may have open, and what is in memory is one thing with what is on record."""
+    for run in view.runs:
+        if not run.marks or run.phase.is_final:
+            continue
+        array = world.registry.arrays[run.id]
+        assert run.manifest.spec.array is not None
+        most = max(run.manifest.spec.array.parallel, 3)  # it may have been more a moment ago
+        assert len(array.open) == array.progress.count(*OPEN) <= most
+        for index, name in array.open.items():
+            (one,) = world.registry.arrays.indexes[name].runs
+            assert array.progress[index] is mark_of(one.phase, one.reason)
+            assert one.generation == run.generation
+
+
+async def check_index_records(world: World) -> None:
+    """No index has two runs in one array, and each array that is over says of its indexes what their own records say."""
+
+    def select(connection: sqlite3.Connection) -> list[tuple[str, int, str, str, str]]:
+        query = """
+            SELECT runs.id, indexes.array_index, indexes.phase, indexes.reason, runs.array_marks
+            FROM runs JOIN runs AS indexes ON indexes.job_uid = runs.id AND indexes.array_index IS NOT NULL
+        """
+        return connection.execute(query).fetchall()
+
+    found = await world.store.read(select)
+    assert len({(array, index) for array, index, *_ in found}) == len(found)
+    for _, index, phase, reason, marks in found:
+        assert marks[index] == mark_of(Phase(phase), Reason(reason))
 
 
 async def check_records(world: World) -> None:
@@ -155,6 +198,7 @@ def test_the_invariants_hold_after_any_sequence_of_events(sequence: list[tuple[o
                     assert len(world.host.live()) <= places
             await end_everything(world)
             await check_records(world)
+            await check_index_records(world)
             await world.crash()
 
     run_loop(play())
@@ -172,6 +216,7 @@ async def end_everything(world: World) -> None:
         world.host.exit(launched.request.attempt_id, 1)
     await world.settle()
     assert world.registry.views == {}, "a deleted job never went away"
+    assert world.registry.arrays.indexes == {}, "an index outlived its array"
     assert world.host.attempts == {}, "something of an attempt was left on the host"
     assert world.reconciler.running == 0
     assert len(world.registry.waiting) == 0

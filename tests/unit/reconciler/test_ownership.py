@@ -48,7 +48,10 @@ def test_a_job_that_is_taken_over_does_not_restart(world: World, before: Source,
         run = await world.run()
         (result,) = await world.desired.apply(manifests(job()), after, take_over=True)
         await world.settle()
-        assert result.action is Action.UNCHANGED
+        assert (result.action, result.generation) == (Action.CONFIGURED, 1)
+        assert result.consequence == f"taken over from {before}; nothing restarts"
+        (again,) = await world.desired.apply(manifests(job()), after, take_over=True)
+        assert again.action is Action.UNCHANGED
         assert (await world.view()).source == after and (await world.run()).id == run.id
         assert "OwnerChanged" in await world.reasons()
         with pytest.raises(OwnershipConflict):

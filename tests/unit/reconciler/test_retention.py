@@ -297,3 +297,74 @@ def test_other_bounds_count_from_the_next_sweep_on(world: World) -> None:
         assert await sweeper.sweep() == 3
 
     play(scenario, world)
+
+
+async def end_array(world: World) -> None:
+    while live := world.host.live():
+        for one in live:
+            world.host.exit(one.request.attempt_id)
+        await world.settle()
+
+
+async def rows_of_runs(world: World) -> int:
+    count = await world.store.read(lambda connection: connection.execute("SELECT count(*) FROM runs").fetchone())
+    return int(count[0])
+
+
+def test_an_array_is_one_run_and_goes_with_all_its_indexes(world: World) -> None:
+    async def scenario(world: World) -> None:
+        first = await world.apply(job("array: {to: 4}, history: {keep: 1}"))
+        await end_array(world)
+        index = (await world.run("job.3")).id
+        bounded = Retention(world.store, world.executor, world.clock, Bounds(runs=1, age_ns=10**9))
+        await world.advance(5)
+        assert await bounded.sweep() == 0, "its indexes were removed beneath it, or counted as runs"
+        assert len(await world.events(index)) > 0
+        await world.desired.trigger(JobName("job"))
+        await world.settle()
+        await world.advance(1)
+        assert await retention(world).sweep() == 0, "an array that runs is no ended run"
+        await end_array(world)
+        assert await retention(world).sweep() == 1
+        assert len(world.host.removed_logs) == 5 and await rows_of_runs(world) == 6
+        for gone in (str(first.run_id), index):
+            with pytest.raises(NoSuchJob):
+                await world.view(gone)
+        assert (await world.run("job.3")).phase is Phase.COMPLETED
+
+    play(scenario, world)
+
+
+def test_the_output_of_an_array_counts_and_goes_as_a_whole(world: World) -> None:
+    async def scenario(world: World) -> None:
+        world.host.log_bytes = 4096
+        first = await world.apply(job("array: {to: 2}, history: {logs: 20000}"))
+        await end_array(world)
+        await world.desired.trigger(JobName("job"))
+        await world.settle()
+        await end_array(world)
+        await retention(world).sweep()
+        assert len(world.host.removed_logs) == 3
+        with pytest.raises(WrongState, match="removed to make room"):
+            await output(world, f"{first.run_id}.1")
+        assert await output(world, "job.1")
+        assert len(await world.history()) == 2
+
+    play(scenario, world)
+
+
+def test_what_a_retry_took_over_is_kept_with_the_later_run(world: World) -> None:
+    async def scenario(world: World) -> None:
+        await world.apply(job("array: {to: 2}, history: {keep: 1}"))
+        for one in world.host.live():
+            world.host.exit(one.request.attempt_id, int(one.request.manifest.spec.env["JOBLET_ARRAY_INDEX"] == "1"))
+        await world.settle()
+        failed = (await world.run("job.1")).attempts[0].id
+        await world.desired.retry("job", [])
+        await world.settle()
+        await end_array(world)
+        assert await retention(world).sweep() == 1
+        assert world.host.removed_logs == [failed]
+        assert [(await world.run(f"job.{index}")).phase for index in range(3)] == [Phase.COMPLETED] * 3
+
+    play(scenario, world)

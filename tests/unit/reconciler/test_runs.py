@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from jobletd.errors import WrongState
+from jobletd.executor import ExecutorUnavailable
 from jobletd.model import Exited, JobName, Killed, Phase, Reason, Unknown
-from tests.unit.reconciler.fake_executor import ExecutorUnavailable, Launched
+from tests.unit.reconciler.fake_executor import Launched
 from tests.unit.reconciler.world import World, job, play
 
 

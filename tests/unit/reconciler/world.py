@@ -34,6 +34,8 @@ from jobletd.secrets.vault import Vault
 from jobletd.selectors import LabelSelector
 from jobletd.store import Store, rows
 from jobletd.store.errors import StoreFull
+from jobletd.tracing.span import Span
+from jobletd.tracing.tracing import Tracing
 from jobletd.workflows.controller import Workflows
 from tests.unit.reconciler.fake_executor import FakeExecutor, FakeHost
 from tests.unit.reconciler.stepped_clock import SteppedClock
@@ -128,6 +130,7 @@ class World:
         self.fuse = Fuse()
         self.journal_directory = str(directory / "launches")
         self.no_room = ""
+        self.spans: list[Span] | None = None  # a list: all daemons record traces, and tell it of them
 
     def marked(self) -> PutBack | None:
         """Whether the database comes from a backup. No step of the daemon: it has no fuse."""
@@ -147,6 +150,9 @@ class World:
         self.journal.open(self.clock.now_ns)
         self.registry = Registry(self.store, self.clock)
         await self.registry.load()
+        if self.spans is not None:
+            self.registry.tracing = Tracing(self.spans.append, self.clock, ratio=1.0)
+            await self.registry.tracing.load(self.store)
         self.volumes = FakeVolumes()
         key = HostKey(str(self.key_file), {}, anything_sealed=self.registry.anything_sealed)
         vault = Vault(key)
@@ -170,11 +176,12 @@ class World:
         self.blobs = BlobStore(str(self.key_file.parent / "blobs"), BlobLimits(1 << 20, 1 << 21))
         self.blobs.open()
         self.desired = DesiredState(self.registry, self.executor, self.reconciler.nudge, self.resources, self.blobs)
-        await self.workflows.begin(self.desired, self.resources.look_at)
+        await self.workflows.begin(self.desired, self.resources.look_at, self.reconciler.look)
         await self.executor.start()
         await self.resources.start()
         if put_back is not None:
             await settle(self.registry, self.executor)
+            await self.workflows.pass_over_ticks()
             await unmark(self.store)
         await self.reconciler.start()
         parts = (self.reconciler, self.resources, self.workflows)

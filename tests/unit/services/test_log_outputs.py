@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import logging
 import os
 import socket
@@ -12,10 +13,13 @@ from pathlib import Path
 import pytest
 import structlog
 
+from joblet.clock import SystemClock
 from joblet.errors import JobletError
 from jobletd.journal import Journal
 from jobletd.log_outputs import LogFile, Outputs
 from jobletd.logging_setup import open_log, set_up_logging
+from jobletd.registry import EventDraft, Registry
+from jobletd.store import Store
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +102,27 @@ def test_a_line_with_a_traceback_or_of_great_length_reaches_the_journal(journald
     assert "\nValueError: broken" in journald.entry()["MESSAGE"]
     structlog.get_logger("x").error("long", text="x" * 2_000_000)
     assert len(journald.entry()["JOBLET_TEXT"]) == 2_000_000
+
+
+def test_how_a_run_ended_is_in_the_journal_with_its_job(journald: Journald, tmp_path: Path) -> None:
+    set_up(Outputs(LogFile(str(tmp_path / "log")), journal=Journal(journald.path)))
+    store = Store.open(str(tmp_path / "joblet.db"))
+
+    async def happen() -> None:
+        registry = Registry(store, SystemClock())
+        for reason in ("Created", "Started", "Retrying", "Retrying", "Completed"):
+            kind = "Warning" if reason == "Retrying" else "Normal"
+            await registry.record(EventDraft("nightly", "run00001", kind, reason, f"{reason}: so"))
+
+    asyncio.run(happen())
+    store.close()
+    entries = [journald.entry() for _ in range(2)]
+    assert [entry["JOBLET_EVENT"] for entry in entries] == ["Retrying", "Completed"]
+    assert {(entry["JOBLET_JOB"], entry["JOBLET_RUN"]) for entry in entries} == {("nightly", "run00001")}
+    assert (
+        entries[0]["JOBLET_TYPE"] == "Warning" and entries[0]["PRIORITY"] == "6"
+    )  # the job's trouble, not the daemon's
+    assert len((tmp_path / "log").read_text().splitlines()) == 2
 
 
 def test_where_standard_error_leads_to_the_journal_a_line_is_there_once(

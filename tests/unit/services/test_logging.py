@@ -48,6 +48,18 @@ def test_nobody_forges_a_line_with_a_name(capfd: pytest.CaptureFixture[str]) -> 
     assert "\\n2026" in said and "\x1b" not in said
 
 
+def test_an_index_of_an_array_is_named_as_people_write_it(capfd: pytest.CaptureFixture[str]) -> None:
+    set_up_logging(level="INFO", json_lines=True)
+    log = structlog.get_logger("x")
+    log.info("named", job="sweep.k3x9q2ab.7")
+    with structlog.contextvars.bound_contextvars(job="sweep.k3x9q2ab.12"):
+        log.info("bound")
+    log.info("from an attempt", attempt="sweep.k3x9q2ab.3-abcd1234-1")
+    log.info("a job", job="sweep")
+    said = [json.loads(line)["job"] for line in capfd.readouterr().err.splitlines()]
+    assert said == ["sweep.7", "sweep.12", "sweep.3", "sweep"]
+
+
 def test_libraries_log_in_json_too(capfd: pytest.CaptureFixture[str]) -> None:
     set_up_logging(level="INFO", json_lines=True)
     logging.getLogger("library").warning("slow: %d", 3)

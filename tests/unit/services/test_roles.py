@@ -15,12 +15,14 @@ READING = {
     "Watch",
     "Logs",
     "Events",
+    "Indexes",
     "GetNode",
     "WatchUsage",
     "GetProfile",
     "GetLogLevel",
     "GetResource",
     "ListResources",
+    "WatchResource",
     "Check",
     "ServerReflectionInfo",
 }
@@ -37,20 +39,33 @@ def test_a_viewer_may_read_and_nothing_else() -> None:
     assert {method.rpartition("/")[2] for method in NEEDED} - allowed == {
         "Apply",
         "Run",
+        "Retry",
         "Cordon",
         "Uncordon",
         "Drain",
         "Delete",
         "DeleteResource",
         "FindMissing",
+        "ListAttempts",
+        "ReadAttemptLog",
+        "FetchAttemptLog",
+        "FenceAttempt",
+        "ForgetAttempt",
         "Reload",
         "Report",
         "RetryWorkflow",
+        "StopWorkflow",
         "SetLogLevel",
         "Stop",
         "SyncSource",
         "Upload",
     }
+
+
+def test_the_host_that_hands_jobs_to_slurm_may_ask_about_those_and_nothing_else() -> None:
+    allowed = {method for method, role in NEEDED.items() if Role.SLURM.includes(role)}
+    assert allowed == {method for method in NEEDED if method.startswith("/joblet.v1.SlurmNodeService/")}
+    assert all(Role.ADMIN.includes(role) for role in NEEDED.values())
 
 
 def test_a_method_without_a_role_stops_the_start() -> None:
