@@ -33,6 +33,7 @@ DECLARE = (
         "Show what a schedule means",
         commands=(("preview", "schedule:preview", "Show when the jobs of a manifest would run"),),
     ),
+    Entry("render", "render:render", "Print jobs as Kubernetes' manifests, without a daemon"),
     Entry("explain", "explain:explain", "Tell what a field of a manifest means"),
     Entry("schema", "explain:schema", "Print the JSON Schema of manifests"),
 )

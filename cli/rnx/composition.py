@@ -37,6 +37,7 @@ FLAGS = {
     "spec.limits.io": "--max-iobps",
     "spec.limits.cpus": "--cpu-cores",
     "spec.isolation.network": "--network",
+    "spec.executor": "--executor",
 }
 
 
@@ -61,26 +62,23 @@ class RunFlags:
     volumes: Sequence[str] = ()
     secrets: Sequence[str] = ()
     schedule: str | None = None
+    executor: str | None = None
 
 
 def compose(flags: RunFlags) -> tuple[bytes, list[LocalContent]]:
     """The manifest, and the contents that it names. Raises InvalidRequest for what cannot be said in one."""
     spec: dict[str, Any] = {"command": list(flags.command)}
+    plain = {name: getattr(flags, name) for name in ("workdir", "timeout", "priority", "executor")}
+    spec |= {name: value for name, value in plain.items() if value not in (None, "")}
     if flags.env:
         spec["env"] = dict(pairs("--env", flags.env))
-    if flags.workdir:
-        spec["workdir"] = flags.workdir
     files, contents = uploads_of(flags)
     if files:
         spec["files"] = files
     if flags.secrets:
         spec["secrets"] = [secret_use(text) for text in flags.secrets]
-    if flags.timeout:
-        spec["timeout"] = flags.timeout
     if flags.schedule is not None:
         spec["schedule"] = {"at": time_of(flags.schedule, time.time())}
-    if flags.priority is not None:
-        spec["priority"] = flags.priority
     if flags.volumes:
         spec["volumes"] = [volume_use(text) for text in flags.volumes]
     if limits := limits_of(flags):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
@@ -28,6 +29,15 @@ from rnx.call_errors import explain_failure
 ANSWER_SECONDS = 30.0
 PAGE = 500
 Answer = TypeVar("Answer")
+
+
+def trace_of_this_process() -> Sequence[tuple[str, str]] | None:
+    """TRACEPARENT of our own environment, as a call passes it on; None without one that is valid."""
+    if "TRACEPARENT" not in os.environ:
+        return None
+    from joblet.trace_context import as_metadata, from_variables
+
+    return as_metadata(from_variables(os.environ)) or None
 
 
 class Daemon:
@@ -61,7 +71,7 @@ class Daemon:
         request = job_pb2.ApplyRequest(
             manifest=manifest, filename=filename, dry_run=dry_run, take_over=take_over, files=local
         )
-        answer: job_pb2.ApplyResponse = self._call(self._jobs.Apply, request)
+        answer: job_pb2.ApplyResponse = self._call(self._jobs.Apply, request, trace_of_this_process())
         return list(answer.results)
 
     def find_missing(self, contents: Iterable[tuple[str, int]]) -> list[str]:
@@ -81,7 +91,8 @@ class Daemon:
 
     def trigger(self, name: str, *, force: bool = False) -> str:
         """One more run of a job; force: whatever else of it runs. Returns its id."""
-        answer: job_pb2.RunResponse = self._call(self._jobs.Run, job_pb2.RunRequest(name=name, force=force))
+        request = job_pb2.RunRequest(name=name, force=force)
+        answer: job_pb2.RunResponse = self._call(self._jobs.Run, request, trace_of_this_process())
         return answer.run_id
 
     def get(self, ref: str, *, history: bool = False) -> job_pb2.Job:
@@ -122,11 +133,44 @@ class Daemon:
         answer: resource_pb2.SyncSourceResponse = self._call(self._resources.SyncSource, request)
         return answer
 
-    def retry_workflow(self, name: str, *, step: str, whole: bool) -> int:
-        """Run a part of a workflow anew, or all of it. Returns the number of its run."""
-        request = resource_pb2.RetryWorkflowRequest(name=name, from_step=step, whole=whole)
-        answer: resource_pb2.RetryWorkflowResponse = self._call(self._resources.RetryWorkflow, request)
+    def retry_workflow(
+        self, name: str, *, step: str = "", whole: bool = False, force: bool = False
+    ) -> resource_pb2.RetryWorkflowResponse:
+        """Run a part of a workflow anew, or all of it."""
+        request = resource_pb2.RetryWorkflowRequest(name=name, from_step=step, whole=whole, force=force)
+        trace = trace_of_this_process()
+        answer: resource_pb2.RetryWorkflowResponse = self._call(self._resources.RetryWorkflow, request, trace)
+        return answer
+
+    def stop_workflow(self, name: str, *, force: bool) -> int:
+        """End its run. Returns the number of that."""
+        request = resource_pb2.StopWorkflowRequest(name=name, force=force)
+        answer: resource_pb2.StopWorkflowResponse = self._call(self._resources.StopWorkflow, request)
         return answer.run
+
+    def watch_resource(self, kind: str, name: str, *, seconds: float | None) -> Iterator[resource_pb2.Resource]:
+        """How it stands now and after each change."""
+        request = resource_pb2.GetResourceRequest(kind=kind, name=name)
+        return self._stream(self._resources.WatchResource, request, seconds)
+
+    def indexes(
+        self, ref: str, *, states: Iterable[str] = (), page_size: int = PAGE, after: int = -1
+    ) -> Iterator[job_pb2.Index]:
+        """The indexes of an array, those beyond ``after`` and in these states (none: any), page after page."""
+        token = str(after) if after >= 0 else ""
+        while True:
+            request = job_pb2.IndexesRequest(ref=ref, states=states, page_size=page_size, page_token=token)
+            answer: job_pb2.IndexesResponse = self._call(self._jobs.Indexes, request)
+            yield from answer.indexes
+            token = answer.next_page_token
+            if not token:
+                return
+
+    def retry(self, ref: str, ranges: Iterable[tuple[int, int]]) -> job_pb2.RetryResponse:
+        """Run indexes of an array anew; none: all that did not succeed."""
+        indexes = [job_pb2.IndexRange(first=first, last=last) for first, last in ranges]
+        answer: job_pb2.RetryResponse = self._call(self._jobs.Retry, job_pb2.RetryRequest(ref=ref, indexes=indexes))
+        return answer
 
     def stop(self, ref: str, *, force: bool) -> str:
         """Stop the current run. Returns its id."""
@@ -150,8 +194,9 @@ class Daemon:
         answer: monitor_pb2.Profile = self._call(self._monitor.GetProfile, monitor_pb2.GetProfileRequest(ref=run_id))
         return answer
 
-    def node_info(self) -> node_pb2.Node:
-        node: node_pb2.Node = self._call(self._nodes.GetNode, node_pb2.GetNodeRequest())
+    def node_info(self, *, engine_nodes: bool = False) -> node_pb2.Node:
+        request = node_pb2.GetNodeRequest(engine_nodes=engine_nodes)
+        node: node_pb2.Node = self._call(self._nodes.GetNode, request)
         return node
 
     def cordon(self, reason: str) -> None:
@@ -175,9 +220,11 @@ class Daemon:
     def drain(self, reason: str, *, stay: bool, seconds: float | None) -> Iterator[node_pb2.DrainProgress]:
         return self._stream(self._nodes.Drain, node_pb2.DrainRequest(reason=reason, stay=stay), seconds)
 
-    def _call(self, method: Callable[..., Any], request: object) -> Any:
+    def _call(
+        self, method: Callable[..., Any], request: object, metadata: Sequence[tuple[str, str]] | None = None
+    ) -> Any:
         try:
-            return method(request, timeout=self._seconds)
+            return method(request, timeout=self._seconds, metadata=metadata)
         except grpc.RpcError as error:
             raise explain_failure(error, self.node) from error
 

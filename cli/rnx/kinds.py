@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from rnx.failures import InvalidRequest
 
+_RUNNABLE = {"job": "Job", "workflow": "Workflow"}
+
 
 def find_kind(word: str) -> str | None:
     """``Volume`` for volume or volumes, whatever the case; None for a word that names no kind."""
@@ -22,6 +24,20 @@ def kind_of(word: str) -> str:
     best = nearest(word.lower(), [kind.lower() for kind in MODELS])
     hint = f"did you mean {best}?" if best else f"kinds: {', '.join(kind.lower() for kind in MODELS)}"
     raise InvalidRequest(f"{word!r} is no kind of manifest", todo=hint)
+
+
+def split_ref(text: str) -> tuple[str, str]:
+    """Kind and name of what runs: ``workflow/nightly``, ``job/hello``; anything without a kind is a job, a run or an index.
+
+    Raises InvalidRequest for what cannot run.
+    """
+    word, slash, name = text.partition("/")
+    if not slash:
+        return "Job", text
+    kind = _RUNNABLE.get(word) or kind_of(word)  # most people need not wait for the models to be loaded
+    if kind not in _RUNNABLE.values():
+        raise InvalidRequest(f"{text}: a {kind} does not run", todo=f"rnx describe {text} shows it")
+    return kind, name
 
 
 def split_key(text: str) -> tuple[str, str]:

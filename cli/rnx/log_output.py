@@ -81,10 +81,16 @@ class LogPrinter:
 
 
 def print_log(daemon: Daemon, request: job_pb2.LogsRequest, printer: LogPrinter) -> None:
-    """Print the answer to a request. With ``follow`` a daemon that goes away in between is waited for."""
+    """Print the output of the run that a request means."""
     job = daemon.get(request.ref)
     if job.runs:
         request.ref = job.runs[0].id  # a later connection must mean the same run
+    print_run(daemon, request, printer)
+
+
+def print_run(daemon: Daemon, request: job_pb2.LogsRequest, printer: LogPrinter) -> None:
+    """Print the answer to a request that names a run by its id. With ``follow`` a daemon that goes away in between is waited
+    for."""
     patience = Patience()
     select: Select = list
     while True:

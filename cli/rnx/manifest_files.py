@@ -30,9 +30,11 @@ class ManifestFile:
 class ManifestFileErrors(InvalidRequest):
     """Every fault of every file. ``str()`` gives one line a fault: ``file:line:column: path: message``."""
 
-    def __init__(self, errors: Sequence[str]) -> None:
+    def __init__(
+        self, errors: Sequence[str], *, todo: str = "nothing was changed: correct the places named and try again"
+    ) -> None:
         self.errors = tuple(errors)
-        super().__init__(f"{len(errors)} errors", todo="nothing was changed: correct the places named and try again")
+        super().__init__(f"{len(errors)} errors", todo=todo)
 
     def __str__(self) -> str:
         return "\n".join(self.errors)
@@ -50,6 +52,7 @@ def read_files(paths: Sequence[str], *, recursive: bool = False) -> list[Manifes
         except ManifestErrors as error:
             errors += [str(one) for one in error.errors]
     errors += _declared_twice(found)
+    errors += _waiting_for_each_other(found)
     if errors:
         raise ManifestFileErrors(errors)
     return found
@@ -92,3 +95,15 @@ def _declared_twice(files: Sequence[ManifestFile]) -> Iterator[str]:
             if first.setdefault(key, file.name) != file.name:
                 what = f"{manifest.kind.lower()} {manifest.metadata.name}"
                 yield f"{file.name}: the {what} is declared in {first[key]} too"
+
+
+def _waiting_for_each_other(files: Iterable[ManifestFile]) -> list[str]:
+    """The daemon says so too, but of several files only when it has taken the first ones."""
+    from joblet.manifest import find_cycle, jobs_of
+
+    of = {job.metadata.name: (file, job) for file in files for job in jobs_of(file.manifests)}
+    cycle = find_cycle({name: [one.job for one in job.spec.depends_on] for name, (_, job) in of.items()})
+    if not cycle:
+        return []
+    what = f"jobs would wait for each other for ever: {' -> '.join(cycle)}; take one of these out of dependsOn"
+    return [f"{of[cycle[0]][0].name}: job {cycle[0]}: spec.dependsOn: {what}"]

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from joblet.api.v1 import job_pb2
 from rnx import exit_codes
-from rnx.commands.apply import DOCUMENTS, Order, awaited, carry_out, result_data
+from rnx.commands.apply import DOCUMENTS, Awaited, Order, awaited, carry_out, result_data
 from rnx.failures import NotFound
-from rnx.log_output import LogPrinter, print_log
 from rnx.options import Format
 from rnx.output.documents import event_data, job_data, listed_data, print_json, print_yaml, run_data
 from rnx.output.table import print_table
 from rnx.output.terminal import printable
 from rnx.several import STREAMS_AT_ONCE, Several, merged, with_node
-from rnx.watching import exit_code_of, is_final, wait_for_run
+from rnx.watching import wait_for_run
 
 if TYPE_CHECKING:
     from joblet.api.v1 import resource_pb2
@@ -95,6 +94,23 @@ def status_from(nodes: Several, ref: str, form: Format) -> int:
     return nodes.tell()
 
 
+def workflow_status_from(nodes: Several, name: str, form: Format) -> int:
+    """``rnx status`` of a workflow: of each node that has it."""
+    from rnx.output.workflow_status import workflow_data
+    from rnx.resources import table
+
+    found = nodes.ask(lambda _, daemon: [daemon.resource("Workflow", name)])
+    nodes.somewhere_is_enough(found)
+    if form in DOCUMENTS:
+        _print(merged(found, workflow_data), form)
+    elif form is Format.NAME:
+        print("".join(f"{node}/workflow/{name}\n" for node in found), end="")
+    elif found:
+        header, rows = table([workflow for (workflow,) in found.values()], form)
+        print_table(("NODE", *header), [[node, *row] for node, row in zip(found, rows, strict=True)])
+    return nodes.tell()
+
+
 def _show_listed(found: Mapping[str, list[job_pb2.Job]], form: Format) -> None:
     from rnx.commands import listing
 
@@ -136,55 +152,42 @@ def events_from(nodes: Several, request: job_pb2.EventsRequest, form: Format) ->
     return nodes.tell()
 
 
-class _Labelled(LogPrinter):
-    """Whole lines, each with its node; what several nodes write at the same time does not mix within a line."""
+def log_from(nodes: Several, kind: str, request: job_pb2.LogsRequest, *, timestamps: bool) -> int:
+    """``rnx log``: of each node that has that job or workflow."""
+    from rnx.whole_log import Beside, print_whole
 
-    def __init__(self, label: str, lock: threading.Lock, *, timestamps: bool) -> None:
-        super().__init__(timestamps=timestamps)
-        self._label = label.encode()
-        self._lock = lock
-        self._left = {"stdout": b"", "stderr": b""}
-
-    def put(self, stream: str, data: bytes) -> None:
-        *lines, self._left[stream] = (self._left[stream] + data).split(b"\n")
-        with self._lock:
-            super().put(stream, b"".join(self._label + line + b"\n" for line in lines))
-
-    def end(self) -> None:
-        """What came without the end of its line."""
-        for stream in [stream for stream, data in self._left.items() if data]:
-            self.put(stream, b"\n")
-
-
-def log_from(nodes: Several, request: job_pb2.LogsRequest, *, timestamps: bool) -> int:
-    """``rnx log``: of each node that has that job."""
     lock = threading.Lock()
 
-    def follow(name: str, daemon: Daemon) -> None:
+    def follow(name: str, daemon: Daemon) -> int:
         mine = job_pb2.LogsRequest()
         mine.CopyFrom(request)
-        printer = _Labelled(f"{name}  ", lock, timestamps=timestamps)
-        try:
-            print_log(daemon, mine, printer)
-        finally:
-            printer.end()
+        return print_whole(daemon, kind, mine, timestamps=timestamps, beside=Beside(f"{name}  ", lock))
 
-    nodes.somewhere_is_enough(nodes.ask(follow, at_once=STREAMS_AT_ONCE))
-    return nodes.tell()
+    found = nodes.ask(follow, at_once=STREAMS_AT_ONCE)
+    nodes.somewhere_is_enough(found)
+    return nodes.tell(*found.values())
 
 
-def wait_from(nodes: Several, ref: str, goal: Goal, seconds: float | None) -> int:
-    """``rnx wait``: on each node that has that job."""
+def wait_from(nodes: Several, what: tuple[str, str], goal: Goal, seconds: float | None) -> int:
+    """``rnx wait``: on each node that has it. what: its kind and name."""
+    from rnx import workflow_runs
     from rnx.commands.wait import told
 
-    def wait(name: str, daemon: Daemon) -> job_pb2.Run:
-        run = wait_for_run(daemon, ref, goal.is_over, seconds=seconds)
-        print(printable(f"{name}  {told(run)}") + "\n", end="", flush=True)
-        return run
+    kind, ref = what
+
+    def wait(name: str, daemon: Daemon) -> bool:
+        if kind == "Workflow":
+            workflow = workflow_runs.wait_for_workflow(daemon, ref, goal.is_over_for, seconds=seconds)
+            text, reached = workflow_runs.told(workflow), goal.is_reached_by(workflow)
+        else:
+            run = wait_for_run(daemon, ref, goal.is_over, seconds=seconds)
+            text, reached = told(run), goal.is_reached(run)
+        print(printable(f"{name}  {text}") + "\n", end="", flush=True)
+        return reached
 
     found = nodes.ask(wait, at_once=STREAMS_AT_ONCE)
     nodes.somewhere_is_enough(found)
-    return nodes.tell(*(exit_codes.OK if goal.is_reached(run) else exit_codes.FAILURE for run in found.values()))
+    return nodes.tell(*(exit_codes.OK if reached else exit_codes.FAILURE for reached in found.values()))
 
 
 def sync_on(nodes: Several, name: str, *, allow_delete: bool, take_over: bool) -> int:
@@ -222,7 +225,7 @@ def delete_from(nodes: Several, names: Sequence[str], *, ignore_not_found: bool)
 def apply_to(nodes: Several, order: Order, form: Format) -> int:
     """``rnx apply``: all of it on each node, or nothing there."""
 
-    def apply(_: str, daemon: Daemon) -> tuple[list[job_pb2.ApplyResult], list[tuple[str, job_pb2.Run]]]:
+    def apply(_: str, daemon: Daemon) -> tuple[list[job_pb2.ApplyResult], list[Awaited]]:
         results = carry_out(daemon, order)
         return results, list(awaited(daemon, order.files, results)) if order.wait else []
 
@@ -236,11 +239,11 @@ def apply_to(nodes: Several, order: Order, form: Format) -> int:
     elif found:
         print_table(("NODE", "NAME", "ACTION", "CONSEQUENCE"), with_node(found, _applied(order)))
     codes = []
-    for name, (_, runs) in answers.items():
-        for job, run in runs:
-            text = f"{name}  job/{job} {run.phase}{f' ({run.reason})' if run.reason else ''}"
-            print(printable(text), file=sys.stderr if form in DOCUMENTS else sys.stdout, flush=True)
-            codes.append(exit_code_of(run) if is_final(run) else exit_codes.OK)
+    for name, (_, ended) in answers.items():
+        for one in ended:
+            text = printable(f"{name}  {one.text}")
+            print(text, file=sys.stderr if form in DOCUMENTS else sys.stdout, flush=True)
+            codes.append(one.code)
     return nodes.tell(*codes)
 
 

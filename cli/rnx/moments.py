@@ -29,4 +29,9 @@ def since_ns(text: str) -> int:
             ) from error
         # Without a zone it is the reader's own clock that is meant, as with journalctl.
         return int(moment.astimezone(UTC).timestamp() * 1e9)
-    return int((time.time() - seconds_of("--since", text)) * 1e9)
+    try:
+        seconds = seconds_of("--since", text)
+    except InvalidRequest as error:
+        todo = "write 10m, 1h30m, or 2026-01-02T03:04:05Z"
+        raise InvalidRequest(f"--since: {text!r} is neither a duration nor a time", todo=todo) from error
+    return int((time.time() - seconds) * 1e9)

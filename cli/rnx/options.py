@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rnx.target import complete_job
+from rnx.target import complete_ref
 
 
 class Format(StrEnum):
@@ -32,9 +32,19 @@ FilesOption = Annotated[
 RecursiveOption = Annotated[bool, typer.Option("--recursive", "-R", help="Look into the directories' directories too.")]
 RefArgument = Annotated[
     str,
-    typer.Argument(metavar="ID", help="A job's name, a run's id or the beginning of one.", autocompletion=complete_job),
+    typer.Argument(
+        metavar="ID",
+        help="A job's name, a run's id or the beginning of one; with .INDEX an array's index. Or workflow/NAME.",
+        autocompletion=complete_ref,
+    ),
 ]
-JobArgument = Annotated[str, typer.Argument(metavar="NAME", help="A job's name.", autocompletion=complete_job)]
+ExecutorOption = Annotated[
+    str | None,
+    typer.Option("--executor", metavar="local|slurm", help="Where: else what the daemon's configuration says."),
+]
+IndexOption = Annotated[
+    int | None, typer.Option("--index", min=0, metavar="INDEX", help="That index of an array; NAME.INDEX is the same.")
+]
 
 
 def chosen(output: Format, json: bool) -> Format:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -131,6 +131,28 @@ def _option(name: str, metavar: str, help_text: str) -> inspect.Parameter:
 
 def complete_job(ctx: typer.Context, incomplete: str) -> list[str]:
     """Names of jobs for the shell; none if the daemon does not answer quickly."""
+    return _complete(ctx, incomplete, lambda daemon: (job.name for job in daemon.list_jobs()))
+
+
+def complete_ref(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The same, and workflows with their kind before the name; jobs too once somebody writes that."""
+    return _complete(ctx, incomplete, lambda daemon: _refs(daemon, incomplete))
+
+
+def complete_workflow(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of workflows."""
+    return _complete(ctx, incomplete, lambda daemon: (one.name for one in daemon.list_resources("Workflow")))
+
+
+def _refs(daemon: Daemon, incomplete: str) -> Iterator[str]:
+    before = "job/" if incomplete.startswith("job/") else ""
+    if "/" not in incomplete or before:
+        yield from (f"{before}{job.name}" for job in daemon.list_jobs())
+    if not before:
+        yield from (f"workflow/{one.name}" for one in daemon.list_resources("Workflow"))
+
+
+def _complete(ctx: typer.Context, incomplete: str, names: Callable[[Daemon], Iterable[str]]) -> list[str]:
     from joblet.errors import JobletError
 
     parent = ctx.parent.params if ctx.parent is not None else {}
@@ -138,7 +160,7 @@ def complete_job(ctx: typer.Context, incomplete: str) -> list[str]:
     target = Target(ctx.params.get("config") or parent.get("config"), node or None)
     try:
         daemon = target.daemon(answer_seconds=COMPLETION_SECONDS)
-        return [job.name for job in daemon.list_jobs() if job.name.startswith(incomplete)]
+        return [name for name in names(daemon) if name.startswith(incomplete)]
     except JobletError:
         return []  # a shell has no place for an error in the middle of a line
     finally:

@@ -23,6 +23,15 @@ def is_final(run: job_pb2.Run) -> bool:
     return run.phase in FINAL
 
 
+def state_of(run: job_pb2.Run) -> str:
+    """For people who wait."""
+    if run.HasField("array"):
+        from rnx.output.arrays import summary
+
+        return f"{run.phase} ({summary(run.array)})"
+    return f"{run.phase}{f' ({run.reason})' if run.reason else ''}"
+
+
 class Patience:
     """How long a daemon that is away is waited for: it may be restarted or upgraded, and jobs go on meanwhile."""
 
@@ -72,7 +81,7 @@ def wait_for_run(
                 if done(run):
                     return run
                 if tell is not None:
-                    tell(f"{job.name}: {run.phase}{f' ({run.reason})' if run.reason else ''}")
+                    tell(f"{job.name}: {state_of(run)}")
         except Unreachable as error:
             if deadline is None or time.monotonic() < deadline:
                 patience.wait(error)
@@ -101,10 +110,17 @@ def _changes(daemon: Daemon, name: str, run_id: str, deadline: float | None) -> 
             yield daemon.get(run_id).runs[0]
 
 
+def changes_of(daemon: Daemon, name: str, run_id: str) -> Iterator[job_pb2.Run]:
+    """The state of a job's run (empty: of its latest one), now and after each change, until the daemon is gone."""
+    return _changes(daemon, name, run_id, None)
+
+
 def exit_code_of(run: job_pb2.Run) -> int:
     """The exit code that a client passes on for a run that is over."""
     if run.phase == "COMPLETED":
         return exit_codes.OK
+    if run.HasField("array"):
+        return exit_codes.FAILURE
     if run.reason == "OOMKilled":
         return exit_codes.OOM_KILLED
     if run.reason == "TimedOut":

@@ -37,8 +37,8 @@ def apply(
     """Make manifests the desired state.
 
     All files are checked first; if one is wrong, none is applied. Each manifest is reported as created, configured or
-    unchanged, with what that means for what runs. With --wait the exit code is that of the first job that failed; jobs
-    with `restart: Always` count as soon as they run.
+    unchanged, with what that means for what runs. With --wait the exit code is that of the first job that failed, 1 for a
+    workflow; jobs with `restart: Always` count as soon as they run.
 
     Files that spec.files names with `from` lie beside the manifest, or below; those that the daemon does not have are uploaded.
 
@@ -160,18 +160,23 @@ def wait_for_all(
     daemon: Daemon, files: Sequence[ManifestFile], results: Sequence[job_pb2.ApplyResult], output: Format
 ) -> int:
     """Wait for each job's run. Returns the exit code of the first that failed."""
-    from rnx.output.terminal import progress
-    from rnx.watching import exit_code_of, is_final
+    from rnx.output.terminal import printable, progress
 
     code = exit_codes.OK
     with progress("waiting") as tell:
-        for name, run in awaited(daemon, files, results, tell):
+        for one in awaited(daemon, files, results, tell):
             # Where the output is a document, this is for people who wait.
-            to = sys.stderr if output in DOCUMENTS else sys.stdout
-            print(f"job/{name} {run.phase}{f' ({run.reason})' if run.reason else ''}", file=to, flush=True)
-            if is_final(run):
-                code = code or exit_code_of(run)
+            print(printable(one.text), file=sys.stderr if output in DOCUMENTS else sys.stdout, flush=True)
+            code = code or one.code
     return code
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """How something ended that was waited for, as a line and as an exit code."""
+
+    text: str
+    code: int
 
 
 def awaited(
@@ -179,17 +184,25 @@ def awaited(
     files: Sequence[ManifestFile],
     results: Sequence[job_pb2.ApplyResult],
     tell: Callable[[str], None] | None = None,
-) -> Iterator[tuple[str, job_pb2.Run]]:
-    """Each job's run, once it has ended; a service's, once it runs."""
-    from joblet.manifest import Restart, jobs_of
-    from rnx.watching import is_final, wait_for_run
+) -> Iterator[Awaited]:
+    """Each job's run and each workflow's, once it has ended; a service's, once it runs."""
+    from joblet.manifest import JobManifest, Restart, WorkflowManifest, jobs_of, key_of
+    from rnx import workflow_runs
+    from rnx.watching import exit_code_of, is_final, wait_for_run
 
-    manifests = [one for file in files for one in jobs_of(file.manifests)]
-    services = {one.metadata.name for one in manifests if one.spec.restart is Restart.ALWAYS}
+    jobs = [one for file in files for one in jobs_of(file.manifests)]
+    workflows = [one for file in files for one in file.manifests if isinstance(one, WorkflowManifest)]
+    services = {one.metadata.name for one in jobs if one.spec.restart is Restart.ALWAYS}
     # Who has a schedule may have its next run in a year.
-    idle = {one.metadata.name for one in manifests if one.spec.suspend or one.spec.schedule is not None}
+    both: list[JobManifest | WorkflowManifest] = [*jobs, *workflows]
+    running = {key_of(one) for one in both if not one.spec.suspend and one.spec.schedule is None}
     for result in results:
-        if result.name in idle or result.kind not in ("", "Job"):
+        key = result.name if result.kind in ("", "Job") else f"{result.kind.lower()}/{result.name}"
+        if key not in running:
+            continue
+        if result.kind == "Workflow":
+            workflow = workflow_runs.wait_for_workflow(daemon, result.name, workflow_runs.is_over, tell=tell)
+            yield Awaited(workflow_runs.told(workflow), workflow_runs.exit_code_of(workflow))
             continue
         service = result.name in services
         run = wait_for_run(
@@ -198,4 +211,5 @@ def awaited(
             (lambda one: is_final(one) or one.phase == "RUNNING") if service else is_final,
             tell=tell,
         )
-        yield result.name, run
+        text = f"job/{result.name} {run.phase}{f' ({run.reason})' if run.reason else ''}"
+        yield Awaited(text, exit_code_of(run) if is_final(run) else exit_codes.OK)

@@ -8,7 +8,7 @@ import typer
 
 from rnx import exit_codes
 from rnx.options import RecursiveOption
-from rnx.target import Target, complete_job, connected_to_many
+from rnx.target import Target, complete_ref, connected_to_many
 
 
 @connected_to_many
@@ -16,7 +16,7 @@ def delete(
     target: Target,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME...", help="Jobs by name, or KIND/NAME.", autocompletion=complete_job),
+        typer.Argument(metavar="NAME...", help="Jobs by name, or KIND/NAME.", autocompletion=complete_ref),
     ] = None,
     filename: Annotated[
         list[str] | None,
@@ -37,6 +37,7 @@ def delete(
       rnx delete hello limits
       rnx delete -f job.yml
       rnx delete volume/data
+      rnx delete workflow/nightly
     """
     from joblet.manifest import key_of
     from rnx.failures import ClientError, InvalidRequest, NotFound

@@ -8,7 +8,7 @@ import typer
 
 from rnx import exit_codes
 from rnx.options import Format, FormatOption, JsonOption, chosen
-from rnx.target import Target, complete_job, connected_to_many
+from rnx.target import Target, complete_ref, connected_to_many
 
 if TYPE_CHECKING:
     from joblet.api.v1 import job_pb2
@@ -21,7 +21,12 @@ HEADER = ("LAST", "TYPE", "REASON", "JOB", "RUN", "COUNT", "MESSAGE")
 def events(
     target: Target,
     ref: Annotated[
-        str, typer.Argument(metavar="[NAME]", help="Of a job or run; of all if left out.", autocompletion=complete_job)
+        str,
+        typer.Argument(
+            metavar="[NAME]",
+            help="Of a job or run, or of KIND/NAME; of all if left out.",
+            autocompletion=complete_ref,
+        ),
     ] = "",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on with what happens next.")] = False,
     since: Annotated[str | None, typer.Option(metavar="TIME", help="Only newer ones: 10m or an RFC 3339 time.")] = None,
@@ -43,6 +48,7 @@ def events(
     \b
     Example:
       rnx events hello
+      rnx events workflow/nightly
       rnx events --tail 20
       rnx events -w --since 10m
     """
@@ -56,7 +62,7 @@ def events(
 
     if tail is None:
         tail = TAIL_OF_WATCH if watch and since is None else 0
-    request = job_pb2.EventsRequest(ref=ref, follow=watch, tail=tail)
+    request = job_pb2.EventsRequest(ref=ref.removeprefix("job/"), follow=watch, tail=tail)
     if since is not None:
         request.since.FromNanoseconds(since_ns(since))
     form = chosen(output, json)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rnx import exit_codes
-from rnx.options import Format, FormatOption, JobArgument, JsonOption, SelectorOption, chosen
-from rnx.target import Target, complete_job, connected, connected_to_many
+from rnx.options import Format, FormatOption, JsonOption, SelectorOption, chosen
+from rnx.target import Target, complete_ref, connected, connected_to_many
 
 if TYPE_CHECKING:
     from joblet.api.v1 import job_pb2, resource_pb2
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SHOWN_EVENTS = 20
 HEADER = ("NAME", "STATUS", "REASON", "GENERATION", "UPDATED", "SOURCE")
-WIDE = ("NAME", "STATUS", "REASON", "GENERATION", "UPDATED", "OBSERVED", "RUN", "SOURCE", "LABELS")
+WIDE = ("NAME", "STATUS", "REASON", "GENERATION", "UPDATED", "OBSERVED", "RUN", "NEXT", "SOURCE", "LABELS")
 
 
 @connected_to_many
@@ -28,7 +28,7 @@ def get(
         typer.Argument(
             metavar="[KIND] [NAME]...",
             help="By name; all if none. KIND: jobs unless given.",
-            autocompletion=complete_job,
+            autocompletion=complete_ref,
         ),
     ] = None,
     output: FormatOption = Format.TABLE,
@@ -38,7 +38,7 @@ def get(
         bool, typer.Option("--manifest", help="Print the manifests alone, ready for editing and rnx apply.")
     ] = False,
 ) -> int:
-    """Show jobs, as a table or with their manifests; or what is of another kind, such as volumes.
+    """Show jobs, as a table or with their manifests; or what is of another kind, such as volumes; or the nodes they run on.
 
     -o json and -o yaml show the manifest with a status beside it. With --all-nodes or several nodes it is one table, with the
     node of each.
@@ -49,12 +49,17 @@ def get(
       rnx get hello -o yaml
       rnx get hello --manifest > hello.yml
       rnx get volumes
+      rnx get nodes -o wide
       rnx get jobs --all-nodes
       rnx get volume/data -o yaml
     """
     from rnx.kinds import find_kind, kind_of
 
     wanted = list(names or ())
+    if wanted[:1] == ["nodes"]:
+        from rnx.engine_nodes import show_nodes
+
+        return show_nodes(target.daemon(), wanted[1:], chosen(output, json))
     kind = "Job"
     if wanted and (found := find_kind(wanted[0])):
         kind, wanted = found, wanted[1:]
@@ -101,28 +106,41 @@ def show(jobs: Sequence[job_pb2.Job], form: Format, *, alone: bool) -> None:
 
 
 def row(job: job_pb2.Job) -> list[str]:
+    from rnx.output.arrays import summary
     from rnx.output.status import phase_of
     from rnx.output.words import moment
 
     run = job.runs[0] if job.runs else None
     reason = "Deleting" if job.deleting else run.reason if run else "Suspended" if job.suspend else ""
+    if run is not None and run.HasField("array"):
+        reason = ": ".join(filter(None, (reason, summary(run.array))))
     return [job.name, phase_of(job), reason, str(job.generation), moment(job.updated)]
 
 
 def wide(job: job_pb2.Job) -> list[str]:
+    from rnx.output.documents import stamp
+    from rnx.output.words import moment
+
     labels = ",".join(f"{key}={value}" for key, value in sorted(job.labels.items()))
-    return [str(job.observed_generation), job.runs[0].id if job.runs else "", job.source, labels]
+    to_come = moment(stamp(job, "next_tick"))
+    return [str(job.observed_generation), job.runs[0].id if job.runs else "", to_come, job.source, labels]
 
 
 @connected
-def describe(target: Target, name: JobArgument) -> None:
+def describe(
+    target: Target,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A job's name, or KIND/NAME.", autocompletion=complete_ref)
+    ],
+) -> None:
     """Show all that is known about a job, or about what is of another kind.
 
-    Its latest run, conditions, kept runs, the last events and its manifest.
+    Its latest run, or its steps; conditions, kept runs, the last events and its manifest.
 
     \b
     Example:
       rnx describe hello
+      rnx describe workflow/nightly
       rnx describe volume/data
     """
     from rnx.kinds import split_key
@@ -133,17 +151,20 @@ def describe(target: Target, name: JobArgument) -> None:
         for text in resource_description(daemon, daemon.resource(kind, short)):
             print(text)
         return
-    job = daemon.get(name, history=True)
+    job = daemon.get(short, history=True)
     for text in description(daemon, job):
         print(text)
 
 
 def description(daemon: Daemon, job: job_pb2.Job) -> Iterator[str]:
+    from rnx.indexes import index_lines
     from rnx.output.status import line, status_lines
     from rnx.output.terminal import printable
     from rnx.output.words import moment
 
     yield from status_lines(job, job.runs[0] if job.runs else None)
+    if job.runs and job.runs[0].HasField("array"):
+        yield from index_lines(daemon, job.runs[0])
     yield line("Job Created", moment(job.created))
     yield line("Job Updated", moment(job.updated))
     for title, mapping in (("Labels", job.labels), ("Annotations", job.annotations)):
@@ -190,6 +211,10 @@ def resource_description(daemon: Daemon, resource: resource_pb2.Resource) -> Ite
     yield line("Source", resource.source)
     yield line("Created", moment(resource.created))
     yield line("Updated", moment(resource.updated))
+    if resource.kind == "Workflow":
+        from rnx.output.workflow_status import step_lines
+
+        yield from step_lines(resource)
     yield from _block(
         "Conditions", [["TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"], *map(_condition, resource.conditions)]
     )

@@ -14,7 +14,20 @@ if TYPE_CHECKING:
     from joblet.api.v1 import job_pb2
 
 HEADER = ("ID", "NAME", "STATUS", "STARTED", "DURATION", "EXIT", "COMMAND")
-WIDE = ("ID", "NAME", "STATUS", "REASON", "STARTED", "DURATION", "EXIT", "ATTEMPTS", "SOURCE", "LABELS", "COMMAND")
+WIDE = (
+    "ID",
+    "NAME",
+    "STATUS",
+    "REASON",
+    "STARTED",
+    "DURATION",
+    "EXIT",
+    "ATTEMPTS",
+    "NEXT",
+    "SOURCE",
+    "LABELS",
+    "COMMAND",
+)
 
 
 @connected_to_many
@@ -29,7 +42,7 @@ def list_jobs(
 ) -> int:
     """List jobs with their latest run.
 
-    With --all-nodes or several nodes it is one table, with the node of each.
+    With --all-nodes or several nodes it is one table, with the node of each. -o wide shows the next run of what has a schedule.
 
     \b
     Example:
@@ -63,20 +76,29 @@ def list_jobs(
 
 def row(job: job_pb2.Job, *, wide: bool) -> list[str]:
     from rnx.output.documents import stamp
-    from rnx.output.status import command_text, phase_of
+    from rnx.output.status import phase_of
     from rnx.output.words import duration, moment, seconds_between
 
     labels = ",".join(f"{key}={value}" for key, value in sorted(job.labels.items()))
+    to_come = moment(stamp(job, "next_tick"))
     if not job.runs:
         reason, phase = "Suspended" if job.suspend else "", phase_of(job)
         if wide:
-            return ["", job.name, phase, reason, "", "", "", "", job.source, labels, ""]
+            return ["", job.name, phase, reason, "", "", "", "", to_come, job.source, labels, ""]
         return ["", job.name, phase, *[""] * 4]
     run = job.runs[0]
     started = stamp(run, "started")
     times = [moment(started), duration(seconds_between(started, stamp(run, "ended")))]
     code = str(run.exit_code) if run.HasField("exit_code") else ""
     if wide:
-        ends = [str(len(run.attempts)), job.source, labels, command_text(run)]
+        ends = [str(len(run.attempts)), to_come, job.source, labels, what_runs(run)]
         return [run.id, job.name, run.phase, run.reason, *times, code, *ends]
-    return [run.id, job.name, run.phase, *times, code, command_text(run)]
+    return [run.id, job.name, run.phase, *times, code, what_runs(run)]
+
+
+def what_runs(run: job_pb2.Run) -> str:
+    """The command; of an array how it stands as well."""
+    from rnx.output.arrays import summary
+    from rnx.output.status import command_text
+
+    return f"[{summary(run.array)}] {command_text(run)}" if run.HasField("array") else command_text(run)

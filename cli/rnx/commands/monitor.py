@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from joblet.api.v1 import monitor_pb2
 
 IntervalOption = Annotated[
-    str, typer.Option("--interval", metavar="DURATION", help="Between two readings: 500ms to 1h.")
+    str, typer.Option("--interval", metavar="DURATION", help="Between two readings: 500ms to 1h, or seconds: 5.")
 ]
 CountOption = Annotated[int, typer.Option("--count", "-n", help="Readings, then the end; 0: until it is interrupted.")]
 JobsOption = Annotated[int, typer.Option("--jobs", help="How many jobs to show, those that use most first.", min=1)]
@@ -77,7 +77,8 @@ def watch(
     from rnx.output.usage import usage_data, usage_lines
 
     in_place = sys.stdout.isatty() and not json
-    interval_ms = round(seconds_of("--interval", interval) * 1000)
+    # As Joblet has it: a number alone is seconds.
+    interval_ms = round(seconds_of("--interval", f"{interval}s" if interval.isdigit() else interval) * 1000)
     for shown, reading in enumerate(readings(target, interval_ms, jobs), start=1):
         if json:
             print(encoder.dumps(usage_data(reading)), flush=True)

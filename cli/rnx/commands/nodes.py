@@ -151,7 +151,8 @@ def state(node: dict[str, Any]) -> str:
         for one in node["conditions"]
         if (one["status"] == "True") == (one["type"].endswith("Pressure") or one["type"] == "PutBack")
     ]
-    return ", ".join(["cordoned" if node["cordon"] else "ready", *wrong])
+    away = [f"{one['name']} away" for one in node["executors"] if not one["available"]]
+    return ", ".join(["cordoned" if node["cordon"] else "ready", *wrong, *away])
 
 
 @connected

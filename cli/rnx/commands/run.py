@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rnx.options import JsonOption
-from rnx.target import Target, complete_job, connected
+from rnx.options import ExecutorOption, JsonOption
+from rnx.target import Target, complete_job, complete_workflow, connected
 
 if TYPE_CHECKING:
     from joblet.api.v1 import job_pb2
@@ -61,6 +61,7 @@ def run(
         list[str] | None,
         typer.Option(metavar="NAME[:PATH[:ro]]", help="A volume it uses; at /volumes/NAME unless a path is given."),
     ] = None,
+    executor: ExecutorOption = None,
     schedule: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Not now but then: 90m from now, or at 2027-01-31T02:00:00Z."),
@@ -69,7 +70,18 @@ def run(
         str | None,
         typer.Option(metavar="NAME", help="Run an existing job once more, as it is.", autocompletion=complete_job),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="With --job: also beside a run of it that goes on.")] = False,
+    workflow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Run an existing workflow once more, as its overlap lets it.",
+            autocompletion=complete_workflow,
+        ),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="With --job: beside a run that goes on. With --workflow: in place of one."),
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Print its output and exit with its exit code.")] = False,
     json: JsonOption = False,
 ) -> int | None:
@@ -77,7 +89,8 @@ def run(
 
     Answers at once with lines ID, Command, Status and StartTime; the job goes on. With --wait the job's output is ours
     instead, and so is its exit code: 128+n for signal n, 137 if it ran out of memory, 124 if it ran out of time, 125 if its
-    end is not known.
+    end is not known. Of a workflow it is the output of its steps, each line with its step, and 0 or 1, or 125 if another
+    run took its place.
 
     \b
     Example:
@@ -86,7 +99,9 @@ def run(
       rnx run --volume data:/data sh -c 'date >>/data/log'
       rnx run --secret db-password:PGPASSWORD psql -c 'select 1'
       rnx run --schedule 2027-01-31T02:00:00+01:00 ./report.sh
+      rnx run --executor slurm --max-memory 4096 ./simulate
       rnx run --job nightly-report
+      rnx run --workflow nightly --wait
     """
     from rnx.composition import RunFlags
 
@@ -108,7 +123,11 @@ def run(
         volumes=volume or (),
         secrets=secret or (),
         schedule=schedule,
+        executor=executor,
     )
+    if workflow is not None:
+        check_workflow(flags, job, workflow, json=json)
+        return run_workflow(target.daemon(), workflow.removeprefix("workflow/"), force=force, wait=wait)
     check(flags, job, force=force, wait=wait)
     daemon = target.daemon()
     if job is not None:
@@ -135,11 +154,69 @@ def check(flags: RunFlags, job: str | None, *, force: bool, wait: bool) -> None:
             todo=f"rnx run --job {job}; rnx apply changes a job",
         )
     if force and job is None:
-        raise InvalidRequest("--force goes with --job", todo="rnx run --job NAME --force")
+        raise InvalidRequest("--force goes with --job and --workflow", todo="rnx run --job NAME --force")
     if wait and flags.schedule is not None:
         raise InvalidRequest("--wait does not go with --schedule", todo="rnx wait NAME waits for the job's run")
     if job is None and not flags.command:
         raise InvalidRequest("there is no command", todo="rnx run [FLAGS] CMD [ARGUMENT]...; rnx run --help shows more")
+
+
+def check_workflow(flags: RunFlags, job: str | None, workflow: str, *, json: bool) -> None:
+    from rnx.composition import RunFlags
+    from rnx.failures import InvalidRequest
+
+    if job is not None or json or flags != RunFlags(command=()):
+        raise InvalidRequest(
+            "--workflow runs an existing workflow as it is and takes no other flags but --force and --wait",
+            todo=f"rnx run --workflow {workflow}; rnx log -f workflow/{workflow} follows it, rnx wait workflow/{workflow} waits",
+        )
+
+
+def run_workflow(daemon: Daemon, name: str, *, force: bool, wait: bool) -> int | None:
+    from rnx.commands.retry import told
+    from rnx.failures import Conflict
+
+    answer = daemon.retry_workflow(name, whole=True, force=force)
+    if not wait:
+        print(told(name, answer))
+        return None
+    if answer.place:  # others may come before it: its number is not known yet
+        raise Conflict(
+            f"not waited for: {told(name, answer)}", todo=f"rnx log -f workflow/{name} follows run {answer.run}"
+        )
+    return follow_workflow(daemon, name, answer.run)
+
+
+def follow_workflow(daemon: Daemon, name: str, number: int) -> int:
+    """Print what the steps of this run write until it is over. Returns the exit code to pass on."""
+    import sys
+
+    from joblet.api.v1 import job_pb2
+    from rnx import exit_codes, workflow_runs
+    from rnx.labelled_log import LabelledLog
+    from rnx.output.terminal import printable
+    from rnx.whole_log import told
+
+    labelled = LabelledLog(daemon, job_pb2.LogsRequest(ref=name, follow=True), timestamps=False)
+    try:
+        labelled.workflow(name, number)
+        workflow = workflow_runs.wait_for_workflow(
+            daemon, name, lambda one: one.workflow_run.number != number or workflow_runs.is_over(one)
+        )
+    except KeyboardInterrupt:
+        print(
+            f"\nrnx: the workflow goes on\n  rnx log -f workflow/{name} follows it, rnx stop workflow/{name} stops it",
+            file=sys.stderr,
+        )
+        return exit_codes.INTERRUPTED
+    missing = told(labelled.failures)
+    if workflow.workflow_run.number != number:
+        taken = f"rnx: run {workflow.workflow_run.number} of workflow/{name} took the place of run {number}"
+        print(f"{taken}\n  rnx events workflow/{name} tells how that ended", file=sys.stderr)
+        return exit_codes.UNKNOWN_END
+    if not workflow_runs.has_succeeded(workflow):
+        print(printable(f"rnx: {workflow_runs.told(workflow)}"), file=sys.stderr)
+    return workflow_runs.exit_code_of(workflow) or missing
 
 
 def start(daemon: Daemon, flags: RunFlags) -> job_pb2.ApplyResult:

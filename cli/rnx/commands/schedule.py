@@ -11,7 +11,7 @@ import typer
 from rnx.options import JsonOption
 
 if TYPE_CHECKING:
-    from joblet.manifest import JobManifest
+    from joblet.manifest import JobManifest, WorkflowManifest
 
 HEADER = ("LOCAL", "UTC", "REMARK")
 
@@ -24,7 +24,7 @@ def preview(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Show when the jobs of a manifest would run, without a daemon.
+    """Show when the jobs and workflows of a manifest would run, without a daemon.
 
     In the schedule's time zone and in UTC, jitter included. What a change of clocks does to it stands in the last column.
 
@@ -33,18 +33,22 @@ def preview(
       rnx schedule preview job.yml --next 10
       rnx schedule preview job.yml --after 2027-03-27T00:00:00Z
     """
-    from joblet.manifest import jobs_of
+    from joblet.manifest import JobManifest, WorkflowManifest
     from rnx.failures import InvalidRequest
     from rnx.manifest_files import read_files
     from rnx.output.documents import print_json
     from rnx.output.table import print_table
 
     (file,) = read_files([filename])
-    scheduled = [job for job in jobs_of(file.manifests) if job.spec.schedule is not None]
+    runnable = [one for one in file.manifests if isinstance(one, JobManifest | WorkflowManifest)]
+    scheduled = [one for one in runnable if one.spec.schedule is not None]
     if not scheduled:
-        raise InvalidRequest(f"{file.name}: no job of it has a schedule", todo="rnx explain spec.schedule")
+        raise InvalidRequest(
+            f"{file.name}: no job or workflow of it has a schedule",
+            todo="rnx explain spec.schedule tells how to give it one",
+        )
     start = moment_of(after) if after is not None else int(datetime.now(UTC).timestamp())
-    shown = {job.metadata.name: list(rows(job, start, count)) for job in scheduled}
+    shown = {shown_name(one): list(rows(one, start, count)) for one in scheduled}
     if json:
         print_json(shown)
         return
@@ -57,7 +61,11 @@ def preview(
             print("no time to come")
 
 
-def rows(job: JobManifest, start: int, count: int) -> Iterator[dict[str, Any]]:
+def shown_name(manifest: JobManifest | WorkflowManifest) -> str:
+    return manifest.metadata.name if manifest.kind == "Job" else f"workflow/{manifest.metadata.name}"
+
+
+def rows(job: JobManifest | WorkflowManifest, start: int, count: int) -> Iterator[dict[str, Any]]:
     """The runs to come after that second."""
     from itertools import islice
     from zoneinfo import ZoneInfo

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from joblet.api.v1 import job_pb2
     from rnx.daemon import Daemon
 
-LOOK_SECONDS = 0.5
-
 
 @dataclass
 class Branch:
@@ -56,22 +54,37 @@ def tree(
         return
     jobs = (job for job in daemon.list_jobs(selector=selector) if source in (None, *names_of(job.source)))
     whole = (daemon.get(job.name, history=True) for job in jobs) if history else jobs
-    for branch in grown(whole).below.values():
+    branches = list(grown(whole, daemon).below.values())
+    if source is not None and not branches:
+        check_source(daemon, source)
+    for branch in branches:
         print(printable(branch.text))
         for line in drawn(branch):
             print(printable(line))
 
 
+def check_source(daemon: Daemon, source: str) -> None:
+    """Raises NotFound if there is no such source; one may have no jobs, or none with the labels that are asked for."""
+    from joblet.manifest import nearest
+    from rnx.failures import NotFound
+
+    known = {name for job in daemon.list_jobs() for name in names_of(job.source)}
+    known |= {name for one in daemon.list_resources("GitSource") for name in (one.name, f"git:{one.name}")}
+    if source not in {*known, "spool", "grpc"}:
+        best = nearest(source, sorted(known))
+        todo = f"did you mean {best}?" if best else "rnx tree shows all sources"
+        raise NotFound(f"there is no source {source!r}", todo=todo)
+
+
 def draw_workflow(daemon: Daemon, name: str, *, watch: bool) -> None:
     """Once; or whenever it has changed, until it is over. On a terminal each drawing takes the place of the one before."""
     import sys
-    import time
 
     from rnx.output.steps import is_over, workflow_lines
+    from rnx.workflow_runs import looks
 
     shown: list[str] = []
-    while True:
-        workflow = daemon.resource("Workflow", name)
+    for workflow in looks(daemon, name):
         lines = list(workflow_lines(workflow))
         if lines != shown:
             if shown and sys.stdout.isatty():
@@ -80,7 +93,6 @@ def draw_workflow(daemon: Daemon, name: str, *, watch: bool) -> None:
             shown = lines
         if not watch or is_over(workflow):
             return
-        time.sleep(LOOK_SECONDS)
 
 
 def names_of(source: str) -> tuple[str, str]:
@@ -99,13 +111,16 @@ def split_source(source: str) -> tuple[str, str]:
     return f"git:{followed}", f"{file} @ {commit}"
 
 
-def grown(jobs: Iterable[job_pb2.Job]) -> Branch:
+def grown(jobs: Iterable[job_pb2.Job], daemon: Daemon | None = None) -> Branch:
+    """daemon: is asked for the indexes of arrays."""
     root = Branch("")
     for job in sorted(jobs, key=lambda one: (split_source(one.source), one.name)):
         place, file = split_source(job.source)
         branch = root.grow(place).grow(file).grow(_job(job))
         for run in job.runs:
-            below = branch.grow(" ".join(filter(None, (f"run {run.id}", run.phase, run.reason))))
+            below = branch.grow(_run(run))
+            if run.HasField("array") and daemon is not None:
+                _grow_indexes(below, daemon, run)
             for attempt in run.attempts:
                 below.grow(_attempt(attempt))
     return root
@@ -118,6 +133,26 @@ def drawn(branch: Branch, before: str = "") -> Iterator[str]:
         last = child is children[-1]
         yield f"{before}{'└─ ' if last else '├─ '}{child.text}"
         yield from drawn(child, before + ("   " if last else "│  "))
+
+
+def _run(run: job_pb2.Run) -> str:
+    from rnx.output.arrays import summary
+
+    how = summary(run.array) if run.HasField("array") else ""
+    return " ".join(filter(None, (f"run {run.id}", run.phase, run.reason, how)))
+
+
+def _grow_indexes(branch: Branch, daemon: Daemon, run: job_pb2.Run) -> None:
+    from rnx.indexes import some_indexes
+    from rnx.output.arrays import index_text, left_out
+
+    shown = some_indexes(daemon, run)
+    for one in shown:
+        below = branch.grow(index_text(one))
+        for attempt in one.run.attempts if len(one.run.attempts) > 1 else ():
+            below.grow(_attempt(attempt))
+    if rest := left_out(shown, run.array.count, run.id):
+        branch.grow(rest)
 
 
 def _job(job: job_pb2.Job) -> str:

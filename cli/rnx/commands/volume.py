@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from rnx.options import Format, FormatOption, JsonOption, chosen
+from rnx.options import ExecutorOption, Format, FormatOption, JsonOption, chosen
 from rnx.target import Target, connected
 
-FLAGS = {"spec.size": "--size", "spec.type": "--type"}
+FLAGS = {"spec.size": "--size", "spec.type": "--type", "spec.executor": "--executor"}
 READY_WITHIN_SECONDS = 60.0
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Volumes by name.")]
@@ -23,6 +23,7 @@ def create(
     kind: Annotated[
         str, typer.Option("--type", metavar="filesystem|memory", help="On disk, or in memory until the host restarts.")
     ] = "filesystem",
+    executor: ExecutorOption = None,
 ) -> None:
     """Make a volume, empty, and wait until it is there.
 
@@ -32,6 +33,7 @@ def create(
     Example:
       rnx volume create data --size=10Gi
       rnx volume create scratch --size=256Mi --type=memory
+      rnx volume create shared --size=50Gi --executor=slurm
       rnx run --volume data:/data ls -la /data
     """
     from rnx.keeping import make, refuse_what_is_there
@@ -39,6 +41,8 @@ def create(
     daemon = target.daemon()
     refuse_what_is_there(daemon, "Volume", name, todo="rnx apply -f FILE changes it")
     spec = {"size": int(size) if size.isdecimal() else size, "type": kind}
+    if executor is not None:
+        spec["executor"] = executor
     make(daemon, "Volume", name, spec, flags=FLAGS, within_seconds=READY_WITHIN_SECONDS)
 
 

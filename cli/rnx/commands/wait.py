@@ -11,7 +11,8 @@ from rnx.options import RefArgument
 from rnx.target import Target, connected_to_many
 
 if TYPE_CHECKING:
-    from joblet.api.v1 import job_pb2
+    from joblet.api.v1 import job_pb2, resource_pb2
+    from rnx.daemon import Daemon
 
 
 class Goal(StrEnum):
@@ -31,6 +32,19 @@ class Goal(StrEnum):
         """Whether a run that is over came to that."""
         return self is Goal.FINISHED or run.phase == "COMPLETED" or (self is Goal.RUNNING and run.phase == "RUNNING")
 
+    def is_over_for(self, workflow: resource_pb2.Resource) -> bool:
+        """The same of a workflow, which runs as long as one of its steps does."""
+        from rnx.workflow_runs import has_step_that_runs, is_over
+
+        return is_over(workflow) or (self is Goal.RUNNING and has_step_that_runs(workflow))
+
+    def is_reached_by(self, workflow: resource_pb2.Resource) -> bool:
+        """Whether the run of a workflow that is over came to that."""
+        from rnx.workflow_runs import has_step_that_runs, has_succeeded
+
+        runs = self is Goal.RUNNING and has_step_that_runs(workflow)
+        return self is Goal.FINISHED or has_succeeded(workflow) or runs
+
 
 @connected_to_many
 def wait(
@@ -41,7 +55,7 @@ def wait(
     ] = Goal.COMPLETED,
     timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Give up after this long: 30s, 5m.")] = None,
 ) -> int:
-    """Wait until a job runs or has ended.
+    """Wait until a job runs or has ended, or a workflow.
 
     Exit code 0: it came to that; 1: it ended otherwise; 124: not in time. A job that is gone is an error. With --all-nodes or
     several nodes it has to come to that on each that has the job.
@@ -50,20 +64,25 @@ def wait(
     Example:
       rnx wait hello --timeout 5m
       rnx wait web --for running
+      rnx wait workflow/nightly
     """
     import sys
 
     from rnx import exit_codes
+    from rnx.kinds import split_ref
     from rnx.moments import seconds_of
     from rnx.output.terminal import printable, progress
     from rnx.watching import wait_for_run
 
+    kind, ref = split_ref(ref)
     seconds = None if timeout is None else seconds_of("--timeout", timeout)
     try:
         if target.is_many:
             from rnx.merged import wait_from
 
-            return wait_from(target.several(), ref, goal, seconds)
+            return wait_from(target.several(), (kind, ref), goal, seconds)
+        if kind == "Workflow":
+            return wait_for_the_workflow(target.daemon(), ref, goal, seconds)
         with progress(f"waiting for {ref}") as tell:
             run = wait_for_run(
                 target.daemon(),
@@ -73,10 +92,20 @@ def wait(
                 tell=tell,
             )
     except KeyboardInterrupt:
-        print("\nrnx: the job goes on", file=sys.stderr)
+        print(f"\nrnx: the {kind.lower()} goes on", file=sys.stderr)
         return exit_codes.INTERRUPTED
     print(printable(told(run)))
     return exit_codes.OK if goal.is_reached(run) else exit_codes.FAILURE
+
+
+def wait_for_the_workflow(daemon: Daemon, name: str, goal: Goal, seconds: float | None) -> int:
+    from rnx import exit_codes, workflow_runs
+    from rnx.output.terminal import printable, progress
+
+    with progress(f"waiting for workflow/{name}") as tell:
+        workflow = workflow_runs.wait_for_workflow(daemon, name, goal.is_over_for, seconds=seconds, tell=tell)
+    print(printable(workflow_runs.told(workflow)))
+    return exit_codes.OK if goal.is_reached_by(workflow) else exit_codes.FAILURE
 
 
 def told(run: job_pb2.Run) -> str:

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 EVENTS_SHOWN = 200
 LINES_SHOWN = 3
 MOST_WAITED_FOR = 8
+FAILED_SHOWN = 3
 
 
 @connected
 def why(target: Target, ref: RefArgument) -> None:
-    """Tell why a job does not run, or why it ended, in one paragraph.
+    """Tell why a job or a workflow does not run, or why it ended, in one paragraph.
 
     From its conditions and events, the kernel's figures, and the last lines of its output.
 
@@ -26,17 +27,30 @@ def why(target: Target, ref: RefArgument) -> None:
     Example:
       rnx why report
       rnx why k3x9q2ab
+      rnx why sweep.7
+      rnx why workflow/nightly
     """
     import textwrap
 
+    from rnx.kinds import split_ref
     from rnx.output.terminal import printable
+    from rnx.reasons import workflow_paragraph
+
+    kind, name = split_ref(ref)
+    daemon = target.daemon()
+    text = workflow_paragraph(daemon.resource(kind, name)) if kind == "Workflow" else job_paragraph(daemon, name)
+    print(textwrap.fill(printable(text), width=100, break_long_words=False, break_on_hyphens=False))
+
+
+def job_paragraph(daemon: Daemon, ref: str) -> str:
     from rnx.reasons import Facts, paragraph
 
-    daemon = target.daemon()
     job = daemon.get(ref)
     run = job.runs[0] if job.runs else None
-    facts = Facts(job, events_of(daemon, ref), last_lines(daemon, run) if run else [], waited_for(daemon, job))
-    print(textwrap.fill(printable(paragraph(facts)), width=100, break_long_words=False, break_on_hyphens=False))
+    failed = first_failed(daemon, run) if run else []
+    output_of = failed[0].run if failed else run
+    lines = last_lines(daemon, output_of) if output_of else []
+    return paragraph(Facts(job, events_of(daemon, ref), lines, failed, waited_for(daemon, job)))
 
 
 def events_of(daemon: Daemon, ref: str) -> list[job_pb2.Event]:
@@ -46,6 +60,15 @@ def events_of(daemon: Daemon, ref: str) -> list[job_pb2.Event]:
     from joblet.api.v1 import job_pb2
 
     return list(deque(daemon.events(job_pb2.EventsRequest(ref=ref)), maxlen=EVENTS_SHOWN))
+
+
+def first_failed(daemon: Daemon, run: job_pb2.Run) -> list[job_pb2.Index]:
+    """The first few indexes of an array that failed."""
+    from itertools import islice
+
+    if not run.HasField("array") or not run.array.failed:
+        return []
+    return list(islice(daemon.indexes(run.id, states=["FAILED"], page_size=FAILED_SHOWN), FAILED_SHOWN))
 
 
 def last_lines(daemon: Daemon, run: job_pb2.Run) -> list[str]:

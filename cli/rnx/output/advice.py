@@ -11,7 +11,7 @@ from rnx.output.words import seconds_between, size
 if TYPE_CHECKING:
     from joblet.api.v1 import job_pb2
 
-LONG_ENOUGH_SECONDS = 60.0  # what ran shorter says little about limits that are high
+LONG_ENOUGH_SECONDS = 60.0  # what runs for less says little about limits that are high, unless it is done
 FAR_TOO_HIGH = 4.0
 CLOSE = 0.9
 HELD_BACK = 0.25  # of the time
@@ -37,7 +37,9 @@ def _memory(attempt: job_pb2.Attempt, limits: dict[str, str], seconds: float) ->
         yield f"{told}: it was killed for memory; {fitting(limit * 2 / HEADROOM)} may do"
     elif peak > CLOSE * limit:
         yield f"{told}: close to it; a little more would be on the safe side (page cache counts too, and is given back)"
-    elif seconds >= LONG_ENOUGH_SECONDS and peak * FAR_TOO_HIGH < limit and fitting_bytes(peak) < limit:
+    elif (is_done(attempt) or seconds >= LONG_ENOUGH_SECONDS) and (
+        peak * FAR_TOO_HIGH < limit and fitting_bytes(peak) < limit
+    ):
         yield f"{told}: {fitting(peak)} would do"
 
 
@@ -54,6 +56,11 @@ def _cpu(attempt: job_pb2.Attempt, limits: dict[str, str], seconds: float) -> It
         yield f"{told}: held back {share:.0%} of the time; it would be sooner done with more"
     elif seconds >= LONG_ENOUGH_SECONDS and percent * FAR_TOO_HIGH < parse_cpu(limits["cpu"]) and percent < 100:
         yield f"{told} in the mean: it hardly needs that much, unless in bursts"
+
+
+def is_done(attempt: job_pb2.Attempt) -> bool:
+    """Whether it did all that it had to do: its peak is that of the whole, however short it was."""
+    return attempt.phase == "COMPLETED"
 
 
 def fitting_bytes(peak: float) -> int:

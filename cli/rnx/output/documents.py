@@ -103,7 +103,29 @@ def run_data(run: job_pb2.Run) -> dict[str, Any]:
         "nextAttempt": time_of(run, "next_attempt"),
         "tick": time_of(run, "tick"),
         "outputs": dict(sorted(run.outputs.items())),
+        "traceId": run.trace_id or None,
+        "array": array_data(run.array) if run.HasField("array") else None,
+        "index": run.index if run.HasField("index") else None,
+        "arrayRun": run.array_run or None,
         "attempts": [attempt_data(attempt) for attempt in run.attempts],
+    }
+
+
+def array_data(array: job_pb2.ArrayStatus) -> dict[str, Any]:
+    return {
+        "first": array.first,
+        "count": array.count,
+        "needed": array.needed,
+        "parallel": array.parallel,
+        "succeeded": array.succeeded,
+        "running": array.running,
+        "waiting": array.waiting,
+        "notBegun": array.not_begun,
+        "failed": array.failed,
+        "stopped": array.stopped,
+        "skipped": array.skipped,
+        "failedIndexes": array.failed_indexes,
+        "stoppedIndexes": array.stopped_indexes,
     }
 
 
@@ -118,7 +140,11 @@ def attempt_data(attempt: job_pb2.Attempt) -> dict[str, Any]:
         "ended": time_of(attempt, "ended"),
         "exitCode": attempt.exit_code if attempt.HasField("exit_code") else None,
         "signal": attempt.signal or None,
+        "executor": attempt.engine or None,
+        "executorJob": attempt.engine_job or None,
+        "node": attempt.node or None,
         "usage": usage_data(attempt.usage) if attempt.HasField("usage") else None,
+        "usageRead": time_of(attempt, "usage_read"),
         "limits": [
             {
                 "name": one.name,
@@ -142,6 +168,9 @@ def usage_data(usage: job_pb2.Usage) -> dict[str, Any]:
         "ioReadBytes": "io_read_bytes",
         "ioWriteBytes": "io_write_bytes",
         "oomKills": "oom_kills",
+        "cpuPressureSeconds": "cpu_pressure_seconds",
+        "memoryPressureSeconds": "memory_pressure_seconds",
+        "ioPressureSeconds": "io_pressure_seconds",
     }
     return {key: getattr(usage, field) if usage.HasField(field) else None for key, field in names.items()}
 
@@ -185,6 +214,31 @@ def node_data(node: node_pb2.Node) -> dict[str, Any]:
             for one in node.conditions
         ],
         "features": [{"name": one.name, "available": one.available, "detail": one.detail} for one in node.features],
+        "executors": [
+            {
+                "name": one.name,
+                "available": one.available,
+                "reason": one.reason or None,
+                "pending": one.pending,
+                "running": one.running,
+            }
+            for one in node.executors
+        ],
+    }
+
+
+def engine_node_data(one: node_pb2.EngineNode) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "executor": one.engine,
+        "state": one.state,
+        "reason": one.reason or None,
+        "partitions": list(one.partitions),
+        "cpus": one.cpus,
+        "cpusUsed": one.cpus_used,
+        "load": one.load if one.HasField("load") else None,
+        "memoryBytes": one.memory_bytes,
+        "memoryUsedBytes": one.memory_used_bytes,
     }
 
 

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from rnx.output.arrays import array_lines
 from rnx.output.documents import stamp
 from rnx.output.table import aligned
 from rnx.output.terminal import PHASE_STYLES, printable, styled
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from joblet.api.v1 import job_pb2
 
 _WIDTH = 14
+NO_PRESSURE = "unavailable: the host tells it only with cgroup v2 and PSI"
 
 
 def line(key: str, value: str) -> str:
@@ -68,6 +70,8 @@ def status_lines(job: job_pb2.Job, run: job_pb2.Run | None) -> Iterator[str]:
         generation += f" (the job's is {job.generation})"
     yield line("Generation", generation)
     yield line("Source", printable(job.source))
+    if run is not None and run.trace_id:
+        yield line("Trace", run.trace_id)
     if run is not None and run.attempts:
         yield from attempt_lines(run.attempts[-1])
     for condition in job.conditions:
@@ -85,6 +89,8 @@ def is_remarkable(condition: job_pb2.Condition) -> bool:
 
 def _run_lines(run: job_pb2.Run) -> Iterator[str]:
     started, ended = stamp(run, "started"), stamp(run, "ended")
+    if run.HasField("index"):
+        yield line("Index", f"{run.index} of run {run.array_run}")
     yield line("Command", command_text(run))
     yield line("Status", styled(run.phase, PHASE_STYLES.get(run.phase, "")))
     if run.reason:
@@ -99,6 +105,9 @@ def _run_lines(run: job_pb2.Run) -> Iterator[str]:
     yield line("Started", moment(started))
     yield line("Ended", moment(ended))
     yield line("Duration", duration(seconds_between(started, ended)))
+    if run.HasField("array"):
+        yield from (line(key, value) for key, value in array_lines(run.array))
+        return
     yield line("Exit Code", str(run.exit_code) if run.HasField("exit_code") else "")
     if run.signal:
         yield line("Signal", run.signal)
@@ -109,24 +118,35 @@ def _run_lines(run: job_pb2.Run) -> Iterator[str]:
         yield line("Next Attempt", moment(run.next_attempt))
 
 
+def usage_lines(attempt: job_pb2.Attempt, usage: job_pb2.Usage) -> Iterator[str]:
+    """What it uses, or used."""
+    if usage.HasField("memory_bytes") and not attempt.HasField("ended"):
+        yield line("Memory", size(usage.memory_bytes))
+    if attempt.HasField("usage_read"):
+        yield line("Usage Read", moment(stamp(attempt, "usage_read")))
+    if usage.HasField("memory_peak_bytes"):
+        yield line("Memory Peak", size(usage.memory_peak_bytes))
+    if usage.HasField("cpu_seconds"):
+        yield line("CPU Time", f"{usage.cpu_seconds:.3f}s")
+    if usage.HasField("throttled_seconds") and usage.throttled_seconds:
+        yield line("Throttled", f"{usage.throttled_seconds:.3f}s")
+    if usage.HasField("cpu_seconds"):  # where nothing is known, this is not either
+        yield line("Pressure", waits(usage) or NO_PRESSURE)
+    if usage.HasField("pids") and not attempt.HasField("ended"):
+        yield line("Processes", str(usage.pids))
+    if usage.HasField("io_read_bytes") and usage.HasField("io_write_bytes"):
+        yield line("I/O", f"{size(usage.io_read_bytes)} read, {size(usage.io_write_bytes)} written")
+    if usage.HasField("oom_kills") and usage.oom_kills:
+        yield line("OOM Kills", str(usage.oom_kills))
+
+
 def attempt_lines(attempt: job_pb2.Attempt) -> Iterator[str]:
-    """Use and limits of an attempt."""
-    usage = attempt.usage
+    """Where it is, use and limits of an attempt."""
+    if attempt.engine:
+        yield line("Node", printable(attempt.node) or "-")
+        yield line(f"{attempt.engine.capitalize()} Job", printable(attempt.engine_job) or "-")
     if attempt.HasField("usage"):
-        if usage.HasField("memory_bytes") and not attempt.HasField("ended"):
-            yield line("Memory", size(usage.memory_bytes))
-        if usage.HasField("memory_peak_bytes"):
-            yield line("Memory Peak", size(usage.memory_peak_bytes))
-        if usage.HasField("cpu_seconds"):
-            yield line("CPU Time", f"{usage.cpu_seconds:.3f}s")
-        if usage.HasField("throttled_seconds") and usage.throttled_seconds:
-            yield line("Throttled", f"{usage.throttled_seconds:.3f}s")
-        if usage.HasField("pids") and not attempt.HasField("ended"):
-            yield line("Processes", str(usage.pids))
-        if usage.HasField("io_read_bytes") and usage.HasField("io_write_bytes"):
-            yield line("I/O", f"{size(usage.io_read_bytes)} read, {size(usage.io_write_bytes)} written")
-        if usage.HasField("oom_kills") and usage.oom_kills:
-            yield line("OOM Kills", str(usage.oom_kills))
+        yield from usage_lines(attempt, attempt.usage)
     if attempt.limits:
         yield "Limits:"
         rows = [
@@ -134,6 +154,12 @@ def attempt_lines(attempt: job_pb2.Attempt) -> Iterator[str]:
             for one in attempt.limits
         ]
         yield from (f"  {printable(text)}" for text in aligned(rows))
+
+
+def waits(usage: job_pb2.Usage) -> str:
+    """How long something of it had to wait for what; nothing if the host does not tell."""
+    told = {"cpu": "cpu_pressure_seconds", "memory": "memory_pressure_seconds", "I/O": "io_pressure_seconds"}
+    return ", ".join(f"{name} {getattr(usage, field):.3f}s" for name, field in told.items() if usage.HasField(field))
 
 
 def _enforcement(limit: job_pb2.Limit) -> str:

@@ -12,8 +12,7 @@ from rnx.output.words import duration, seconds_between
 if TYPE_CHECKING:
     from joblet.api.v1 import resource_pb2
 
-STYLES = {**PHASE_STYLES, "WAITING": "", "SKIPPED": "", "DUE": ""}
-OVER = ("COMPLETED", "FAILED", "STOPPED", "SKIPPED")
+STYLES = {**PHASE_STYLES, "WAITING": "", "SKIPPED": "", "DUE": "", "SUSPENDED": ""}
 LONGEST_OUTPUT = 40
 
 
@@ -21,12 +20,15 @@ def workflow_lines(workflow: resource_pb2.Resource) -> Iterator[str]:
     """The drawing."""
     status = workflow.status
     head = [f"workflow/{workflow.name}", f"run {status['run']}" if status.get("run") else "", status.get("phase", "")]
-    yield " ".join(filter(None, [*head, f"({status['steps']} steps over)" if status.get("steps") else ""]))
+    over = f"({status['steps']} steps over)" if status.get("steps") else ""
+    to_come = f"next {status['next']}" if status.get("next") else ""
+    line = f"{status['waiting']} more in the line" if status.get("waiting") else ""
+    yield " ".join(filter(None, [*head, over, *filter(None, (line, to_come))]))
     yield from _drawn(list(workflow.steps), "", "")
 
 
 def is_over(workflow: resource_pb2.Resource) -> bool:
-    return workflow.status.get("phase") in ("Succeeded", "Failed")
+    return workflow.status.get("phase") in ("Succeeded", "Failed", "Stopped")
 
 
 def _drawn(steps: Sequence[resource_pb2.WorkflowStep], parent: str, before: str) -> Iterator[str]:

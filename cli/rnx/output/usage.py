@@ -11,7 +11,7 @@ from rnx.output.table import aligned
 from rnx.output.terminal import printable
 from rnx.output.words import duration, moment, seconds_between, size
 
-JOBS_HEADER = ("JOB", "RUN", "CPU", "MEMORY", "LIMIT", "PIDS", "READ/S", "WRITE/S", "THROTTLED", "AGE")
+JOBS_HEADER = ("JOB", "RUN", "CPU", "MEMORY", "LIMIT", "PIDS", "READ/S", "WRITE/S", "THROTTLED", "PRESSURE", "AGE")
 
 
 def usage_lines(reading: monitor_pb2.NodeUsage) -> list[str]:
@@ -39,10 +39,28 @@ def usage_lines(reading: monitor_pb2.NodeUsage) -> list[str]:
         f"Disks    read {rate(reading.disk_read_rate)}, write {rate(reading.disk_write_rate)}",
         f"Network  receive {rate(reading.network_receive_rate)}, send {rate(reading.network_send_rate)}",
     ]
+    if waits := pressure(reading):
+        lines.append(f"Pressure {waits}")
     if reading.jobs:
         rows = [[cell or "-" for cell in job_row(one)] for one in reading.jobs]
         lines += ["", *aligned([list(JOBS_HEADER), *rows])]
     return lines
+
+
+def pressure(reading: monitor_pb2.NodeUsage) -> str:
+    """How much of the last ten seconds somebody had to wait for what; nothing if the kernel does not tell."""
+    told = {"cpu": "cpu_pressure", "memory": "memory_pressure", "I/O": "io_pressure"}
+    return ", ".join(
+        f"{name} {getattr(reading, field):.0f}%" for name, field in told.items() if reading.HasField(field)
+    )
+
+
+def job_pressure(one: monitor_pb2.JobUsage) -> str:
+    """The same of a job, in the order CPU, memory, I/O; nothing if the kernel does not tell of cgroups."""
+    fields = ("cpu_pressure", "memory_pressure", "io_pressure")
+    if not any(one.HasField(field) for field in fields):
+        return ""
+    return "/".join(f"{getattr(one, field):.0f}" if one.HasField(field) else "-" for field in fields)
 
 
 def job_row(one: monitor_pb2.JobUsage) -> list[str]:
@@ -57,8 +75,14 @@ def job_row(one: monitor_pb2.JobUsage) -> list[str]:
         rate(one.io_read_rate) if one.HasField("io_read_rate") else "",
         rate(one.io_write_rate) if one.HasField("io_write_rate") else "",
         f"{one.throttled_percent:.0f}%" if one.HasField("throttled_percent") else "",
+        job_pressure(one),
         duration(seconds_between(one.started, None)),
     ]
+
+
+def told(message: Any, field: str, digits: int | None = None) -> Any:
+    """None: it is not said."""
+    return round(getattr(message, field), digits) if message.HasField(field) else None
 
 
 def usage_data(reading: monitor_pb2.NodeUsage) -> dict[str, Any]:
@@ -82,6 +106,9 @@ def usage_data(reading: monitor_pb2.NodeUsage) -> dict[str, Any]:
         "diskWriteRate": round(reading.disk_write_rate),
         "networkReceiveRate": round(reading.network_receive_rate),
         "networkSendRate": round(reading.network_send_rate),
+        "cpuPressurePercent": told(reading, "cpu_pressure", 2),
+        "memoryPressurePercent": told(reading, "memory_pressure", 2),
+        "ioPressurePercent": told(reading, "io_pressure", 2),
         "processes": reading.processes,
         "runningJobs": reading.running_jobs,
         "queuedJobs": reading.queued_jobs,
@@ -91,10 +118,6 @@ def usage_data(reading: monitor_pb2.NodeUsage) -> dict[str, Any]:
 
 def job_data(one: monitor_pb2.JobUsage) -> dict[str, Any]:
     usage = one.usage
-
-    def told(message: Any, field: str, digits: int | None = None) -> Any:
-        return round(getattr(message, field), digits) if message.HasField(field) else None
-
     return {
         "job": one.name,
         "run": one.run_id,
@@ -108,6 +131,12 @@ def job_data(one: monitor_pb2.JobUsage) -> dict[str, Any]:
         "memoryLimitBytes": one.memory_limit_bytes or None,
         "pids": told(usage, "pids"),
         "oomKills": told(usage, "oom_kills"),
+        "cpuPressurePercent": told(one, "cpu_pressure", 2),
+        "memoryPressurePercent": told(one, "memory_pressure", 2),
+        "ioPressurePercent": told(one, "io_pressure", 2),
+        "cpuPressureSeconds": told(usage, "cpu_pressure_seconds", 6),
+        "memoryPressureSeconds": told(usage, "memory_pressure_seconds", 6),
+        "ioPressureSeconds": told(usage, "io_pressure_seconds", 6),
         "ioReadRate": told(one, "io_read_rate"),
         "ioWriteRate": told(one, "io_write_rate"),
     }

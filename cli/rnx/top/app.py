@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any, ClassVar
 
@@ -18,13 +19,26 @@ from rnx.daemon import Daemon
 from rnx.failures import ClientError
 from rnx.output.bars import bars, fullness, share
 from rnx.output.terminal import PHASE_STYLES, printable
-from rnx.output.usage import rate
+from rnx.output.usage import job_pressure, pressure, rate
 from rnx.output.words import duration, size
 from rnx.top import streams
 from rnx.top.board import HISTORY, Board, Order, Row
 
 LEAST_FULL = 10.0  # percent of a core: what is next to nothing looks like it
-COLUMNS = ("JOB", "PHASE", "CPU", "HISTORY", "MEMORY", "OF LIMIT", "READ/S", "WRITE/S", "HELD BACK", "PIDS", "AGE")
+COLUMNS = (
+    "JOB",
+    "PHASE",
+    "CPU",
+    "HISTORY",
+    "MEMORY",
+    "OF LIMIT",
+    "READ/S",
+    "WRITE/S",
+    "HELD BACK",
+    "PRESSURE",
+    "PIDS",
+    "AGE",
+)
 
 
 class Confirm(ModalScreen[bool]):
@@ -142,7 +156,7 @@ class TopApp(App[None]):
         def passed(*arguments: Any) -> None:
             try:
                 self.call_from_thread(called, *arguments)
-            except RuntimeError:  # the screen has gone: textual has no other word for it
+            except (RuntimeError, CancelledError):  # the screen has gone, before it was asked or meanwhile
                 return
 
         return passed
@@ -155,10 +169,11 @@ class TopApp(App[None]):
         return self.query_one("#jobs", DataTable)
 
     def _refresh(self) -> None:
-        if not self._stale:
+        node = self.query("#node")
+        if not (self._stale and node):  # nothing is new, or the screen is being taken down
             return
         self._stale = False
-        self.query_one("#node", Static).update(self._node_line())
+        node.first(Static).update(self._node_line())
         table, chosen = self._table, self._chosen()
         rows = self._board.rows(self._order, wanted=self._wanted, only_running=self._only_running)
         table.clear()
@@ -184,7 +199,7 @@ class TopApp(App[None]):
                 f"{reading.running_jobs} running, {reading.queued_jobs} waiting   "
                 f"disks read {rate(reading.disk_read_rate)}, write {rate(reading.disk_write_rate)}   "
                 f"network in {rate(reading.network_receive_rate)}, out {rate(reading.network_send_rate)}   "
-                f"by {self._order}"
+                f"pressure {pressure(reading) or '-'}   by {self._order}"
             )
         return text
 
@@ -247,7 +262,10 @@ class TopApp(App[None]):
         ).start()
 
     def _show_log(self, batch: job_pb2.LogsResponse) -> None:
-        shown = self.query_one("#log", RichLog)
+        found = self.query("#log")
+        if not found:  # the screen is being taken down
+            return
+        shown = found.first(RichLog)
         for entry in batch.entries:
             style = "red" if entry.stream == "stderr" else ""
             shown.write(Text(printable(entry.data.decode(errors="replace").rstrip("\n")), style=style))
@@ -304,6 +322,7 @@ def cells(row: Row) -> list[Text]:
         Text(rate(use.io_read_rate) if use is not None else "", justify="right"),
         Text(rate(use.io_write_rate) if use is not None else "", justify="right"),
         Text(f"{held:.0f}%" if held else "", style="yellow", justify="right"),
+        Text(job_pressure(use) or "-" if use is not None else "", justify="right"),
         Text(str(use.usage.pids) if use is not None else "", justify="right"),
         Text(duration(row.started), justify="right"),
     ]

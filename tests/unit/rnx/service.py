@@ -18,7 +18,16 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from joblet.api.v1 import file_pb2, file_pb2_grpc, job_pb2, job_pb2_grpc, node_pb2, node_pb2_grpc
+from joblet.api.v1 import (
+    file_pb2,
+    file_pb2_grpc,
+    job_pb2,
+    job_pb2_grpc,
+    node_pb2,
+    node_pb2_grpc,
+    resource_pb2,
+    resource_pb2_grpc,
+)
 from joblet.pki import Authority, Role
 
 STARTED = 1_767_322_985  # 2026-01-02T03:03:05Z
@@ -72,14 +81,23 @@ class Answers:
     """What the service answers, and what it was asked."""
 
     jobs: dict[str, job_pb2.Job] = field(default_factory=dict)
+    workflows: set[str] = field(default_factory=set)  # of which nothing but the name matters
+    resources: dict[str, resource_pb2.Resource] = field(default_factory=dict)  # by kind/name
+    changes: list[list[resource_pb2.Resource] | Refusal] = field(default_factory=list)  # one item a WatchResource
+    place: int = 0  # in the line, of a run of a workflow that is asked for
+    indexes: list[job_pb2.Index] = field(default_factory=list)
+    later_indexes: list[list[job_pb2.Index]] = field(default_factory=list)  # one list a call, after the first
     apply: Callable[[job_pb2.ApplyRequest], list[job_pb2.ApplyResult]] | None = None
     watch: list[list[job_pb2.WatchEvent]] = field(default_factory=list)  # one list a call; after the last: nothing more
     logs: list[list[job_pb2.LogEntry] | Refusal] = field(default_factory=list)  # one item a call
+    logs_of: dict[str, list[job_pb2.LogEntry] | Refusal] = field(default_factory=dict)  # by run, before those
     events: list[job_pb2.Event] = field(default_factory=list)
     refusals: dict[str, Refusal] = field(default_factory=dict)  # by method
     requests: list[Any] = field(default_factory=list)
     contents: dict[str, bytes] = field(default_factory=dict)  # that were uploaded, by SHA-256
     cordoned: bool = False
+    executors: list[node_pb2.ExecutorState] = field(default_factory=list)
+    engine_nodes: list[node_pb2.EngineNode] = field(default_factory=list)
     drain: list[node_pb2.DrainProgress] = field(default_factory=list)
     page_size: int = 0
     hold: threading.Event = field(default_factory=threading.Event)  # set: streams end; else they stay open
@@ -88,7 +106,12 @@ class Answers:
         return [request for request in self.requests if isinstance(request, kind)]
 
 
-class Service(job_pb2_grpc.JobServiceServicer, node_pb2_grpc.NodeServiceServicer, file_pb2_grpc.FileServiceServicer):
+class Service(
+    job_pb2_grpc.JobServiceServicer,
+    node_pb2_grpc.NodeServiceServicer,
+    file_pb2_grpc.FileServiceServicer,
+    resource_pb2_grpc.ResourceServiceServicer,
+):
     """All services, from one set of answers."""
 
     def __init__(self, answers: Answers) -> None:
@@ -142,6 +165,21 @@ class Service(job_pb2_grpc.JobServiceServicer, node_pb2_grpc.NodeServiceServicer
         yield from self.answers.watch.pop(0) if self.answers.watch else []
         self.stay_open(context)
 
+    def Indexes(self, request: job_pb2.IndexesRequest, context: grpc.ServicerContext) -> job_pb2.IndexesResponse:
+        self.note("Indexes", request, context)
+        after = int(request.page_token or -1)
+        found = [one for one in self.answers.indexes if one.index > after]
+        found = [one for one in found if not request.states or one.state in request.states]
+        size = request.page_size or len(found)
+        more = str(found[size - 1].index) if len(found) > size else ""
+        if self.answers.later_indexes:
+            self.answers.indexes = self.answers.later_indexes.pop(0)
+        return job_pb2.IndexesResponse(indexes=found[:size], next_page_token=more)
+
+    def Retry(self, request: job_pb2.RetryRequest, context: grpc.ServicerContext) -> job_pb2.RetryResponse:
+        self.note("Retry", request, context)
+        return job_pb2.RetryResponse(run_id="newrun00", count=2)
+
     def Delete(self, request: job_pb2.DeleteRequest, context: grpc.ServicerContext) -> job_pb2.DeleteResponse:
         self.note("Delete", request, context)
         self.find(request.name, context)
@@ -153,6 +191,12 @@ class Service(job_pb2_grpc.JobServiceServicer, node_pb2_grpc.NodeServiceServicer
 
     def Logs(self, request: job_pb2.LogsRequest, context: grpc.ServicerContext) -> Iterator[job_pb2.LogsResponse]:
         self.note("Logs", request, context)
+        if (found := self.answers.logs_of.get(request.ref)) is not None:
+            if isinstance(found, Refusal):
+                refuse(found, context)
+            else:
+                yield job_pb2.LogsResponse(entries=found)
+            return
         while self.answers.logs:
             batch = self.answers.logs.pop(0)
             if isinstance(batch, Refusal):
@@ -171,6 +215,7 @@ class Service(job_pb2_grpc.JobServiceServicer, node_pb2_grpc.NodeServiceServicer
             cordon=cordon, hostname="box", version="0.1.0", kernel="6.1", architecture="x86_64", cpus=2, memory_bytes=1 << 30,
             cgroup_mode="v2", running_jobs=3, queued_jobs=1,
             features=[node_pb2.Feature(name="limits.io", available=False, detail="no io controller")],
+            executors=self.answers.executors, engine_nodes=self.answers.engine_nodes if request.engine_nodes else (),
         )  # fmt: skip
 
     def Cordon(self, request: node_pb2.CordonRequest, context: grpc.ServicerContext) -> node_pb2.CordonResponse:
@@ -188,6 +233,46 @@ class Service(job_pb2_grpc.JobServiceServicer, node_pb2_grpc.NodeServiceServicer
         yield from self.answers.drain
         if not self.answers.drain[-1].done:
             self.stay_open(context)
+
+    def GetResource(
+        self, request: resource_pb2.GetResourceRequest, context: grpc.ServicerContext
+    ) -> resource_pb2.Resource:
+        self.note("GetResource", request, context)
+        if (found := self.answers.resources.get(f"{request.kind}/{request.name}")) is not None:
+            return found
+        if request.name not in self.answers.workflows:
+            refuse(refusal(grpc.StatusCode.NOT_FOUND, f"no {request.kind} {request.name!r}"), context)
+        return resource_pb2.Resource(kind=request.kind, name=request.name)
+
+    def ListResources(
+        self, request: resource_pb2.ListResourcesRequest, context: grpc.ServicerContext
+    ) -> resource_pb2.ListResourcesResponse:
+        self.note("ListResources", request, context)
+        found = [one for key, one in sorted(self.answers.resources.items()) if key.startswith(f"{request.kind}/")]
+        return resource_pb2.ListResourcesResponse(resources=found)
+
+    def WatchResource(
+        self, request: resource_pb2.GetResourceRequest, context: grpc.ServicerContext
+    ) -> Iterator[resource_pb2.Resource]:
+        self.note("WatchResource", request, context)
+        found = self.answers.changes.pop(0) if self.answers.changes else []
+        if isinstance(found, Refusal):
+            refuse(found, context)
+        else:
+            yield from found
+        self.stay_open(context)
+
+    def StopWorkflow(
+        self, request: resource_pb2.StopWorkflowRequest, context: grpc.ServicerContext
+    ) -> resource_pb2.StopWorkflowResponse:
+        self.note("StopWorkflow", request, context)
+        return resource_pb2.StopWorkflowResponse(run=3)
+
+    def RetryWorkflow(
+        self, request: resource_pb2.RetryWorkflowRequest, context: grpc.ServicerContext
+    ) -> resource_pb2.RetryWorkflowResponse:
+        self.note("RetryWorkflow", request, context)
+        return resource_pb2.RetryWorkflowResponse(run=3, place=self.answers.place)
 
     def FindMissing(
         self, request: file_pb2.FindMissingRequest, context: grpc.ServicerContext
@@ -265,6 +350,7 @@ def serve(directory: Path) -> Iterator[Running]:
     job_pb2_grpc.add_JobServiceServicer_to_server(service, server)
     node_pb2_grpc.add_NodeServiceServicer_to_server(service, server)
     file_pb2_grpc.add_FileServiceServicer_to_server(service, server)
+    resource_pb2_grpc.add_ResourceServiceServicer_to_server(service, server)
     credentials = grpc.ssl_server_credentials(
         [(pair.key.encode(), pair.certificate.encode())], authority.pair.certificate.encode(), require_client_auth=True
     )

@@ -171,6 +171,21 @@ def test_diff_names_the_consequence_and_has_diffs_exit_codes(rnx: Rnx, answers: 
     assert rnx("diff", "-f", path).code == 2
 
 
+@pytest.mark.parametrize("command", ["validate", "apply"])
+def test_jobs_of_several_files_that_would_wait_for_each_other_are_refused_before_any_is_sent(
+    rnx: Rnx, answers: Answers, tmp_path: Path, command: str
+) -> None:
+    for name, other in (("a", "b"), ("b", "a"), ("c", "b")):
+        text = manifest(name).replace("spec: {", f"spec: {{dependsOn: [{{job: {other}}}], ")
+        (tmp_path / f"{name}.yml").write_text(text)
+    said = rnx(command, "-f", tmp_path)
+    assert (
+        said.code == 2
+        and "a.yml: job a: spec.dependsOn: jobs would wait for each other for ever: a -> b -> a" in said.err
+    )
+    assert answers.asked(job_pb2.ApplyRequest) == []
+
+
 def test_validate_needs_no_configuration_and_no_daemon(rnx: Rnx, tmp_path: Path) -> None:
     path = tmp_path / "a.yml"
     path.write_text(manifest("a") + "---\n" + manifest("b"))

@@ -15,17 +15,16 @@ import grpc
 import pytest
 
 from joblet.pki import Authority, Role
+from tests.ports import held_port
 from tests.unit.rnx.conftest import Rnx
 from tests.unit.rnx.service import Answers, Refusal, Running, refusal, write_config
 
 
 @pytest.fixture
-def closed_port() -> int:
+def closed_port() -> Iterator[int]:
     """A port on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    with held_port() as port:
+        yield port
 
 
 def test_nobody_listening_is_told_with_the_address(

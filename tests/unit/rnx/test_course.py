@@ -20,9 +20,11 @@ def attempt(
     cpu: float = 0.0,
     throttled: float = 0.0,
     oom: int = 0,
+    phase: str = "FAILED",
 ) -> job_pb2.Attempt:
     made = job_pb2.Attempt(
         number=1,
+        phase=phase,
         usage=job_pb2.Usage(memory_peak_bytes=peak, cpu_seconds=cpu, throttled_seconds=throttled, oom_kills=oom),
         limits=[job_pb2.Limit(name=name, asked=asked) for name, asked in limits.items()],
     )
@@ -35,6 +37,7 @@ def attempt(
     ("one", "said"),
     [
         (attempt({"memory": "2Gi"}, peak=90 * MIB), "memory limit 2Gi, peak 90.0 MiB: 192Mi would do"),
+        (attempt({"memory": "2Gi"}, peak=90 * MIB, seconds=5, phase="COMPLETED"), "192Mi would do"),
         (attempt({"memory": "64Mi"}, peak=63 * MIB), "memory limit 64Mi, peak 63.0 MiB: close to it"),
         (attempt({"memory": "64Mi"}, peak=64 * MIB, oom=1), "it was killed for memory; 128Mi may do"),
         (attempt({"cpu": "50%"}, cpu=300, throttled=300), "cpu limit 50%, used 50%: held back 50% of the time"),
@@ -50,7 +53,7 @@ def test_a_limit_that_does_not_fit_is_told_with_its_figures(one: job_pb2.Attempt
     "one",
     [
         attempt({"memory": "64Mi"}, peak=40 * MIB),
-        attempt({"memory": "2Gi"}, peak=90 * MIB, seconds=5),  # too short to say
+        attempt({"memory": "2Gi"}, peak=90 * MIB, seconds=5),  # too short to say, as it was not done
         attempt({"memory": "16Mi"}, peak=1 * MIB),  # little is little enough
         attempt({"cpu": "50%"}, cpu=250, throttled=20),
         attempt({}, peak=900 * MIB, cpu=600),
@@ -77,6 +80,15 @@ def test_a_course_is_drawn_with_its_peaks() -> None:
     assert cpu == "CPU     █▁  mean 50%, most 100%"
     assert memory == "Memory  ▃█▅  most 40.0 MiB of 64Mi"
     assert over == "over 3.00s, 3 samples"
+
+
+def test_what_stayed_the_same_for_long_takes_its_room_though_it_is_two_samples() -> None:
+    cpu, memory, over = profile_lines(
+        profile((1, MIB, 0), (30, MIB, 0), (31, 8 * MIB, 1), (40, MIB, 1)), attempt({"memory": "64Mi"})
+    )
+    assert cpu == f"CPU     {'▁' * 29}█{'▁' * 9}  mean 2%, most 100%"
+    assert memory == f"Memory  {'▂' * 30}█{'▂' * 9}  most 8.0 MiB of 64Mi"
+    assert over == "over 40.00s, 4 samples"
 
 
 def test_one_sample_is_no_course() -> None:

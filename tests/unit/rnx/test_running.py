@@ -64,7 +64,7 @@ def test_the_flags_of_run_become_a_manifest(rnx: Rnx, answers: Answers, tmp_path
             "host",
         ),
         *("--env", "A=1", "-e", "B=x=y", "--workdir", "/tmp", "--label", "team=data", "--timeout", "1h30m"),
-        *("--priority", "70"),
+        *("--priority", "70", "--executor", "local"),
         *("--upload", tmp_path / "tool.sh", "--upload-dir", tmp_path / "data"),
         *("--volume", "a", "--volume", "b:/data", "--volume", "c:/old:ro"),
     )
@@ -78,7 +78,7 @@ def test_the_flags_of_run_become_a_manifest(rnx: Rnx, answers: Answers, tmp_path
     assert spec.limits.io is not None
     assert (spec.limits.io.read_bytes, spec.limits.io.write_bytes) == (1000000, 1000000)
     assert (spec.isolation.network, spec.workdir, spec.timeout_seconds) == ("host", "/tmp", 5400.0)
-    assert spec.priority == 70
+    assert (spec.priority, spec.executor) == (70, "local")
     assert [(one.name, one.path, one.read_only) for one in spec.volumes] == [
         *(("b", "/data", False), ("c", "/old", True), ("a", "/volumes/a", False)),
     ]
@@ -112,7 +112,7 @@ def test_what_follows_the_command_is_its_own(
         (["--schedule", "soon", "true"], '--schedule: "soon" is not a duration (use 90s, 5m, 1h30m, 500ms or 7d)'),
         (["--schedule", "2020-01-31T02:00:00Z", "true"], "--schedule 2020-01-31T02:00:00Z: that time is over"),
         (["--schedule", "5m", "--wait", "true"], "--wait does not go with --schedule"),
-        (["--force", "true"], "--force goes with --job"),
+        (["--force", "true"], "--force goes with --job and --workflow"),
         (["--env", "A", "true"], "--env A: there is no value"),
         (["--upload", "/nonexistent", "true"], "--upload /nonexistent: No such file or directory"),
         (["--upload", "/dev/null", "true"], "--upload /dev/null: is no regular file"),
@@ -208,7 +208,8 @@ def test_log_passes_its_options_on(rnx: Rnx, answers: Answers) -> None:
     assert request.since.ToJsonString() == "2026-01-02T03:04:05Z"
     assert rnx("log", "hello").code == 0
     assert not answers.asked(job_pb2.LogsRequest)[-1].HasField("tail_lines")
-    assert rnx("log", "hello", "--since", "yesterday").code == 2
+    said = rnx("log", "hello", "--since", "yesterday")
+    assert said.code == 2 and "neither a duration nor a time" in said.err and "2026-01-02T03:04:05Z" in said.err
 
 
 def test_timestamps_stand_before_lines_only(rnx: Rnx, answers: Answers) -> None:

@@ -135,4 +135,30 @@ def test_a_manifest_without_a_schedule_has_no_preview(rnx: Rnx, tmp_path: Path) 
     path = tmp_path / "job.yml"
     path.write_text("{apiVersion: joblet/v1, kind: Job, metadata: {name: a}, spec: {command: ['true']}}")
     said = rnx("schedule", "preview", str(path))
-    assert (said.code, said.err.splitlines()[0]) == (2, f"rnx: {path}: no job of it has a schedule")
+    assert (said.code, said.err.splitlines()[0]) == (2, f"rnx: {path}: no job or workflow of it has a schedule")
+
+
+def test_a_preview_takes_workflows_beside_jobs(rnx: Rnx, tmp_path: Path) -> None:
+    path = tmp_path / "all.yml"
+    path.write_text(
+        "{apiVersion: joblet/v1, kind: Workflow, metadata: {name: nightly}, spec: {schedule: {cron: '30 2 * * *', "
+        "timezone: Europe/Berlin}, steps: [{name: a, job: {command: [x]}}]}}\n---\n"
+        "{apiVersion: joblet/v1, kind: Job, metadata: {name: nightly}, spec: {command: [x], schedule: {every: 1d}}}\n"
+    )
+    shown = json.loads(rnx("schedule", "preview", str(path), "--after", "2027-03-27T12:00:00Z", "--json").out)
+    assert list(shown) == ["workflow/nightly", "nightly"]
+    assert shown["workflow/nightly"][0]["utc"] == "2027-03-28T01:00:00Z"
+    assert "does not exist on that day" in shown["workflow/nightly"][0]["remarks"][0]
+
+
+def test_wide_tables_show_the_next_run_of_what_has_a_schedule(rnx: Rnx, answers: Answers) -> None:
+    awaited(answers)
+    run = make_run(job="nightly")
+    answers.jobs["nightly"] = make_job("nightly", run)
+    answers.jobs["nightly"].next_tick.CopyFrom(NEXT)
+    answers.jobs["once"] = make_job("once", make_run("abcd1234", job="once"))
+    for command in (("list",), ("get", "jobs")):
+        head, *rows = rnx(*command, "-o", "wide").out.splitlines()
+        begin = head.index("NEXT")
+        shown = {next(word for word in row.split() if word in answers.jobs): row[begin:].split()[0] for row in rows}
+        assert shown == {"later": "2027-01-15T08:00:00Z", "nightly": "2027-01-15T08:00:00Z", "once": "-"}, command

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import fields
@@ -17,9 +16,11 @@ from joblet.api.v1 import job_pb2
 from rnx import several
 from rnx.failures import ClientError, NotFound, Unreachable
 from rnx.several import Several
+from tests.ports import held_port
 from tests.timing import PATIENCE
 from tests.unit.rnx.conftest import Rnx
 from tests.unit.rnx.service import Answers, Running, entry, make_job, make_run, refusal, serve
+from tests.unit.rnx.test_workflows import workflow
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +37,37 @@ def other(second: Running) -> Answers:
 
 
 @pytest.fixture
-def nodes(service: Running, second: Running, other: Answers, tmp_path: Path) -> Path:
+def nodes(service: Running, second: Running, other: Answers, tmp_path: Path) -> Iterator[Path]:
     """Nodes a and b that answer, and one that is away. The fixture ``answers`` is a's, ``other`` is b's."""
     found = {}
     for name, running in (("a", service), ("b", second)):
         found[name] = yaml.safe_load(running.config(f"{name}.yml").read_text())["nodes"]["default"]
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        found["away"] = {**found["a"], "address": f"127.0.0.1:{closed.getsockname()[1]}"}
-    path = tmp_path / "rnx-config.yml"
-    path.touch(0o600)
-    path.write_text(yaml.safe_dump({"version": "3.0", "nodes": found}, sort_keys=False))
-    return path
+    with held_port() as closed:
+        found["away"] = {**found["a"], "address": f"127.0.0.1:{closed}"}
+        path = tmp_path / "rnx-config.yml"
+        path.touch(0o600)
+        path.write_text(yaml.safe_dump({"version": "3.0", "nodes": found}, sort_keys=False))
+        yield path
+
+
+def test_a_workflow_is_looked_at_followed_and_waited_for_on_all_nodes_that_have_it(
+    rnx: Rnx, answers: Answers, other: Answers, nodes: Path
+) -> None:
+    for one, phase in ((answers, "Succeeded"), (other, "Failed")):
+        one.resources["Workflow/nightly"] = workflow(phase, ("extract", "COMPLETED", "runextr1"))
+        one.jobs["nightly-extract"] = make_job("nightly-extract", make_run("runextr1"))
+        one.logs_of["runextr1"] = [entry(b"rows\n")]
+    both = ("--node", "a,b")
+    rows = [line.split() for line in rnx("status", "workflow/nightly", *both, config=nodes).out.splitlines()]
+    assert [(row[0], row[1], row[3]) for row in rows[1:]] == [("a", "nightly", "Succeeded"), ("b", "nightly", "Failed")]
+    data = json.loads(rnx("status", "workflow/nightly", "--json", *both, config=nodes).out)
+    assert [(one["node"], one["status"]) for one in data] == [("a", "Succeeded"), ("b", "Failed")]
+    followed = rnx("log", "-f", "workflow/nightly", *both, config=nodes).out
+    assert sorted(followed.splitlines()) == ["a  extract  rows", "b  extract  rows"]
+    waited = rnx("wait", "workflow/nightly", *both, config=nodes)
+    assert waited.code == 1 and "b  workflow/nightly run 3 Failed" in waited.out
+    del other.resources["Workflow/nightly"]
+    assert rnx("wait", "workflow/nightly", *both, config=nodes).code == 0
 
 
 def test_jobs_of_several_nodes_are_one_table_with_the_node_of_each(

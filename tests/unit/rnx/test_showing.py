@@ -12,7 +12,7 @@ from contextlib import suppress
 import pytest
 import yaml
 
-from joblet.api.v1 import job_pb2
+from joblet.api.v1 import job_pb2, node_pb2, resource_pb2
 from tests.unit.rnx.conftest import Rnx
 from tests.unit.rnx.service import MANIFEST, STARTED, Answers, Running, make_job, make_run
 
@@ -131,7 +131,17 @@ def test_get_shows_tables(rnx: Rnx, answers: Answers) -> None:
         "NAME   STATUS     REASON     GENERATION  UPDATED               SOURCE",
         "hello  COMPLETED  Completed  1           2026-01-02T03:03:04Z  grpc:admin",
     ]
-    assert rnx("get", "-o", "wide").out.splitlines()[1].split()[-3:] == ["k3x9q2ab", "grpc:admin", "team=data"]
+    assert rnx("get", "-o", "wide").out.splitlines()[1].split()[-4:] == ["k3x9q2ab", "-", "grpc:admin", "team=data"]
+
+
+def test_a_source_that_is_not_there_is_an_error_and_an_empty_one_is_none(rnx: Rnx, answers: Answers) -> None:
+    answers.jobs["hello"] = make_job("hello", make_run())
+    answers.resources["GitSource/fleet"] = resource_pb2.Resource(kind="GitSource", name="fleet")
+    missed = rnx("tree", "flet")
+    assert missed.code == 3 and "there is no source 'flet'" in missed.err and "did you mean fleet?" in missed.err
+    for source in ("fleet", "git:fleet", "spool"):
+        assert (rnx("tree", source).code, rnx("tree", source).out) == (0, "")
+    assert rnx("tree", "grpc").out.startswith("grpc\n")
 
 
 def test_tree_shows_source_file_job_run_and_attempt(rnx: Rnx, answers: Answers) -> None:
@@ -192,6 +202,20 @@ def test_events_are_a_table_or_json(rnx: Rnx, answers: Answers) -> None:
     assert json.loads(rnx("events", "-w", "--json").out)["id"] == 7
 
 
+def test_followed_events_are_a_line_each_with_the_keys_that_scripts_rely_on(rnx: Rnx, answers: Answers) -> None:
+    event = job_pb2.Event(id=7, job="hello", type="Warning", reason="OOM", message="two\nlines \u2028\x1b[1m", count=1)
+    event.first.FromSeconds(STARTED)
+    event.last.FromSeconds(STARTED)
+    answers.events = [event, event]
+    lines = rnx("events", "-w", "-o", "json").out.split("\n")
+    assert len(lines) == 3 and lines[2] == ""
+    assert list(json.loads(lines[0]).items()) == [
+        *(("id", 7), ("job", "hello"), ("run", None), ("type", "Warning"), ("reason", "OOM")),
+        *(("message", "two\nlines \u2028\x1b[1m"), ("count", 1)),
+        *(("first", "2026-01-02T03:03:05.000000000Z"), ("last", "2026-01-02T03:03:05.000000000Z")),
+    ]
+
+
 def test_following_events_begins_with_the_latest_ones(rnx: Rnx, answers: Answers) -> None:
     for flags, tail in (
         ([], 0),
@@ -241,3 +265,29 @@ def test_on_a_terminal_ids_stay_whole_and_only_the_command_is_shortened(
     colour = "\x1b[36m"
     assert line.startswith(f"aaaa1111  hello  {colour if width == 100 else ''}RUNNING")
     assert ("…" in line) == (width == 100)
+
+
+def test_nodes_of_a_cluster_are_shown_beside_the_daemons_own_host(rnx: Rnx, answers: Answers) -> None:
+    answers.executors = [node_pb2.ExecutorState(name="slurm", available=False, reason="no answer")]
+    answers.engine_nodes = [
+        node_pb2.EngineNode(
+            engine="slurm", name="n1", state="drained", reason="disk", partitions=["main", "big"], cpus=8, cpus_used=3,
+            load=1.5, memory_bytes=2 << 30, memory_used_bytes=1 << 30,
+        )
+    ]  # fmt: skip
+    lines = rnx("get", "nodes", "-o", "wide").out.splitlines()
+    assert lines[0].split() == ["NAME", "EXECUTOR", "STATE", "PARTITIONS", "CPUS", "LOAD", "MEMORY", "REASON"]
+    assert lines[1].split()[:4] == ["box", "local", "ready", "-"]
+    assert lines[2].split() == ["n1", "slurm", "drained", "main,big", "3/8", "1.50", "1.0", "GiB/2.0", "GiB", "disk"]
+    assert json.loads(rnx("get", "nodes", "n1", "-o", "json").out)["reason"] == "disk"
+    missing = rnx("get", "nodes", "n9")
+    assert missing.code == 3 and "rnx get nodes" in missing.err
+    assert "slurm away" in rnx("nodes").out
+
+
+def test_status_names_the_node_and_the_engines_job(rnx: Rnx, answers: Answers) -> None:
+    run = limited_run()
+    run.attempts[0].engine, run.attempts[0].engine_job, run.attempts[0].node = "slurm", "17", "n2"
+    answers.jobs["hello"] = make_job("hello", run)
+    lines = rnx("status", "hello").out.splitlines()
+    assert "Node:          n2" in lines and "Slurm Job:     17" in lines

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from joblet.api.v1 import resource_pb2
+from rnx.reasons import workflow_paragraph
 from tests.unit.rnx.conftest import Rnx
 from tests.unit.rnx.service import MANIFEST, STARTED, Answers, entry, make_job, make_run
 
@@ -34,7 +36,7 @@ def test_a_failed_run_is_explained_with_figures_and_the_last_lines_of_its_output
     run.attempts[0].usage.oom_kills = 1
     assert said(rnx, answers, run, lines=b"loading\nrows: 12\n") == (
         "Job hello failed at 2026-01-02T03:03:07Z after 2.50s (run k3x9q2ab): OOMKilled, killed by SIGKILL: the memory limit "
-        "of 64Mi was exceeded. It used at most 64.0 MiB of 64Mi of memory, 1.250 s of CPU time, with 1 process(es) killed by "
+        "of 64Mi was exceeded. It used at most 64.0 MiB of 64Mi of memory, 1.250 s of CPU time, with 1 process killed by "
         'the kernel for want of memory. The last it wrote: "loading / rows: 12". Raise spec.limits.memory, or let it use less.'
     )
 
@@ -95,3 +97,43 @@ def test_what_else_is_wrong_is_told_too(rnx: Rnx, answers: Answers) -> None:
 def test_a_job_that_does_not_exist_is_an_error_with_the_nearest(rnx: Rnx, answers: Answers) -> None:
     answers.jobs["hello"] = make_job("hello")
     assert "did you mean hello?" in rnx("why", "helo").err
+
+
+def test_a_job_with_a_schedule_says_when_it_runs_next(rnx: Rnx, answers: Answers) -> None:
+    job = answers.jobs["hello"] = make_job("hello")
+    del job.runs[:]
+    job.next_tick.FromSeconds(STARTED + 60)
+    text = " ".join(rnx("why", "hello").out.split())
+    assert text == "Job hello has not run yet. Its schedule runs it next at 2026-01-02T03:04:05Z."
+    job.runs.append(attempted("STOPPED", reason="Missed"))
+    answers.logs = [[]]
+    text = " ".join(rnx("why", "hello").out.split())
+    assert "because its startingDeadline was over before it could begin" in text
+    assert text.endswith("Its schedule runs it next at 2026-01-02T03:04:05Z.")
+
+
+def test_a_workflow_says_which_step_is_to_blame_and_what_comes_next() -> None:
+    workflow = resource_pb2.Resource(kind="Workflow", name="nightly")
+    workflow.status.update(phase="Failed", run="3", steps="3/3", next="2027-01-15T02:00:00Z", waiting="2")
+    workflow.steps.add(name="a", job="nightly-a", phase="COMPLETED", run_id="r1")
+    workflow.steps.add(
+        name="b", job="nightly-b", phase="FAILED", reason="ExitCode", message="exited with code 3", run_id="r2"
+    )
+    workflow.steps.add(name="c", job="nightly-c", phase="SKIPPED", reason="NeedNotMet", message="needs b")
+    assert workflow_paragraph(workflow) == (
+        "Workflow nightly failed (run 3, 3/3 steps over). "
+        "Step b is FAILED (ExitCode: exited with code 3); rnx why nightly-b tells more. "
+        "Step c is SKIPPED (NeedNotMet: needs b). "
+        "2 more runs wait for its end. Its schedule runs it next at 2027-01-15T02:00:00Z."
+    )
+    fresh = resource_pb2.Resource(kind="Workflow", name="new")
+    fresh.status.update(phase="Suspended")
+    assert workflow_paragraph(fresh) == "Workflow new does not run, because spec.suspend is true."
+
+
+def test_a_job_in_an_engines_queue_says_what_it_waits_for(rnx: Rnx, answers: Answers) -> None:
+    run = attempted("INITIALIZING", reason="Queued", message="waits in Slurm's queue as job 17: Resources")
+    run.attempts[0].engine = "slurm"
+    text = said(rnx, answers, run)
+    assert text.startswith("Job hello has been in slurm's hands for ")
+    assert text.endswith("It waits in Slurm's queue as job 17: Resources.")
