@@ -7,17 +7,18 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from joblet.api.v1 import job_pb2, resource_pb2, resource_pb2_grpc
+from tests.bench.report import BenchResult
 from tests.git_repository import Repository, job
 from tests.integration.git_server import TOKEN, HttpsServer, serving
 from tests.integration.host import Host, job_host
 
 MANIFESTS = 200
 INTERVAL_SECONDS = 2
-ROUNDS = 5
+ROUNDS = 3
 QUIET_LOOKS = 20
 SECRET = "apiVersion: joblet/v1\nkind: Secret\nmetadata: {{name: git}}\nspec: {{data: {data}}}\n"
 SOURCE = (
@@ -26,15 +27,29 @@ SOURCE = (
 )
 
 
-def main() -> None:
+def run() -> BenchResult:
     with tempfile.TemporaryDirectory(prefix=f"joblet-test-{os.getpid()}-") as directory:
         repository = Repository(Path(directory, "clone"), Path(directory, "origin.git"))
         server = HttpsServer(Path(directory))
         with serving(server), job_host() as host:
-            measure(host, repository, server)
+            rows = tuple(measure(host, repository, server))
+    return BenchResult(
+        name="gitops",
+        title="A git source",
+        about=f"A repository of {MANIFESTS} manifests behind a server of https on this host, looked at every {INTERVAL_SECONDS} "
+        "s, or when told to. Each job is a `sleep` in a sandbox of its own; every commit changes all of them, so all are stopped "
+        "and started anew.",
+        summary=tuple(f"{what}: {took}" for what, took in rows),
+    )
 
 
-def measure(host: Host, repository: Repository, server: HttpsServer) -> None:
+def measure(host: Host, repository: Repository, server: HttpsServer) -> Iterator[tuple[str, str]]:
+    """What was measured, and what it took; printed as it goes."""
+
+    def said(what: str, took: str) -> tuple[str, str]:
+        print(f"{what}: {took}", flush=True)
+        return what, took
+
     url = f"{server.url}/{repository.origin.name}"
     host.apply(SECRET.format(data=json.dumps({"token": TOKEN, "ca.crt": server.ca})))
     repository.commit({"README": "nothing yet"})
@@ -44,10 +59,8 @@ def measure(host: Host, repository: Repository, server: HttpsServer) -> None:
         repository.commit(manifests(number), "--quiet")
         waits.append(seconds_until(host, number))
         remove_all(host, repository)
-    print(
-        f"push to all {MANIFESTS} running, at an interval of {INTERVAL_SECONDS} s: {statistics.median(waits):.2f} s median,"
-        f" {max(waits):.2f} s at most, of {ROUNDS}"
-    )
+    took = f"{statistics.median(waits):.2f} s median, {max(waits):.2f} s at most, of {ROUNDS}"
+    yield said(f"push to all {MANIFESTS} running, at an interval of {INTERVAL_SECONDS} s", took)
     host.apply(SOURCE.format(url=url, interval="1h"))
     repository.commit(manifests(0))
     sync(host)
@@ -57,15 +70,12 @@ def measure(host: Host, repository: Repository, server: HttpsServer) -> None:
     sync(host)
     looked = time.perf_counter() - begin
     seconds_until(host, ROUNDS)
-    print(
-        f"rnx sync of a commit that changes all: {looked:.2f} s, all running after {time.perf_counter() - begin:.2f} s"
-    )
+    took = f"{looked:.2f} s, all running after {time.perf_counter() - begin:.2f} s"
+    yield said("`rnx sync` of a commit that changes all", took)
     own, children = min(cpu_ms(host, lambda: [sync(host) for _ in range(QUIET_LOOKS)]) for _ in range(3))
-    print(
-        f"a look that finds nothing new: {own / QUIET_LOOKS:.1f} ms of the daemon's CPU, {children / QUIET_LOOKS:.1f} of git's"
-    )
-    gone = remove_all(host, repository)
-    print(f"git rm of all: held back first, then stopped and gone after {gone:.2f} s")
+    took = f"{own / QUIET_LOOKS:.1f} ms of the daemon's CPU, {children / QUIET_LOOKS:.1f} of git's"
+    yield said("a look that finds nothing new", took)
+    yield said("`git rm` of all, held back first, then stopped and gone", f"{remove_all(host, repository):.2f} s")
 
 
 def remove_all(host: Host, repository: Repository) -> float:

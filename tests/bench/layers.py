@@ -7,10 +7,12 @@ from contextlib import ExitStack
 from typing import Any
 
 from joblet.cgroup import CgroupLimits
+from tests.bench.report import BenchResult, Table
 from tests.bench.rounds import alternate
 from tests.bench.sandbox import LIMITS, Sandbox
 
 ROUNDS = 40
+WITHIN_SECONDS = 50.0
 SPARE_SECONDS = 0.05  # by then the launcher has its next spare
 TRUE = ["/bin/true"]
 # The launch spec without a layer. The user and mount namespaces are not among them: there is no sandbox without.
@@ -29,7 +31,7 @@ WITH: dict[str, dict[str, Any]] = {
 }
 
 
-def main() -> None:
+def run() -> BenchResult:
     with ExitStack() as stack:
         sandbox = stack.enter_context(Sandbox(LIMITS))
         unlimited = stack.enter_context(Sandbox(CgroupLimits()))
@@ -39,10 +41,25 @@ def main() -> None:
             peers[f"without {name}"] = lambda changes=changes: sandbox.run(TRUE, **changes)  # type: ignore[misc]
         for name, changes in WITH.items():
             peers[f"with {name}"] = lambda changes=changes: sandbox.run(TRUE, **changes)  # type: ignore[misc]
-        timings = alternate(peers, rounds=ROUNDS, pause_seconds=SPARE_SECONDS)
+        timings = alternate(peers, rounds=ROUNDS, pause_seconds=SPARE_SECONDS, within_seconds=WITHIN_SECONDS)
     whole = timings["everything"]
     print(f"everything: {whole}")
+    rows = []
     for name, timing in timings.items():
+        difference, ratio = timing.median - whole.median, whole.median / timing.median
+        rows.append((name, f"{ratio:.2f}", f"{difference:+.2f} ms", f"{timing.median:.2f} ms"))
         if name != "everything":
-            difference = timing.median - whole.median
-            print(f"{name}: {difference:+.2f} ms, ratio to everything: {timing.median / whole.median:.2f}   ({timing})")
+            print(f"ratio to {name}: {ratio:.2f}   ({difference:+.2f} ms; {timing})")
+    return BenchResult(
+        name="layers",
+        title="Layers of the sandbox",
+        about="A launch of `/bin/true` with everything on, beside the same with one layer less, or one thing more.",
+        summary=(f"everything: {whole}",),
+        tables=(
+            Table(
+                "A launch, layer by layer",
+                ("", "everything's time in terms of it", "difference", "median"),
+                tuple(rows),
+            ),
+        ),
+    )

@@ -15,11 +15,13 @@ from pathlib import Path
 
 from joblet.api.v1 import job_pb2
 from jobletd.executor.local.networking.host_networks import HostNetworks, NetworkSettings
-from tests.bench.rounds import alternate, print_ratios
+from tests.bench.report import BenchResult, Plot, Series, print_ratios, timing_table
+from tests.bench.rounds import alternate
 from tests.integration.host import Host, job_host
 from tests.integration.network_stage import stage
 
 ROUNDS = 40
+WITHIN_SECONDS = 20.0
 ATTACHES = 100
 JOB = (
     "apiVersion: joblet/v1\nkind: Job\nmetadata: {{name: {name}}}\n"
@@ -27,25 +29,42 @@ JOB = (
 )
 
 
-def main() -> None:
+def run() -> BenchResult:
     with stage() as place:
         with job_host(within=place.within) as host:
             count = iter(range(10**6))
-            print_ratios(
-                "bridge",
-                alternate(
-                    {
-                        "bridge": lambda: run(host, f"on-bridge-{next(count)}", "bridge"),
-                        "none": lambda: run(host, f"on-none-{next(count)}", "none"),
-                    },
-                    rounds=ROUNDS,
-                ),
+            timings = alternate(
+                {
+                    "bridge": lambda: run_job(host, f"on-bridge-{next(count)}", "bridge"),
+                    "none": lambda: run_job(host, f"on-none-{next(count)}", "none"),
+                },
+                rounds=ROUNDS,
+                within_seconds=WITHIN_SECONDS,
             )
         times = place.host.call(attach_ms)
-    print(f"attach: {statistics.median(times):.2f} ms median, {max(times):.2f} ms at most, of {ATTACHES} at once there")
+    lines = print_ratios("bridge", timings)
+    attach = (
+        f"attach: {statistics.median(times):.2f} ms median, {max(times):.2f} ms at most, of {ATTACHES} at once there"
+    )
+    print(attach)
+    return BenchResult(
+        name="network",
+        title="A job's network",
+        about="`/bin/true` on the bridge network and without a network, from apply to its recorded end; and what it takes "
+        f"to attach one job to the bridge by itself, with up to {ATTACHES} there.",
+        summary=(*lines[1:], attach),
+        tables=(timing_table("From apply to the recorded end", "bridge", timings),),
+        plots=(_attach_plot(times),),
+    )
 
 
-def run(host: Host, name: str, network: str) -> None:
+def _attach_plot(times: list[float]) -> Plot:
+    """In tens, as single ones are mostly noise."""
+    means = tuple((number + 5.0, statistics.median(times[number : number + 10])) for number in range(0, ATTACHES, 10))
+    return Plot("network-attach", "Attaching a job to the bridge", "jobs attached", "ms", (Series("attach", means),))
+
+
+def run_job(host: Host, name: str, network: str) -> None:
     """Apply, and wait until the end is on record."""
     stream = host.jobs.Watch(job_pb2.WatchRequest(ref=""))
     next(iter(stream))

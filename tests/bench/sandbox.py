@@ -19,9 +19,11 @@ import joblet
 from joblet.cgroup import CgroupLimits, open_hierarchy
 from joblet.clock import SystemClock
 from joblet.manifest import JobManifest
+from joblet.sandbox.memory_file import made
 from joblet.sandbox.seccomp import compile_default
 from jobletd.executor import AttemptRequest
 from jobletd.executor.local.launch_spec import launch_spec
+from jobletd.executor.local.spare_directory import SpareDirectory
 from jobletd.model import AttemptId
 
 LIMITS = CgroupLimits(cpu_percent=100, memory_bytes=64 << 20, pids=64)
@@ -44,11 +46,13 @@ class Sandbox:
         self.hierarchy = open_hierarchy(f"/sys/fs/cgroup/{self.root.name}.slice/joblet.service")
         self.hierarchy.prepare()
         self.clock = SystemClock()
+        self.spare = SpareDirectory(str(self.root))
+        self.spare.make()
         self.count = 0
         self.finished: list[tuple[str, int]] = []
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         package = Path(joblet.__file__).parent.parent
-        code = f"import sys; sys.path.insert(0, {str(package)!r}); from joblet.sandbox.launcher import main; main()"
+        code = f"import sys; sys.path.insert(0, {str(package)!r}); from joblet.sandbox.start import main; main()"
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", code, str(theirs.fileno())], pass_fds=[theirs.fileno()], env={}
@@ -60,6 +64,8 @@ class Sandbox:
                 "seccomp": {"default": compile_default()},
                 "init_into": self.hierarchy.inits_directory,
                 "early": self.hierarchy.entered_by_thread,
+                "spare_cgroups": list(self.hierarchy.spare_directories),
+                "attempts": str(self.root),
             }
         )
         self.socket.recv(4096)
@@ -81,7 +87,7 @@ class Sandbox:
         self.count += 1
         attempt_id = AttemptId(f"bench-{os.getpid()}-{self.count}")
         directory = self.root / attempt_id
-        directory.mkdir()
+        self.spare.become(str(directory))
         manifest = manifest_of(tuple(command))
         spec = launch_spec(
             AttemptRequest(attempt_id, "bench", self.count, manifest, None),
@@ -125,10 +131,9 @@ class Sandbox:
             os.close(pidfd)
             self.hierarchy.remove(attempt_id)
             shutil.rmtree(self.root / attempt_id)
+        self.spare.make()
 
     def _send(self, message: Any) -> None:
-        memfd = os.memfd_create("bench")
-        os.write(memfd, marshal.dumps(message))
-        os.lseek(memfd, 0, os.SEEK_SET)
+        memfd = made("bench", marshal.dumps(message))
         socket.send_fds(self.socket, [b"request"], [memfd])
         os.close(memfd)

@@ -1,0 +1,33 @@
+"""The exponent that is named for a benchmark's growth."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.bench.growth import exponent
+from tests.bench.report import Series
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0, -1.0])
+def test_a_power_law_is_found_whatever_its_factor(power: float) -> None:
+    assert exponent([(x, 7.5 * x**power) for x in (100, 1000, 10_000, 50_000)]) == pytest.approx(power)
+
+
+def test_noise_on_both_sides_cancels_out() -> None:
+    assert exponent([(1, 1.1), (10, 10 / 1.1), (100, 100 / 1.1), (1000, 1100)]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("points", [[], [(10, 1)], [(10, 1), (10, 2)]])
+def test_one_x_is_no_growth(points: list[tuple[float, float]]) -> None:
+    with pytest.raises(ValueError, match="no growth"):
+        exponent(points)
+
+
+@pytest.mark.parametrize("point", [(0, 1), (1, 0), (-1, 1)])
+def test_a_power_law_has_no_zero(point: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="above zero"):
+        exponent([(10, 1), point])
+
+
+def test_a_fitted_series_carries_its_exponent() -> None:
+    assert Series.fitted("start", ((10, 3), (100, 30))).exponent == pytest.approx(1)
