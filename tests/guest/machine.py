@@ -1,15 +1,19 @@
-"""``make machine-test``: tests in a machine that QEMU emulates, for what user-mode Linux lacks: nf_tables, cpusets, processors.
+"""``make machine-test``: tests in a machine that QEMU emulates, for what user-mode Linux lacks: nf_tables, cpusets, processors;
+and, with ``ARCH=arm64``, another architecture's kernel.
 
 By hand only, as it takes both processors for minutes. Needs the Debian packages qemu-system-x86, qemu-system-common (virtiofsd),
-linux-image-cloud-amd64, busybox-static, cpio and kmod. As in the other guests, the root is this machine's (by virtiofs), under
-an overlay in the guest's memory, /tmp is a file system of its own, and cgroups are v2.
+linux-image-cloud-amd64, busybox-static, cpio and kmod; for arm64 qemu-system-arm instead of the first, no kernel, and a mirror
+of Debian. As in the other guests, the root is this machine's (by virtiofs), under an overlay in the guest's memory, /tmp is a
+file system of its own, and cgroups are v2. On arm64 the root is that of arm64_root.py, and the clone lies where it lies here.
 
-python -m tests.guest.machine [--timeout SECONDS] [PYTEST ARGUMENT]...
+python -m tests.guest.machine [--arch arm64] [--timeout SECONDS] [PYTEST ARGUMENT]...
+python -m tests.guest.machine [--arch arm64] [--timeout SECONDS] -- COMMAND [ARGUMENT]...
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import signal
@@ -18,15 +22,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from tests.guest.arm64_root import VENV, arm64_root
 from tests.guest.boot import GUEST_FAILED, REPOSITORY, TIMED_OUT, GuestError
 
-PATIENCE = 8
+PATIENCE = float(os.environ.get("JOBLET_TEST_PATIENCE", "8"))  # more where the machine has other work
+TEST_TIMEOUT = f"timeout={120 * PATIENCE:g}"  # of one test; pyproject.toml has that of a machine that is not emulated
 MEMORY = "3G"
-KERNELS = "vmlinuz-*-cloud-amd64"
 DAEMONS = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
+# What runs when nothing is named: what no other machine here can show.
+NETWORKS = ("tests/integration/test_networks.py", "tests/integration/test_network_remains.py")
+ANOTHER_KERNEL = (
+    "tests/guest/arm64/compat.py",
+    "tests/unit/seccomp",
+    "tests/hostile/test_attacks.py",
+    "tests/hostile/test_layers.py",
+)
+TESTS = {"amd64": NETWORKS, "arm64": ANOTHER_KERNEL}
 EARLY_MODULES = ("virtio_pci", "virtio_blk", "virtiofs", "overlay")
 LATE_MODULES = ("loop", "veth", "bridge", "nf_tables", "nft_chain_nat")
 APPLETS = ("sh", "mount", "insmod", "mkdir", "switch_root", "poweroff", "sleep", "cp")
@@ -55,35 +70,83 @@ hostname guest; ip link set lo up
 for module in @modules@; do modprobe $module; done
 mount -t cgroup2 -o nsdelegate cgroup2 /sys/fs/cgroup
 for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do echo +$controller >/sys/fs/cgroup/cgroup.subtree_control; done
-cd @repository@ && JOBLET_TEST_PATIENCE=@patience@ @command@
+@before@
+cd @repository@ && JOBLET_TEST_PATIENCE=@patience@ JOBLET_TEST_STRETCH=@stretch@ @command@
 echo "@status@$?"
 echo o >/proc/sysrq-trigger; sleep 60
 """
 
 
-def kernel() -> tuple[Path, str]:
-    """The newest one for clouds, and its release. Raises GuestError."""
-    found = sorted(Path("/boot").glob(KERNELS), key=lambda path: path.stat().st_mtime)
+# Before the command, where the root is not this machine's: the clone at its place, with an environment for that architecture.
+FOREIGN = f"""
+ldconfig
+mkdir -p /run/clone @repository@
+mount -t tmpfs -o mode=755 clone /run/clone
+mkdir -p /run/clone/lower /run/clone/upper /run/clone/work
+mount -t virtiofs clone /run/clone/lower
+mount -t overlay -o lowerdir=/run/clone/lower,upperdir=/run/clone/upper,workdir=/run/clone/work clone @repository@
+mount --bind /{VENV} @repository@/.venv
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What is emulated. root: what the guest has as its root, and its busybox and modules are taken from."""
+
+    qemu: tuple[str, ...]
+    console: str
+    root: Path
+    kernel: Path
+
+    @property
+    def release(self) -> str:
+        return self.kernel.name.removeprefix("vmlinuz-")
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the root is another than this machine's."""
+        return self.root != Path("/")
+
+
+def emulated(architecture: str) -> Machine:
+    """Raises GuestError."""
+    if architecture == "amd64":
+        return Machine(
+            ("qemu-system-x86_64", "-M", "q35,memory-backend=memory"),
+            "ttyS0",
+            Path("/"),
+            kernel(Path("/"), architecture),
+        )
+    root = arm64_root()
+    return Machine(
+        ("qemu-system-aarch64", "-M", "virt,memory-backend=memory"), "ttyAMA0", root, kernel(root, architecture)
+    )
+
+
+def kernel(root: Path, architecture: str) -> Path:
+    """The newest one for clouds. Raises GuestError."""
+    found = sorted((root / "boot").glob(f"vmlinuz-*-cloud-{architecture}"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise GuestError(f"there is no /boot/{KERNELS} (apt-get install linux-image-cloud-amd64)")
-    return found[-1], found[-1].name.removeprefix("vmlinuz-")
+        raise GuestError(f"there is no kernel in {root / 'boot'} (apt-get install linux-image-cloud-{architecture})")
+    return found[-1]
 
 
-def make_initrd(directory: Path, release: str, start: str) -> Path:
+def make_initrd(directory: Path, machine: Machine, start: str) -> Path:
     """busybox, the modules that the root needs, and the two scripts."""
     root = directory / "initrd"
     for name in ("bin", "modules", "proc", "dev"):
         (root / name).mkdir(parents=True)
-    busybox = Path("/bin/busybox")
+    busybox = machine.root / "bin/busybox"
     if not busybox.exists():
-        raise GuestError("there is no /bin/busybox (apt-get install busybox-static)")
+        raise GuestError(f"there is no {busybox} (apt-get install busybox-static)")
     (root / "bin/busybox").write_bytes(busybox.read_bytes())
     (root / "bin/busybox").chmod(0o755)
     for applet in APPLETS:
         (root / "bin" / applet).symlink_to("busybox")
     order: list[str] = []
     for module in EARLY_MODULES:
-        command = ["/sbin/modprobe", "--set-version", release, "--show-depends", module]
+        command = ["/sbin/modprobe", "--dirname", str(machine.root), "--set-version", machine.release]
+        command += ["--show-depends", module]
         listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         for path in map(Path, re.findall(r"^insmod (\S+)", listed, re.MULTILINE)):
             if path.name not in order:
@@ -101,14 +164,14 @@ def make_initrd(directory: Path, release: str, start: str) -> Path:
 
 
 @contextmanager
-def shared_root(directory: Path) -> Iterator[Path]:
-    """This machine's root by virtiofs; the socket to reach it."""
+def shared(source: Path, directory: Path, tag: str) -> Iterator[Path]:
+    """A directory of this machine by virtiofs; the socket to reach it."""
     daemon = next((path for path in DAEMONS if Path(path).exists()), None)
     if daemon is None:
         raise GuestError("there is no virtiofsd (apt-get install qemu-system-common, or virtiofsd)")
-    socket = directory / "root.sock"
-    options = ["-o", "source=/", "-o", "cache=always", "-o", "sandbox=chroot"]
-    with (directory / "virtiofsd.log").open("wb") as log:
+    socket = directory / f"{tag}.sock"
+    options = ["-o", f"source={source}", "-o", "cache=always", "-o", "sandbox=chroot"]
+    with (directory / f"{tag}.log").open("wb") as log:
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "--", daemon, f"--socket-path={socket}", *options],
             stdout=log,
@@ -118,7 +181,7 @@ def shared_root(directory: Path) -> Iterator[Path]:
         deadline = time.monotonic() + 10
         while not socket.exists():
             if process.poll() is not None or time.monotonic() > deadline:
-                raise GuestError(f"virtiofsd did not start: {(directory / 'virtiofsd.log').read_text()}")
+                raise GuestError(f"virtiofsd did not start: {(directory / f'{tag}.log').read_text()}")
             time.sleep(0.02)
         yield socket
     finally:
@@ -126,58 +189,44 @@ def shared_root(directory: Path) -> Iterator[Path]:
         process.wait()
 
 
-def run(command: list[str], timeout_seconds: float) -> int:
+def run(machine: Machine, command: list[str], timeout_seconds: float) -> int:
     """Boot, run, pass the console on. Returns the command's exit status. Raises GuestError."""
-    image, release = kernel()
-    words = {"modules": " ".join(LATE_MODULES), "repository": shlex.quote(str(REPOSITORY)), "patience": str(PATIENCE)}
+    words = {
+        **{"before": FOREIGN if machine.foreign else "", "repository": shlex.quote(str(REPOSITORY))},
+        **{"modules": " ".join(LATE_MODULES), "patience": f"{PATIENCE:g}", "status": STATUS},
+        "stretch": f"{2 * PATIENCE:g}",  # of what has to outlast a launch and some calls of the API
+        "command": shlex.join(command),
+    }
     start = START
-    for name, text in {**words, "command": shlex.join(command), "status": STATUS}.items():
+    for name, text in words.items():
         start = start.replace(f"@{name}@", text)
-    with tempfile.TemporaryDirectory(prefix="joblet-guest-") as name:
+    with tempfile.TemporaryDirectory(prefix="joblet-guest-") as name, ExitStack() as stack:
         directory = Path(name)
-        initrd = make_initrd(directory, release, start)
+        initrd = make_initrd(directory, machine, start)
         disk = directory / "disk"
-        disk.touch()
         with disk.open("wb") as file:
             file.truncate(4 << 30)
-        with shared_root(directory) as socket:
-            argv = [
-                "setpriv",
-                "--pdeathsig",
-                "KILL",
-                "--",
-                "qemu-system-x86_64",
-                "-M",
-                "q35",
-                "-accel",
-                "tcg,thread=multi",
-            ]
+        argv = ["setpriv", "--pdeathsig", "KILL", "--", *machine.qemu, "-accel", "tcg,thread=multi", "-cpu", "max"]
+        argv += ["-smp", "2", "-m", MEMORY, "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"]
+        argv += ["-object", f"memory-backend-memfd,id=memory,size={MEMORY},share=on"]
+        argv += ["-kernel", str(machine.kernel), "-initrd", str(initrd)]
+        argv += ["-append", f"console={machine.console} quiet panic=-1 mitigations=off"]
+        argv += [
+            "-drive",
+            f"file={disk},if=none,id=disk,format=raw,cache=unsafe",
+            "-device",
+            "virtio-blk-pci,drive=disk",
+        ]
+        shares = {"root": machine.root, **({"clone": REPOSITORY} if machine.foreign else {})}
+        for tag, source in shares.items():
+            socket = stack.enter_context(shared(source, directory, tag))
             argv += [
-                "-cpu",
-                "max",
-                "-smp",
-                "2",
-                "-m",
-                MEMORY,
-                "-nodefaults",
-                "-no-reboot",
-                "-display",
-                "none",
-                "-serial",
-                "stdio",
+                "-chardev",
+                f"socket,id={tag},path={socket}",
+                "-device",
+                f"vhost-user-fs-pci,chardev={tag},tag={tag}",
             ]
-            argv += ["-object", f"memory-backend-memfd,id=memory,size={MEMORY},share=on", "-numa", "node,memdev=memory"]
-            argv += [
-                "-kernel",
-                str(image),
-                "-initrd",
-                str(initrd),
-                "-append",
-                "console=ttyS0 quiet panic=-1 mitigations=off",
-            ]
-            argv += ["-chardev", f"socket,id=root,path={socket}", "-device", "vhost-user-fs-pci,chardev=root,tag=root"]
-            argv += ["-drive", f"file={disk},if=virtio,format=raw,cache=unsafe"]
-            return watch(argv, timeout_seconds)
+        return watch(argv, timeout_seconds)
 
 
 def watch(argv: list[str], timeout_seconds: float) -> int:
@@ -198,15 +247,33 @@ def watch(argv: list[str], timeout_seconds: float) -> int:
     return TIMED_OUT if status == GUEST_FAILED and time.monotonic() - began >= timeout_seconds else status
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.guest.machine")
-    parser.add_argument("--timeout", type=float, default=1500.0, metavar="SECONDS")
-    chosen, rest = parser.parse_known_args(arguments)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # as an exception: its directory goes
+def tests(arguments: list[str]) -> list[str]:
+    """pytest with these arguments."""
     python = str(REPOSITORY / ".venv/bin/python")
+    return [
+        python,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--color=no",
+        "--durations=10",
+        "-o",
+        TEST_TIMEOUT,
+        *arguments,
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.guest.machine", usage=__doc__)
+    parser.add_argument("--arch", choices=("amd64", "arm64"), default="amd64")
+    parser.add_argument("--timeout", type=float, default=3600.0, metavar="SECONDS")
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    chosen, rest = parser.parse_known_args(arguments[:split])
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # as an exception: its directory goes
     try:
         return run(
-            [python, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", "--durations=10", *rest], chosen.timeout
+            emulated(chosen.arch), arguments[split + 1 :] or tests(rest or [*TESTS[chosen.arch]]), chosen.timeout
         )
     except GuestError as error:
         print(f"guest: {error}", file=sys.stderr)

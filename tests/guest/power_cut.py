@@ -83,8 +83,9 @@ def shown(run: job_pb2.Run) -> dict[str, Any]:
 
 def before() -> None:
     host = Host(ROOT)
-    host.init()
+    host.prepare()
     start(host)
+    os.sync()  # the clients' files that our harness has just written; Joblet sees to its own from here
     host.apply(JOBS)
     host.apply(SCHEDULED.format((datetime.now(UTC) + timedelta(days=30)).isoformat(timespec="seconds")))
     for name in ("retried", "not-retried", "named-codes", "service", "timed"):

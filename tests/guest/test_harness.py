@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
 
-from tests.guest.boot import TIMED_OUT, Guest, Init, run
+from tests.guest.boot import REPOSITORY, TIMED_OUT, Guest, Init, run
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -87,3 +88,12 @@ def test_tmp_has_a_disk_and_there_are_loop_devices() -> None:
 def test_systemd_can_be_the_first_process() -> None:
     ended = in_guest(["systemctl", "is-system-running", "--wait"], init=Init.SYSTEMD)
     assert (ended.status, ended.out) == (0, "running\n"), ended.err
+
+
+def test_what_guests_beside_another_command_find_counts_and_is_shown_after_it() -> None:
+    beside = [sys.executable, "-m", "tests.guest.beside", "tests/unit/networking/no_such_test.py"]
+    ended = subprocess.run(
+        [*beside, "--", "echo", "native"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == pytest.ExitCode.USAGE_ERROR, ended
+    assert ended.stdout.startswith("native\n") and "file or directory not found" in ended.stdout + ended.stderr
