@@ -18,6 +18,8 @@ from typing import Any
 
 import yaml
 
+from tests.timing import STRETCH
+
 HERE = Path(__file__).parent
 SHARED = HERE / "attempts.py"
 SAME = "the same"
@@ -47,12 +49,14 @@ class Attack:
     def logs_bytes(self) -> int:
         return int(self.document["spec"]["limits"]["logs"].removesuffix("Mi")) << 20
 
-    def manifest(self, targets: Mapping[str, str], **isolation: str) -> str:
+    def manifest(self, targets: Mapping[str, str], *, longer: int = 1, **isolation: str) -> str:
         """As it is applied: with what the scripts share, and where on the host the things are that it is after.
 
-        isolation: fields of spec.isolation that are to be others than it asks for.
+        longer: so many times its own time. isolation: fields of spec.isolation that are to be others than it asks for.
         """
         spec = {**self.document["spec"]}
+        if STRETCH * longer != 1:
+            spec["timeout"] = f"{int(spec['timeout'].removesuffix('s')) * STRETCH * longer:.0f}s"
         if isolation:
             spec["isolation"] = {**spec.get("isolation", {}), **isolation}
         shared = {"path": SHARED.name, "content": SHARED.read_text()}

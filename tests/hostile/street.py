@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from joblet.api.v1 import job_pb2
-from tests.integration.host import Host, cgroup_directories, eventually, job_host
+from tests.hostile.attack import Attack
+from tests.integration.host import FINAL, Host, cgroup_directories, eventually, job_host
+from tests.integration.processes import launcher_of
 from tests.leaks import SESSION
 from tests.timing import PATIENCE
 
@@ -38,6 +40,19 @@ VICTIM = """
 UNTOUCHED = "untouched on the host\n"
 FIRST_USER_ID = 0x7000_0000  # of jobs; jobletd.executor.local.settings
 SETTINGS = ("kernel/core_pattern", "kernel/hostname", "kernel/domainname", "kernel/modprobe", "kernel/sysrq")
+
+
+@dataclass(frozen=True, eq=False)
+class Clock:
+    """The host's, in seconds after its boot's. Equal as far as nobody has set it: it is read in two steps, and drifts."""
+
+    seconds: float
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Clock) and abs(self.seconds - other.seconds) < 1
+
+    def __hash__(self) -> int:
+        return 0
 
 
 @dataclass
@@ -80,7 +95,7 @@ class Street:
             "ABSTRACT": names["ABSTRACT"].decode().removeprefix("\0"),
             "GRPC": (self.host.root / "run/port").read_text().strip(),
             "GRPC_SOCKET": str(self.host.root / "run/joblet.sock"),
-            "PIDS": " ".join(map(str, (self.daemon_pid, self.launcher_pid(), os.getpid()))),
+            "PIDS": " ".join(map(str, (self.daemon_pid, launcher_of(self.daemon_pid), os.getpid()))),
         }
 
     @property
@@ -88,11 +103,11 @@ class Street:
         assert self.host.daemon is not None
         return self.host.daemon.pid
 
-    def launcher_pid(self) -> int:
-        """The daemon's one child that launches."""
-        children = Path(f"/proc/{self.daemon_pid}/task/{self.daemon_pid}/children").read_text().split()
-        (pid,) = (int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text() == "joblet-launch\n")
-        return pid
+    def attack(self, attack: Attack, *, longer: int = 1) -> None:
+        """Apply it, and wait until it goes on or is over. longer: so many times its own time."""
+        text = attack.manifest(self.targets, longer=longer)
+        (result,) = self.host.apply(text, filename=attack.path.name)
+        self.host.reaches(result, "RUNNING", *FINAL)
 
     # --- the victim ---------------------------------------------------------------------------------------------------
 
@@ -130,12 +145,18 @@ class Street:
         return {
             **{name: path.read_text() for name, path in settings.items() if path.exists()},
             **{path: (stat.st_ino, stat.st_size, stat.st_mode, stat.st_mtime_ns) for path, stat in stats.items()},
-            "clock": round(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)),
+            "clock": Clock(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)),
             "mounts": sorted(filter(is_not_of_other_sessions, mount_points())),
             "outside": {path.name: path.read_text() for path in self.outside.iterdir() if path.is_file()},
             "names outside": sorted(os.listdir(self.outside)),
-            "daemon": (self.daemon_pid, self.launcher_pid()),
+            "daemon": (self.daemon_pid, launcher_of(self.daemon_pid)),
         }
+
+    def is_as_before(self, state: dict[str, object], *, without: str) -> None:
+        """state: of before. without: a job that is over, and of which nothing may be left."""
+        eventually(lambda: not self.left_of(without), what=f"nothing is left of {without}")
+        assert self.strangers() == []
+        assert self.state() == state
 
     def strangers(self) -> list[str]:
         """Connections that reached a listener of ours."""

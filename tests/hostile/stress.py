@@ -79,23 +79,23 @@ class Probe:
         self.number += 1
         begin = time.perf_counter()
         (result,) = self.host.apply(PROBE.format(number=self.number))
-        run = self.host.watch_until(
-            "probe", lambda run: run.generation == result.generation and run.phase in FINAL, within=60
-        )
+        run = self.host.reaches(result, *FINAL, within=60)
         assert run.phase == "COMPLETED", run
         return time.perf_counter() - begin
 
 
-def beside(host: Host, probe: Probe, kind: str, seconds: float, *, rounds_before: int = ROUNDS_BEFORE) -> Figures:
-    """Measure launches without and with that class of stressors."""
+def beside(
+    host: Host, probe: Probe, kind: str, seconds: float, *, rounds_before: int = ROUNDS_BEFORE, at_least: int = 0
+) -> Figures:
+    """Measure launches without and with that class of stressors, for so long and so many of them."""
     before = [probe.launch_seconds() for _ in range(rounds_before)]
     during: list[float] = []
     runs: list[job_pb2.Run] = []
     name = f"stress-{kind}"
     deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 1:
+    while (left := max(deadline - time.monotonic(), 2 if len(during) < at_least else 0)) > 1:
         (result,) = host.apply(STRESS.format(kind=kind, number=len(runs), seconds=int(left), limit=int(left * 1.5) + 5))
-        host.watch_until(name, lambda run, at=result.generation: run.generation == at and run.phase == "RUNNING")  # type: ignore[misc]
+        host.reaches(result, "RUNNING", *FINAL)
         while (run := host.run(name)).phase not in FINAL:
             during.append(probe.launch_seconds())
         runs.append(run)

@@ -9,7 +9,6 @@ import pytest
 from tests.hostile.attack import Attack, attacks, verdict_of
 from tests.hostile.meanwhile import MEANWHILE
 from tests.hostile.street import Street
-from tests.integration.host import eventually
 from tests.timing import PATIENCE
 
 SILENCE_SECONDS = 5.0  # of a victim that writes ten times a second: wide, as machines of tests are
@@ -19,8 +18,7 @@ SILENCE_SECONDS = 5.0  # of a victim that writes ten times a second: wide, as ma
 def test_an_attack_fails_and_harms_nobody(street: Street, attack: Attack) -> None:
     state = street.state()
     begin_ns = time.time_ns()
-    street.host.apply(attack.manifest(street.targets), filename=attack.path.name)
-    street.host.watch_until(attack.name, lambda run: run.phase not in ("SCHEDULED", "PENDING", "INITIALIZING"))
+    street.attack(attack)
     MEANWHILE[attack.meanwhile](street, attack)
     run = street.host.finished(attack.name, within=60)
 
@@ -34,9 +32,7 @@ def test_an_attack_fails_and_harms_nobody(street: Street, attack: Attack) -> Non
 
     street.victim_is_well()
     assert street.longest_silence_seconds(begin_ns) < SILENCE_SECONDS * PATIENCE
-    eventually(lambda: not street.left_of(attack.name), what="nothing is left of the attack")
-    assert street.strangers() == []
-    assert street.state() == state
+    street.is_as_before(state, without=attack.name)
 
 
 def test_what_is_left_of_a_job_would_be_seen(street: Street) -> None:

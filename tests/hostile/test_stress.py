@@ -14,7 +14,7 @@ from tests.integration.host import Host
 from tests.timing import PATIENCE
 
 SECONDS = 4
-LAUNCH_WITHIN_SECONDS = 5.0  # some fifty milliseconds at rest: wide, as machines of tests are
+LAUNCH_WITHIN_SECONDS = 15.0  # some fifty milliseconds at rest: wide, as machines of tests are
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def stressed() -> Iterator[tuple[Host, Probe]]:
 @pytest.mark.parametrize("kind", CLASSES)
 def test_jobs_launch_while_another_job_stresses_the_kernel(stressed: tuple[Host, Probe], kind: str) -> None:
     host, probe = stressed
-    figures = beside(host, probe, kind, SECONDS, rounds_before=3)
+    figures = beside(host, probe, kind, SECONDS, rounds_before=3, at_least=3)
     print(figures)
     assert len(figures.during) >= 3
     assert max(figures.during) < LAUNCH_WITHIN_SECONDS * PATIENCE
