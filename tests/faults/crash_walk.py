@@ -2,139 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import grpc
 
 from joblet.api.v1 import job_pb2, resource_pb2, resource_pb2_grpc
-from joblet.crash_points import VARIABLE
-from tests.faults.asking import Caller
-from tests.faults.ledger import Asked, Audit, Journal, runs_on_record
-from tests.faults.workload import JOURNAL_VOLUME, SCRIPT, Kind, SoakJob, Way
-from tests.integration.host import FINAL, Host, cgroup_directories, eventually, job_host
-from tests.integration.network_stage import Stage, stage
-from tests.strictness import IN_GUEST
-from tests.unit.notifying.receiver import Receiver, listening
-
-WITHIN_SECONDS = 60.0
-
-
-class Keeper(threading.Thread):
-    """Starts the daemon again whenever it has died, as an init system does."""
-
-    def __init__(self, host: Host) -> None:
-        super().__init__(name="keeper")
-        self.host = host
-        self.ending = threading.Event()
-        self.deaths = 0
-
-    def run(self) -> None:
-        while not self.ending.wait(0.02):
-            daemon = self.host.daemon
-            if daemon is None or daemon.poll() is not None:
-                self.deaths += 1
-                with suppress(AssertionError):  # it died over its start
-                    self.host.start(within=WITHIN_SECONDS)
-
-    def end(self) -> None:
-        self.ending.set()
-        self.join()
-
-
-@dataclass
-class Ground:
-    """A host whose processes can be armed, with somebody who keeps its daemon alive."""
-
-    host: Host
-    points: Path
-    keeper: Keeper
-    caller: Caller
-    receiver: Receiver  # of webhooks, which the configuration allows
-    stage: Stage | None = None  # the network namespace the daemon lives in, where there are networks at all
-    number: int = 0
-    journal: Journal = field(default_factory=Journal)
-
-    def arm(self, point: str) -> None:
-        (self.points / point).touch()
-
-    def is_armed(self, point: str) -> bool:
-        return (self.points / point).exists()
-
-    def died_at(self, point: str) -> None:
-        """Wait until somebody has come by, and the daemon answers again."""
-        eventually(lambda: not self.is_armed(point), within=WITHIN_SECONDS, what=f"death at {point}")
-        self.caller.all_jobs()
-
-    def job(self, way: Way = Way.GRPC, kind: Kind = Kind.SHORT, **more: object) -> SoakJob:
-        self.number += 1
-        return SoakJob(f"walk-{self.number}", way, kind, lines=20, extra=dict(more))
-
-    def phase(self, name: str) -> str:
-        with suppress(grpc.RpcError):
-            job = self.caller.call(self.caller.jobs.Get, job_pb2.GetRequest(ref=name))
-            return job.runs[0].phase if job.runs else ""
-        return ""
-
-    def run_id(self, name: str) -> str:
-        """The id of a job's latest run."""
-        job: job_pb2.Job = self.caller.call(self.caller.jobs.Get, job_pb2.GetRequest(ref=name))
-        return job.runs[0].id
-
-    def reaches(self, name: str, *phases: str) -> None:
-        eventually(lambda: self.phase(name) in phases, within=WITHIN_SECONDS, what=f"{name} to be one of {phases}")
-
-
-@dataclass(frozen=True)
-class Walk:
-    """act: brings a process to the point; returns what was asked for. loses: the attempt's end is not known then."""
-
-    act: Callable[[Ground, str], list[Asked]]
-    loses: bool = False
-
-
-@contextmanager
-def made_ground(points: Path) -> Iterator[Ground]:
-    """At the end nothing of it is left."""
-    with ExitStack() as stack:
-        place = None if IN_GUEST else stack.enter_context(stage())  # its networks do not touch those of the machine
-        within = () if place is None else place.within
-        receiver = stack.enter_context(
-            listening() if place is None else listening(within=lambda make: place.host.call(make))
-        )
-        host = stack.enter_context(
-            job_host(
-                environment={VARIABLE: str(points)},
-                within=within,
-                configure=lambda config: config.update(hooks={"allowedWebhooks": [receiver.url]}),
-            )
-        )
-        keeper = Keeper(host)
-        caller = Caller(host)
-        caller.apply(JOURNAL_VOLUME)
-        journal = host.root / "run/volumes/journal"
-        eventually(journal.is_dir, what="the journal's volume")
-        keeper.start()
-        try:
-            yield Ground(host, points, keeper, caller, receiver, place)
-        finally:
-            keeper.end()
-            if host.daemon is None or host.daemon.poll() is not None:
-                host.start()
-            for name in ("journal", "shelf"):
-                caller.delete(f"volume/{name}")
-            eventually(lambda: not list(journal.parent.iterdir()), what="the volume to be gone")
-            caller.channel.close()
-
-
-def take(ground: Ground, point: str, walk: Walk) -> None:
-    """Walk the point, and see what became of it."""
-    asked = walk.act(ground, point)
-    check(ground, asked, loses=walk.loses)
+from tests.faults.crash_ground import WITHIN_SECONDS, Ground, Walk
+from tests.faults.ledger import Asked, runs_on_record
+from tests.faults.workload import SCRIPT, Kind, Way
+from tests.integration.host import FINAL, eventually
+from tests.timing import PATIENCE
 
 
 def run_armed(ground: Ground, point: str, *, pause: float = 0, **more: object) -> list[Asked]:
@@ -258,7 +137,7 @@ def tell(ground: Ground, point: str) -> list[Asked]:
     """By a webhook: what was sent, and not yet taken off the record, is sent again, and is known by its id."""
     before = len(ground.receiver.received)
     asked = run_armed(ground, point, notify=[{"on": ["Succeeded"], "webhook": f"{ground.receiver.url}/walk"}])
-    sent = ground.receiver.wait_for(before + 2, seconds=WITHIN_SECONDS)[before:]
+    sent = ground.receiver.wait_for(before + 2, seconds=WITHIN_SECONDS * PATIENCE)[before:]
     assert len({one.headers["webhook-id"] for one in sent}) == 1
     return asked
 
@@ -328,6 +207,98 @@ def work_through(ground: Ground, point: str) -> list[Asked]:
     return []
 
 
+def stop_flow(ground: Ground, point: str) -> list[Asked]:
+    """A workflow that is stopped: its step ends, nothing more of it begins, and that is on record."""
+    ground.number += 1
+    name = f"flow-{ground.number}"
+    text = """{apiVersion: joblet/v1, kind: Workflow, metadata: {name: NAME}, spec: {steps: [
+        {name: a, job: {command: [sleep, "600"], stop: {grace: 0s}}},
+        {name: b, needs: [{step: a}], job: {command: ["true"]}}]}}"""
+    ground.caller.apply(text.replace("NAME", name))
+    ground.reaches(f"{name}-a", "RUNNING")
+    resources = resource_pb2_grpc.ResourceServiceStub(ground.caller.channel)
+    ground.arm(point)
+    with suppress(grpc.RpcError):  # who stops it may be left without an answer
+        resources.StopWorkflow(resource_pb2.StopWorkflowRequest(name=name), timeout=WITHIN_SECONDS * PATIENCE)
+    ground.died_at(point)
+    resources = resource_pb2_grpc.ResourceServiceStub(ground.caller.channel)
+    asked = resource_pb2.GetResourceRequest(kind="Workflow", name=name)
+
+    def phase() -> str:
+        workflow: resource_pb2.Resource = ground.caller.call(resources.GetResource, asked)
+        return str(workflow.status.get("phase"))
+
+    eventually(lambda: phase() == "Stopped", within=WITHIN_SECONDS, what="the workflow to have stopped")
+    assert {job: len(found) for job, found in runs_on_record(ground.host, f"{name}-").items()} == {f"{name}-a": 1}
+    gone = resource_pb2.DeleteResourceRequest(kind="Workflow", name=name)
+    ground.caller.call(resources.DeleteResource, gone)
+    eventually(lambda: not ground.caller.all_jobs(), within=WITHIN_SECONDS, what="the jobs of its steps to be gone")
+    return []
+
+
+ARRAY = """{apiVersion: joblet/v1, kind: Job, metadata: {name: NAME}, spec: {stop: {grace: 0s},
+    array: {to: 5, parallel: 4, success: {atLeast: 4}},
+    script: "case $JOBLET_ARRAY_INDEX in SLOW) sleep 600;; FAIL) exit 3;; esac"}}"""
+
+
+def run_array(ground: Ground, point: str) -> list[Asked]:
+    """Four indexes are enough, and two of six never end: whenever the daemon dies, each that is needed runs once."""
+    name = declare_array(ground, point, slow="4|5", fail="-")
+    run = array_of(ground, name, "COMPLETED")
+    assert (run.array.succeeded, run.array.skipped) == (4, 2)
+    launches = launches_of(ground, name)
+    assert all(launches.get(index) == [1] for index in range(4)) and all(found == [1] for found in launches.values())
+    return take_array_away(ground, name)
+
+
+def run_array_again(ground: Ground, point: str) -> list[Asked]:
+    """Three of six fail, and run again: in a run that is there as a whole, or not at all."""
+    name = declare_array(ground, "", slow="-", fail="1|3|5")
+    first = array_of(ground, name, "FAILED").id
+    ground.arm(point)
+    with suppress(grpc.RpcError):  # no answer; asked again it might be over already, and would run a third time
+        ground.caller.jobs.Retry(job_pb2.RetryRequest(ref=name), timeout=WITHIN_SECONDS * PATIENCE)
+    ground.died_at(point)
+    ground.reaches(name, *FINAL)
+    run = array_of(ground, name, "FAILED")
+    assert run.id != first and (run.array.succeeded, run.array.failed) == (3, 3)
+    assert launches_of(ground, name) == {index: [1, 1] if index % 2 else [1] for index in range(6)}
+    return take_array_away(ground, name)
+
+
+def declare_array(ground: Ground, point: str, *, slow: str, fail: str) -> str:
+    ground.number += 1
+    name = f"array-{ground.number}"
+    if point:
+        ground.arm(point)
+    ground.caller.apply(ARRAY.replace("NAME", name).replace("SLOW", slow).replace("FAIL", fail))
+    if point:
+        ground.died_at(point)
+    ground.reaches(name, *FINAL)
+    return name
+
+
+def array_of(ground: Ground, name: str, phase: str) -> job_pb2.Run:
+    job: job_pb2.Job = ground.caller.call(ground.caller.jobs.Get, job_pb2.GetRequest(ref=name))
+    assert job.runs[0].phase == phase, job.runs[0]
+    return job.runs[0]
+
+
+def launches_of(ground: Ground, name: str) -> dict[int, list[int]]:
+    """By index: how many attempts each of its runs had."""
+    found: dict[int, list[int]] = {}
+    for index_name, runs in runs_on_record(ground.host, f"{name}.").items():
+        index = int(index_name.rpartition(".")[2])
+        found.setdefault(index, []).extend(len(run.attempts) for run in runs if run.attempts)
+    return found
+
+
+def take_array_away(ground: Ground, name: str) -> list[Asked]:
+    ground.caller.delete(name)
+    eventually(lambda: not ground.caller.all_jobs(), within=WITHIN_SECONDS, what="the array to be gone")
+    return []
+
+
 CORE: dict[str, Walk] = {
     "daemon.apply-accepted": Walk(run_armed),
     "daemon.committing": Walk(run_armed),
@@ -361,6 +332,11 @@ CORE: dict[str, Walk] = {
     "daemon.workflow-run-stored": Walk(work_through),
     "daemon.step-declared": Walk(work_through),
     "daemon.workflow-end-stored": Walk(work_through),
+    "daemon.workflow-stop-stored": Walk(stop_flow),
+    "daemon.workflow-stopped": Walk(stop_flow),
+    "daemon.indexes-stored": Walk(run_array),
+    "daemon.indexes-stopped": Walk(run_array),
+    "daemon.array-retry-stored": Walk(run_array_again),
     "daemon.status-file-written": Walk(save_status),
     "file.written": Walk(save_status),
     "launcher.attempt-locked": Walk(run_armed),
@@ -378,45 +354,7 @@ CORE: dict[str, Walk] = {
     "init.command-released": Walk(run_armed, loses=True),
     "init.exec-noted": Walk(run_armed, loses=True),
     "init.command-ended": Walk(run_on_disk, loses=True),
+    "init.record-written": Walk(run_armed, loses=True),
     "init.exit-recorded": Walk(run_on_disk),
     "init.end-told": Walk(run_armed),
 }
-
-
-def check(ground: Ground, asked: list[Asked], *, loses: bool) -> None:
-    """What DESIGN section 3 promises, from outside; then take all away, and look for what is left."""
-    prefix = "walk-"
-    runs = {
-        name: rows for name, rows in runs_on_record(ground.host, prefix).items() if name in {a.job.name for a in asked}
-    }
-    attempts = [attempt for rows in runs.values() for run in rows for attempt in run.attempts]
-    victims = {attempt.id for attempt in attempts} if loses else set()
-    audit = Audit(ground.host, Journal.take(ground.host), victims)
-    for one in asked:
-        audit.wrong += audit.job(one, runs)
-    for (run, number), count in audit.journal.begins.items():
-        if count > 1:
-            audit.wrong.append(f"run {run} attempt {number} was launched {count} times")
-    assert not audit.wrong, "\n".join([*audit.wrong, ground.host.log_tail()])
-    assert [attempt.number for attempt in attempts] == [1] * len(asked), attempts
-    if loses:
-        assert [attempt.lost for attempt in attempts] == [True], attempts
-    clear(ground)
-
-
-def clear(ground: Ground) -> None:
-    for file in ground.host.spool.glob("*.yml"):
-        file.unlink()
-    for job in ground.caller.all_jobs():
-        if job.source.startswith("grpc:"):
-            ground.caller.delete(job.name)
-
-    def left() -> list[str]:
-        found = [job.name for job in ground.caller.all_jobs()]
-        places = [ground.host.root / "state" / name for name in ("attempts", "work")] + [ground.host.spool / "status"]
-        found += [str(path) for place in places for path in place.iterdir()]
-        found += [str(path) for base in cgroup_directories(ground.host.cgroup_base) for path in base.glob("job-*")]
-        found += [str(path) for path in ground.points.iterdir()]
-        return found
-
-    eventually(lambda: not left(), within=WITHIN_SECONDS, what=f"nothing left: {left()}")

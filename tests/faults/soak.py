@@ -23,11 +23,12 @@ from pathlib import Path
 from joblet.api.v1 import job_pb2
 from joblet.sandbox import syscalls
 from tests.faults.asking import Caller, Client, GrpcClient, RnxClient, SpoolClient
-from tests.faults.killing import Killer, command_name, inits, is_init
+from tests.faults.killing import Killer, inits, is_init
 from tests.faults.ledger import Asked, Audit, Journal
 from tests.faults.workload import JOURNAL_VOLUME, Kind
 from tests.integration.host import Host, cgroup_directories, eventually, job_host
 from tests.integration.network_stage import Stage, stage
+from tests.integration.processes import command_name
 from tests.leaks import LeakCheck
 from tests.timing import PATIENCE
 
@@ -35,7 +36,7 @@ ROUND_SECONDS = 60.0
 REST_SECONDS = 1.2  # between two strikes, on average
 QUIET_WITHIN_SECONDS = 120.0
 LOG_KEPT = "/var/tmp/joblet-soak-daemon.log"  # of a soak that found something
-PORT = "50051"  # in a network namespace of our own
+PORT = 50051  # in a network namespace of our own
 
 
 @dataclass
@@ -217,7 +218,7 @@ def loop_images(host: Host) -> list[str]:
 @contextmanager
 def soak(seed: int) -> Iterator[Soak]:
     """A host of its own, in a network namespace of its own. At the end it is gone, and so is all that it made."""
-    with stage() as place, job_host("--port", PORT, within=place.within) as host:
+    with stage() as place, job_host(port=PORT, within=place.within) as host:
         under = Soak(host, place, seed)
         try:
             yield under

@@ -11,7 +11,8 @@ import grpc
 from joblet.api.v1 import job_pb2, resource_pb2, resource_pb2_grpc
 from jobletd.executor.local.volume_image import image_bytes
 from rnx import exit_codes
-from tests.faults.crash_walk import WITHIN_SECONDS, Ground, Walk, run_armed, run_with_secret
+from tests.faults.crash_ground import WITHIN_SECONDS, Ground, Walk
+from tests.faults.crash_walk import run_armed, run_with_secret
 from tests.faults.ledger import Asked
 from tests.faults.workload import SCRIPT, Kind, SoakJob, Way
 from tests.git_repository import Repository

@@ -16,7 +16,8 @@ import pytest
 from joblet.crash_points import VARIABLE
 from jobletd.backup.archive import read_archive
 from jobletd.store.migrations import MIGRATIONS
-from tests.faults.crash_walk import CORE, Ground, check, made_ground, take
+from tests.faults.crash_ground import Ground, check, made_ground, take
+from tests.faults.crash_walk import CORE
 from tests.faults.ledger import Asked
 from tests.faults.surroundings_walk import NETWORKS, SURROUNDINGS
 from tests.faults.workload import Kind, SoakJob
@@ -26,7 +27,8 @@ from tests.timing import PATIENCE
 SOURCE = Path(__file__).parents[2]
 BACKUP = ("backup.database-copied", "backup.archive-written")
 CERTIFICATES = ("certificates.file-written", "certificates.in-force")
-ELSEWHERE = {"daemon.migration-step-taken", *BACKUP, *CERTIFICATES}
+ON_A_CLUSTER = ("slurm.exit-fetched", "slurm.exit-at-home", "slurm.output-at-home")  # tests/slurm/test_remote.py
+ELSEWHERE = {"daemon.migration-step-taken", *BACKUP, *CERTIFICATES, *ON_A_CLUSTER}
 # What depends on the hierarchy of cgroups. A daemon's death costs eight seconds in the guest, and its files are the same there.
 ON_V2 = {
     *("daemon.launched", "daemon.outcome-stored", "daemon.cgroup-removed", "daemon.leftovers-freed"),
@@ -50,12 +52,14 @@ def test_everything_holds_after_a_death_at(ground: Ground, point: str) -> None:
 
 @natively
 def test_a_damaged_note_gives_no_range_of_ids_away(ground: Ground) -> None:
-    """The link beside it still says whose the range is."""
+    """The name beside it still says whose the range is."""
 
     def first_id(job: SoakJob) -> str:
         (state,) = (ground.host.root / "state/attempts").glob(f"{job.name}-*/state")
         init = state.read_text().split()[1]
-        (command,) = Path(f"/proc/{init}/task/{init}/children").read_text().split()[:1]
+        children = Path(f"/proc/{init}/task/{init}/children")
+        eventually(lambda: len(children.read_text().split()) == 1, what="the end of those who helped to start it")
+        (command,) = children.read_text().split()
         return Path(f"/proc/{command}/uid_map").read_text().split()[1]
 
     jobs = [ground.job(kind=Kind.STOPPED) for _ in range(2)]

@@ -76,7 +76,8 @@ def test_the_daemon_starts_from_its_own_backup_and_runs_nothing_twice(host: Host
     # What runs is adopted with its run.
     assert (host.run("newer").id, host.run("newer").phase) == (running.id, "RUNNING")
     # What has ended since, the spool declares again: it is known, and not run again.
-    lost = host.run("spooled")
+    eventually(lambda: "spooled" in host.names(), what="the spool, which is looked at beside the start, to be followed")
+    lost = host.finished("spooled")
     assert (lost.id, lost.phase, lost.reason, len(lost.attempts)) == (ended.id, "FAILED", "Lost", 1)
     assert host.log("spooled") == b"once\n"
     let_go(host, "newer")

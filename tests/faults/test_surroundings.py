@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.crash_walk import Ground, made_ground, take
+from tests.faults.crash_ground import Ground, made_ground, take
 from tests.faults.surroundings_walk import NETWORKS, SURROUNDINGS
 
 pytestmark = pytest.mark.native_only(reason="it has nothing to do with cgroups, and a daemon takes long to start there")

@@ -60,6 +60,7 @@ USAGE = {
         "blkio.throttle.io_service_bytes": "8:0 Read 1\n8:0 Write 2\nTotal 3\n",
         "pids.current": "1\n",
         "memory.current": "0\n",
+        "cpu.pressure": "some avg10=1.25 avg60=0.00 avg300=0.00 total=7\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n",
     },
 }
 
