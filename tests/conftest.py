@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.leaks import LeakCheck
@@ -25,8 +26,14 @@ __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport", "pytest_te
 # it counts only before the first import.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
+# How long an example takes is the machine's affair: a worker that waits for a processor is not a failure.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
+
 HERE = Path(__file__).parent
-NEED_ROOT = (HERE / "integration", HERE / "hostile", HERE / "faults", HERE / "guest", HERE / "systemd")
+NEED_ROOT = tuple(
+    HERE / name for name in ("integration", "hostile", "faults", "guest", "systemd", "slurm", "executors", "counts")
+)
 _leak_check = pytest.StashKey[LeakCheck]()
 _leaks = pytest.StashKey[list[str]]()
 
@@ -37,7 +44,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if any(item.path.is_relative_to(directory) for item in items for directory in NEED_ROOT):
         if os.geteuid() != 0:
             raise pytest.UsageError(
-                "tests/integration, hostile, faults and guest make namespaces and cgroups: run them as root"
+                "tests/integration, hostile, faults, guest and slurm make namespaces and cgroups: run them as root"
             )
         config.stash[_leak_check] = LeakCheck()
 

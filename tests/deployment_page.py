@@ -1,4 +1,4 @@
-"""docs/DEPLOYMENT.md as its tests take it: sections in order, each with the commands that a reader would type."""
+"""docs/DEPLOYMENT.md and docs/SLURM.md as their tests take them: sections in order, with the commands that a reader types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FENCE = re.compile(r"```(.*)")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Commands. kind: "sh" ends by itself, "sh follow" is to be interrupted, "sh client" is for another machine."""
+    """Commands. kind: "sh" ends by itself, "sh follow" is to be interrupted, "sh client" and the like are for another machine."""
 
     kind: str
     text: str

@@ -19,7 +19,7 @@ from pathlib import Path
 
 SESSION = f"joblet-test-{os.getpid()}"
 VARIABLE = "JOBLET_TEST_SESSION"
-SETTLE_SECONDS = 3.0
+SETTLE_SECONDS = 20.0
 _OURS = re.compile(rf"{SESSION}(?!\d)")
 _OTHERS = re.compile(r"joblet-(test|bench|demo|guest)-")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -21,7 +22,9 @@ import grpc
 from ruamel.yaml import YAML
 
 from joblet.api.v1 import job_pb2, job_pb2_grpc
+from joblet.atomicfile import write_atomic
 from joblet.sandbox import syscalls
+from jobletd.setup import Setup, make_root
 
 PATIENCE = float(os.environ.get("JOBLET_TEST_PATIENCE", "1"))
 BIN = Path(sys.executable).parent
@@ -41,6 +44,15 @@ def eventually(look: Callable[[], T], *, within: float = 20, what: str = "") -> 
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within * PATIENCE:g} s: {what or look}; last answer: {answer!r}")
         time.sleep(0.02)
+
+
+def change_yaml(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change what is in a file, comments left as they are."""
+    yaml = YAML()
+    content = yaml.load(path.read_text())
+    change(content)
+    with path.open("w") as stream:
+        yaml.dump(content, stream)
 
 
 @dataclass
@@ -68,9 +80,17 @@ class Host:
     def client_config(self, role: str = "admin") -> Path:
         return self.root / "config" / ("rnx-config.yml" if role == "admin" else f"rnx-config-{role}.yml")
 
-    def init(self, *arguments: str) -> None:
+    def prepare(self, *addresses: str, port: int = 0) -> None:
+        """Make what ``joblet init`` makes, without the start of an interpreter, which takes seconds in the guest."""
+        if "PYTHONPATH" in self.environment:  # another joblet is meant than the one that is imported here
+            assert not addresses and not port
+            self.init()
+        else:
+            make_root(Setup(str(self.root), addresses, port, self.cgroup_base))
+
+    def init(self) -> None:
         subprocess.run(
-            [BIN / "joblet", "init", "--root", self.root, "--port", "0", "--cgroup-base", self.cgroup_base, *arguments],
+            [BIN / "joblet", "init", "--root", self.root, "--port", "0", "--cgroup-base", self.cgroup_base],
             check=True,
             timeout=60 * PATIENCE,
             stdout=subprocess.DEVNULL,
@@ -80,11 +100,7 @@ class Host:
 
     def configure(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Change the configuration file, before the start."""
-        yaml = YAML()
-        content = yaml.load(self.config.read_text())
-        change(content)
-        with self.config.open("w") as stream:
-            yaml.dump(content, stream)
+        change_yaml(self.config, change)
 
     def start(self, *, within: float = 20) -> None:
         """Start the daemon and wait until it says that it is ready."""
@@ -130,13 +146,14 @@ class Host:
             content = yaml.load(path.read_text())
             node = content["nodes"]["default"]
             node["address"] = f"127.0.0.1:{port}"
-            with path.open("w") as stream:
-                yaml.dump(content, stream)
+            text = io.StringIO()
+            yaml.dump(content, text)
+            write_atomic(str(path), text.getvalue().encode(), durable=False)  # clients may read it meanwhile
 
     def stop(self) -> int:
         """End the daemon with SIGTERM. Returns its exit status."""
         assert self.daemon is not None
-        self.daemon.terminate()
+        os.kill(self.daemon_pid, signal.SIGTERM)
         status = self.daemon.wait(timeout=60 * PATIENCE)
         self.forget_daemon()
         return status
@@ -144,9 +161,18 @@ class Host:
     def kill(self) -> None:
         """End the daemon as a crash would."""
         assert self.daemon is not None
-        self.daemon.send_signal(signal.SIGKILL)
+        os.kill(self.daemon_pid, signal.SIGKILL)
         self.daemon.wait(timeout=10 * PATIENCE)
         self.forget_daemon()
+
+    @property
+    def daemon_pid(self) -> int:
+        """Of the daemon itself; nsenter waits for it if that is in a pid namespace of its own, and ends as it does."""
+        assert self.daemon is not None
+        pid = self.daemon.pid
+        if Path(f"/proc/{pid}/comm").read_text().strip() != "nsenter":
+            return pid
+        return int(eventually(Path(f"/proc/{pid}/task/{pid}/children").read_text).split()[0])
 
     def forget_daemon(self) -> None:
         self.daemon = None
@@ -200,6 +226,12 @@ class Host:
             stream.cancel()
         raise AssertionError(f"{name}: the watch ended; last: {last}\n{self.log_tail()}")
 
+    def reaches(self, applied: job_pb2.ApplyResult, *phases: str, within: float = 30) -> job_pb2.Run:
+        """The run of what was applied, once it is in one of these phases."""
+        return self.watch_until(
+            applied.name, lambda run: run.generation == applied.generation and run.phase in phases, within=within
+        )
+
     def finished(self, name: str, *, within: float = 30) -> job_pb2.Run:
         """The latest run of a job, once it is over."""
         return self.watch_until(name, lambda run: run.phase in FINAL, within=within)
@@ -207,6 +239,16 @@ class Host:
     def running(self, name: str, *, within: float = 20) -> job_pb2.Run:
         """The latest run of a job, once its command runs."""
         return self.watch_until(name, lambda run: run.phase == "RUNNING", within=within)
+
+    def delete(self, *names: str) -> None:
+        """Delete jobs, and wait until they are gone."""
+        for name in names:
+            self.jobs.Delete(job_pb2.DeleteRequest(name=name), timeout=30 * PATIENCE)
+        eventually(lambda: self.names().isdisjoint(names), what=f"{', '.join(names)} to be gone")
+
+    def names(self) -> set[str]:
+        """Of all jobs, of which there are not many."""
+        return {job.name for job in self.jobs.List(job_pb2.ListRequest(), timeout=30 * PATIENCE).jobs}
 
     def log(
         self, ref: str, *, follow: bool = True, stream: str = "stdout", attempt: int = 0, within: float = 60
@@ -248,17 +290,21 @@ class Ended:
 
 @contextmanager
 def job_host(
-    *init_arguments: str,
+    *addresses: str,
+    port: int = 0,
     configure: Callable[[dict[str, Any]], None] | None = None,
     within: tuple[str, ...] = (),
     environment: dict[str, str] | None = None,
 ) -> Iterator[Host]:
-    """A running host; at the end nothing of it is left, whatever happened. within, environment: see Host."""
+    """A running host; at the end nothing of it is left, whatever happened. addresses: beside loopback.
+
+    port: 0 for one that is free. within, environment: see Host.
+    """
     root = Path(tempfile.mkdtemp(prefix=f"joblet-test-{os.getpid()}-"))  # tests/leaks.py looks for it
     host = Host(root / "h", within=within, environment=environment or {})
     host.root = root / root.name.removeprefix("joblet-test-")
     try:
-        host.init(*init_arguments)
+        host.prepare(*addresses, port=port)
         if configure is not None:
             host.configure(configure)
         host.start()

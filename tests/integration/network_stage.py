@@ -51,7 +51,7 @@ class Namespace:
 
     def end(self) -> None:
         self.holder.kill()
-        self.holder.wait(10 * PATIENCE)
+        self.holder.wait(30 * PATIENCE)
         if self.holder.stdout:
             self.holder.stdout.close()
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import joblet
 from joblet.cgroup import CgroupLimits, Hierarchy, open_hierarchy
+from joblet.sandbox.memory_file import made
 from joblet.sandbox.seccomp import compile_default
 from tests.timing import PATIENCE
 
@@ -87,14 +88,22 @@ class Sandboxes:
     socket: socket.socket | None = None
     attempts: list[Attempt] = field(default_factory=list)
     count: int = 0
+    environment: dict[str, str] = field(default_factory=dict)  # the launcher's
+    within: tuple[str, ...] = ()  # what the launcher is started by
 
     def start_launcher(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         package = Path(joblet.__file__).parent.parent
-        code = f"import sys; sys.path.insert(0, {str(package)!r}); from joblet.sandbox.launcher import main; main()"
+        code = f"import sys; sys.path.insert(0, {str(package)!r}); from joblet.sandbox.start import main; main()"
         with theirs:
-            arguments = [sys.executable, "-I", "-S", "-c", code, str(theirs.fileno())]
-            self.process = subprocess.Popen(arguments, pass_fds=[theirs.fileno()], env={"JOBLET_TEST_SECRET": "s3cret"})
+            arguments = [*self.within, sys.executable, "-I", "-S", "-c", code, str(theirs.fileno())]
+            self.process = subprocess.Popen(
+                arguments,
+                pass_fds=[theirs.fileno()],
+                env={"JOBLET_TEST_SECRET": "s3cret", **self.environment},
+                # As a daemon's: the scheduler gives each session its share, whatever runs in that of the tests.
+                start_new_session=True,
+            )
         self.socket = ours
         self.send(
             {
@@ -103,6 +112,8 @@ class Sandboxes:
                 "seccomp": {"default": compile_default()},
                 "init_into": self.hierarchy.inits_directory,
                 "early": self.hierarchy.entered_by_thread,
+                "spare_cgroups": list(self.hierarchy.spare_directories),
+                "attempts": str(self.root),
             }
         )
         assert marshal.loads(ours.recv(4096))["ready"]
@@ -112,13 +123,11 @@ class Sandboxes:
             self.socket.close()
             self.socket = None
         if self.process is not None:
-            self.process.wait(timeout=10 * PATIENCE)
+            self.process.wait(timeout=30 * PATIENCE)
 
     def send(self, message: Mapping[str, Any]) -> None:
         assert self.socket is not None
-        memfd = os.memfd_create("request")
-        with open(memfd, "wb", closefd=False) as file:
-            file.write(marshal.dumps(dict(message)))
+        memfd = made("request", marshal.dumps(dict(message)))
         socket.send_fds(self.socket, [b"request"], [memfd])
         os.close(memfd)
 
@@ -204,7 +213,7 @@ class Sandboxes:
         for attempt in self.attempts:
             with suppress(ProcessLookupError):  # as it should be
                 attempt.signal(signal.SIGKILL)
-            select.select([attempt.pidfd], [], [], 10 * PATIENCE)
+            select.select([attempt.pidfd], [], [], 30 * PATIENCE)
             attempt.close()
         for attempt_id in self.hierarchy.list_attempts():
             self.hierarchy.kill(attempt_id)
@@ -214,12 +223,12 @@ class Sandboxes:
 
 
 @contextmanager
-def sandboxes() -> Iterator[Sandboxes]:
+def sandboxes(*, environment: Mapping[str, str] | None = None, within: tuple[str, ...] = ()) -> Iterator[Sandboxes]:
     root = Path(tempfile.mkdtemp(prefix=f"joblet-test-{os.getpid()}-"))
     root.chmod(0o711)
     hierarchy = open_hierarchy(f"/sys/fs/cgroup/{root.name}.slice/joblet.service")
     hierarchy.prepare()
-    made = Sandboxes(root, hierarchy)
+    made = Sandboxes(root, hierarchy, environment=dict(environment or {}), within=within)
     try:
         made.start_launcher()
         yield made

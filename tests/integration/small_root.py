@@ -17,17 +17,17 @@ def make_root(root: Path, more: tuple[str, ...] = ()) -> None:
         (root / name).mkdir(parents=True)
     (root / "etc/release").write_text("small root\n")
     (root / "etc/passwd").write_text("admin:x:0:0:admin:/:/bin/sh\n")
+    programs: list[str] = []
     for name in (*PROGRAMS, *more):
         found = shutil.which(name, path="/usr/bin:/bin")
         assert found is not None, name
         shutil.copy(found, root / "bin" / name)
-        for library in re.findall(
-            r"(/\S+) \(0x", subprocess.run(["ldd", found], capture_output=True, text=True, check=True).stdout
-        ):
-            target = root / library.removeprefix("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if not target.exists():
-                shutil.copy(library, target)
+        programs.append(found)
+    loaded = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=True).stdout
+    for library in set(re.findall(r"(/\S+) \(0x", loaded)):
+        target = root / library.removeprefix("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, target)
 
 
 def pack(root: Path, archive: Path) -> None:

@@ -28,7 +28,7 @@ from tests.integration.test_trust import authority_of, now
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
-    with job_host("--address", "127.0.0.1") as host:
+    with job_host("127.0.0.1") as host:
         yield host
 
 
@@ -217,7 +217,7 @@ def test_a_client_is_issued_and_revoked_at_once(host: Host, oldest: Path, tmp_pa
     refused = rnx(path, "list")
     assert refused.status == 5
     assert "this client's certificate was revoked" in refused.err and "joblet certs issue" in refused.err
-    assert "CERTIFICATE_VERIFY_FAILED: certificate revoked" in host.log_tail()
+    eventually(lambda: "CERTIFICATE_VERIFY_FAILED: certificate revoked" in host.log_tail(), what="that it is said")
     assert {one["state"] for one in shown(host) if one["name"] == "anna"} == {"revoked"}
     assert host.rnx("list").status == 0 and others.is_active()  # nobody else is concerned
     others.cancel()
@@ -257,10 +257,11 @@ def test_each_fault_of_a_certificate_is_told_to_the_client_with_what_to_do(host:
 
 
 def test_an_expiry_is_shown_to_client_and_administrator(host: Host, tmp_path: Path) -> None:
-    pair = authority_of(host).issue_client("a", Role.ADMIN, now(), days=10)
+    begin = now()
+    pair = authority_of(host).issue_client("a", Role.ADMIN, begin, days=10)
     soon = copied(host.root / "config/rnx-config.yml", tmp_path / "soon.yml", cert=pair.certificate, key=pair.key)
     (node,) = json.loads(rnx(soon, "nodes", "--json").out)
-    assert node["certificateExpires"][:10] == f"{now() + datetime.timedelta(days=10):%Y-%m-%d}"
+    assert node["certificateExpires"][:10] == f"{begin + datetime.timedelta(days=10):%Y-%m-%d}"
     assert "expires in 9 days" in rnx(soon, "nodes").err
     assert rnx(host.root / "config/rnx-config.yml", "nodes").err == ""
     found = joblet("doctor", "--json", "--config", host.config)

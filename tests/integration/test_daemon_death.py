@@ -5,19 +5,28 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import grpc
 import pytest
 
 from joblet.api.v1 import job_pb2
-from tests.integration.host import Host, cgroup_directories, eventually, job_host
+from tests.integration.host import PATIENCE, Host, cgroup_directories, eventually, job_host
+from tests.integration.processes import launcher_of
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Host]:
+    with job_host() as host:
+        yield host
 
 
 @pytest.fixture
-def host() -> Iterator[Host]:
-    with job_host() as host:
-        yield host
+def host(place: Host) -> Host:
+    """A daemon runs, and knows no job."""
+    if place.daemon is None or place.daemon.poll() is not None:  # a test failed in between
+        place.start()
+    place.delete(*place.names())
+    return place
 
 
 COUNTING = """
@@ -34,9 +43,9 @@ COUNTING = """
 """
 
 
-def workspace(host: Host) -> str:
-    """As its init sees it: on the host it is nowhere."""
-    (state,) = (host.root / "state/attempts").glob("counting-*/state")
+def workspace(host: Host, run: job_pb2.Run) -> str:
+    """As its init sees it: on the host it is nowhere. By the run, as what the job of a test before left may still be there."""
+    state = host.root / "state/attempts" / run.attempts[-1].id / "state"
     return f"/proc/{state.read_text().split()[1]}/root/work"
 
 
@@ -45,7 +54,7 @@ def test_a_job_outlives_the_daemon_and_its_exit_code_and_output_are_there(host: 
     before = host.running("counting")
     host.kill()
     # While nobody watches over it, the job goes on and ends.
-    with open(workspace(host) + "/go", "w"):
+    with open(workspace(host, before) + "/go", "w"):
         pass
     exit_record = host.root / "state/attempts" / before.attempts[0].id / "exit.json"
     eventually(exit_record.exists, what="the exit record")
@@ -62,7 +71,7 @@ def test_a_job_still_running_is_adopted_by_the_next_daemon(host: Host) -> None:
     host.kill()
     host.start()
     assert host.run("counting").phase == "RUNNING"
-    with open(workspace(host) + "/go", "w"):
+    with open(workspace(host, before) + "/go", "w"):
         pass
     run = host.finished("counting")
     assert (run.id, run.exit_code, len(run.attempts)) == (before.id, 7, 1)
@@ -80,14 +89,9 @@ def test_an_adopted_job_can_be_stopped(host: Host) -> None:
 
 def test_a_job_outlives_the_launcher(host: Host) -> None:
     host.apply(COUNTING)
-    host.running("counting")
+    running = host.running("counting")
     assert host.daemon is not None
-    daemon = Path(f"/proc/{host.daemon.pid}")
-    # Whichever thread started it.
-    children = " ".join(path.read_text() for path in daemon.glob("task/*/children")).split()
-    launchers = [pid for pid in children if Path(f"/proc/{pid}/comm").read_text() == "joblet-launch\n"]
-    assert len(launchers) == 1
-    os.kill(int(launchers[0]), signal.SIGKILL)
+    os.kill(launcher_of(host.daemon.pid), signal.SIGKILL)
     # A new launcher takes the next job, and the old job is still watched.
     host.apply("""
         apiVersion: joblet/v1
@@ -96,7 +100,7 @@ def test_a_job_outlives_the_launcher(host: Host) -> None:
         spec: {command: ["true"]}
     """)
     assert host.finished("next").phase == "COMPLETED"
-    with open(workspace(host) + "/go", "w"):
+    with open(workspace(host, running) + "/go", "w"):
         pass
     assert host.finished("counting").exit_code == 7
 
@@ -136,7 +140,7 @@ def test_a_stopped_daemon_leaves_no_process_and_no_cgroup(host: Host) -> None:
     assert left == []
     assert os.listdir(host.root / "state/work") == []
     with pytest.raises(grpc.RpcError):
-        host.jobs.Get(job_pb2.GetRequest(ref="counting"), timeout=5)
+        host.jobs.Get(job_pb2.GetRequest(ref="counting"), timeout=5 * PATIENCE)
     host.start()
     # What the shutdown stopped is on record, once.
     run = host.run("counting")

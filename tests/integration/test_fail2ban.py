@@ -43,7 +43,7 @@ NAMES = (
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
-    with job_host("--address", "127.0.0.1", "--address", "::1") as host:
+    with job_host("127.0.0.1", "::1") as host:
         yield host
 
 

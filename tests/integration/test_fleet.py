@@ -149,7 +149,7 @@ def node(network: Namespace, address: str, role: str, url: str) -> Iterator[Host
         config["webhook"] = {"enabled": True, "port": 0, "secret": SECRET}
 
     within = ("nsenter", f"--net={network.path}", "--")
-    with job_host("--address", address, within=within, configure=configure) as host:
+    with job_host(address, within=within, configure=configure) as host:
         yield host
 
 

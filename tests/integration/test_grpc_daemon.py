@@ -190,7 +190,7 @@ def test_a_reload_shows_the_new_certificates_end() -> None:
         host.daemon.send_signal(signal.SIGHUP)
         eventually(lambda: expiry(host) != before, what="the new certificate's end")
         # Neither does it hide that clients will refuse what the CA of the configuration did not issue.
-        assert "another authority issued it" in (host.root / "daemon.log").read_text()
+        eventually(lambda: "another authority issued it" in host.daemon_log.read_text(), what="that it is said")
 
 
 def expiry(host: Host) -> int:

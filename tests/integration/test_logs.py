@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -42,18 +41,18 @@ def test_following_starts_at_once_and_ends_with_the_run(host: Host) -> None:
         metadata: {name: followed}
         spec:
           script: |
+            trap 'echo; echo end; exit 0' TERM
             printf 'no newline yet'
-            i=0; while [ ! -e /tmp/never ] && [ $i -lt 10 ]; do sleep 0.1; i=$((i+1)); done
-            echo; echo end
+            while :; do sleep 0.05; done
     """)
     host.running("followed")
     batches = host.jobs.Logs(job_pb2.LogsRequest(ref="followed", follow=True), timeout=30 * PATIENCE)
     first = next(iter(batches)).entries[0]
     assert first.data == b"no newline yet" and first.partial
-    seen_at = time.time_ns()
+    host.jobs.Stop(job_pb2.StopRequest(ref="followed"), timeout=30 * PATIENCE)  # until then it goes on
     rest = b"".join(entry.data for batch in batches for entry in batch.entries)
     assert rest == b"\nend\n"
-    assert seen_at < host.run("followed").ended.ToNanoseconds()
+    assert host.finished("followed").phase == "STOPPED"
 
 
 def test_kept_output_is_bounded_and_the_newest_stays(host: Host) -> None:
@@ -82,10 +81,14 @@ def test_tail_and_since_select(host: Host) -> None:
         metadata: {name: selected}
         spec:
           script: |
+            trap 'echo late; exit 0' TERM
             seq 1 1000
-            sleep 0.3
-            echo late
+            while :; do sleep 0.05; done
     """)
+    host.running("selected")
+    # Entries have the time at which they were read: the last one's is another, as the others are there before it.
+    eventually(lambda: host.log("selected", follow=False).endswith(b"\n1000\n"), what="all that comes before")
+    host.jobs.Stop(job_pb2.StopRequest(ref="selected"), timeout=30 * PATIENCE)
     host.finished("selected")
 
     def entries(**options: object) -> list[job_pb2.LogEntry]:

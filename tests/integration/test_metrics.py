@@ -74,6 +74,7 @@ def test_ends_are_counted_by_why_and_launches_are_timed(host: Host) -> None:
     host.finished("good")
     host.finished("bad")
     eventually(lambda: value(host, "joblet_runs_ended_total", phase="FAILED", reason="ExitCode") == 1)
+    eventually(lambda: value(host, "joblet_attempts_ended_total", reason="ExitCode") == 1)
     after = samples(scrape(host))
 
     def grown(name: str, **labels: str) -> float:
@@ -113,6 +114,18 @@ def test_the_names_follow_the_conventions(host: Host) -> None:
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
+def test_the_page_names_all_that_is_served_and_nothing_else(host: Host) -> None:
+    suffixes = {"counter": "_total", "info": "_info"}
+    families = [one for one in text_string_to_metric_families(scrape(host)) if one.name.startswith("joblet_")]
+    served = {one.name + suffixes.get(one.type, "") for one in families if not one.name.endswith("_created")}
+    told: set[str] = set()
+    for line in (EXAMPLES.parents[1] / "docs/METRICS.md").read_text().splitlines():
+        if line.startswith("| `joblet_"):
+            names = re.findall(r"`(\w+)(?:\{[\w,]*\})?`", line.split("|")[1])
+            told |= {name if name.startswith("joblet_") else f"joblet_job{name}" for name in names}
+    assert told == served
+
+
 def test_nothing_of_a_manifest_but_names_is_shown(host: Host) -> None:
     host.apply(job("silent", "[sleep, canary-in-argv]", "env: {TOKEN: canary-in-env}"))
     host.finished("silent")
@@ -134,6 +147,7 @@ def test_rules_and_dashboard_use_what_there_is(host: Host) -> None:
     with_git = {"joblet_git_source_ready", "joblet_git_source_synced_timestamp_seconds"}  # once there is a repository
     on_demand = {f"joblet_job_{what}" for what in ("memory_bytes", "memory_limit_bytes", "pids", "cpu_seconds_total")}
     on_demand |= {f"joblet_job_{what}_total" for what in ("cpu_throttled_seconds", "io_read_bytes", "io_written_bytes")}
+    on_demand |= {f"joblet_job_{what}_pressure_seconds_total" for what in ("cpu", "memory", "io")}  # where there is PSI
     for text in (rules, asked):
         used = set(re.findall(r"\bjoblet_[a-z_]+", text))
         assert used

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
 from joblet.api.v1 import job_pb2
+from joblet.crash_points import VARIABLE
+from jobletd.executor.local.networking import filter as packet_filter
+from jobletd.executor.local.networking.errors import NetworkUnavailable
+from jobletd.executor.local.networking.host_networks import HostNetworks, NetworkSettings
 from tests.integration.host import Host, cgroup_directories, eventually, job_host
 from tests.integration.network_stage import WORLD, Stage, stage
+from tests.integration.processes import children
 from tests.integration.test_local_executor import backing_files
 from tests.integration.test_networks import ASK, PYTHON, job, network, serving
 from tests.timing import PATIENCE
@@ -53,8 +60,12 @@ def all_that_is_ours(host: Host) -> set[int]:
         if ours:
             found.append(int(process.name))
     assert host.daemon is not None
-    children = " ".join(path.read_text() for path in Path(f"/proc/{host.daemon.pid}").glob("task/*/children")).split()
-    return {host.daemon.pid, *map(int, children), *found}
+    return {host.daemon.pid, *children(host.daemon.pid), *found}
+
+
+def delete_network(host: Host, name: str) -> None:
+    """Once the last job on it, which is being deleted, has gone: until then it is refused."""
+    eventually(lambda: host.rnx("delete", f"network/{name}", "--ignore-not-found").status == 0, what="its deletion")
 
 
 def test_nothing_is_left_after_a_clean_stop(host: Host, place: Stage) -> None:
@@ -67,6 +78,59 @@ def test_nothing_is_left_after_a_clean_stop(host: Host, place: Stage) -> None:
     assert place.interfaces() == place.bare
     assert place.ruleset() == ""
     assert place.host.call(UP0_FORWARDING.read_text) == "0\n"
+
+
+def test_without_nft_a_network_that_could_not_be_made_is_taken_back(
+    place: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packet_filter, "PATH", str(tmp_path))
+    settings = NetworkSettings(str(tmp_path), tmp_path / "run", IPv4Network("10.99.0.0/16"), (), ())
+
+    async def scene() -> None:
+        networks = HostNetworks(settings)
+        await networks.start()
+        lan = networks.lan_named("bridge")
+        with pytest.raises(NetworkUnavailable, match="no nft"):
+            await networks.ensure(lan)
+        await networks.drop(lan)
+        await networks.close()
+
+    place.host.call(lambda: asyncio.run(scene()))
+    assert place.interfaces() == place.bare
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_rules_and_forwarding_go_with_the_last_network_while_the_daemon_runs(host: Host, place: Stage) -> None:
+    """And not only at its end, at which there is no network that would tell of them."""
+    host.apply(network("first", "10.77.1.0/24"))
+    host.apply(network("last", "10.77.2.0/24"))
+    host.apply(job("once", "last", ["/bin/true"]))
+    assert host.finished("once").phase == "COMPLETED"
+    host.rnx("delete", "once")
+    host.rnx("delete", "network/first")
+    eventually(lambda: len(place.interfaces() - place.bare) == 1, what="the first network to be gone")
+    assert "table inet" in place.ruleset()
+    delete_network(host, "last")
+    eventually(lambda: place.ruleset() == "", what="the rules to be gone")
+    assert place.interfaces() == place.bare
+    assert place.host.call(UP0_FORWARDING.read_text) == "0\n"
+    serving(host, "again", "bridge")
+    assert "table inet" in place.ruleset()
+    assert place.host.call(UP0_FORWARDING.read_text) == "1\n"
+
+
+def test_rules_of_a_daemon_that_died_while_its_last_network_went_are_removed(place: Stage, tmp_path: Path) -> None:
+    with job_host(within=place.within, environment={VARIABLE: str(tmp_path)}) as host:
+        host.apply(network("backend", "10.77.1.0/24"))
+        eventually(lambda: len(place.interfaces() - place.bare) == 1, what="the network's bridge")
+        (tmp_path / "network.bridge-removed").touch()
+        host.rnx("delete", "network/backend")
+        assert host.daemon is not None
+        host.daemon.wait(60 * PATIENCE)
+        assert place.interfaces() == place.bare
+        assert "table inet" in place.ruleset()
+        host.start()
+        eventually(lambda: place.ruleset() == "", what="the rules to be gone")
 
 
 def test_nothing_is_left_once_the_daemon_is_back_after_all_of_ours_was_killed(host: Host, place: Stage) -> None:
@@ -83,7 +147,7 @@ def test_nothing_is_left_once_the_daemon_is_back_after_all_of_ours_was_killed(ho
     assert [host.finished(f"killed-{number}").reason for number in range(4)] == ["Lost"] * 4
     eventually(lambda: not cables(place), what="the cables to be gone")
     host.rnx("delete", *(f"killed-{number}" for number in range(4)))
-    host.rnx("delete", "network/backend")
+    delete_network(host, "backend")
     eventually(lambda: len(place.interfaces() - place.bare) == 1, what="the network's bridge to be gone")
     host.stop()
     assert place.interfaces() == place.bare
@@ -248,7 +312,7 @@ def test_nothing_is_left_of_five_hundred_jobs_after_all_of_ours_was_killed(place
         host.rnx("delete", "volume/data")
         eventually(lambda: not list((host.root / "state/volumes").iterdir()), what="the volume to be gone")
     ours = str(host.root)  # other tests run meanwhile
-    assert ours not in backing_files()
+    eventually(lambda: ours not in backing_files(), what="the loop devices to be free")
     assert ours not in Path("/proc/self/mountinfo").read_text()
 
 

@@ -34,7 +34,7 @@ spec:
 {server}
   restart: Always
   stop: {{grace: 1s}}
-  probe: {{{probe}, interval: 200ms, timeout: 5s}}
+  probe: {{{probe}, interval: 200ms, timeout: 30s}}
   update: {{maxUnavailable: {unavailable}}}
 """
 
@@ -73,7 +73,7 @@ def waits_for(host: Host, name: str, status: str, text: str = "") -> None:
 def test_a_service_is_asked_in_its_own_namespaces(host: Host, name: str, probe: str) -> None:
     host.apply(service(name, probe))
     waits_for(host, name, "True", "serves")
-    host.rnx("delete", name)
+    host.delete(name)
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def test_a_service_is_asked_in_its_own_namespaces(host: Host, name: str, probe: 
     ],
 )
 def test_why_a_service_is_not_well_is_told(host: Host, name: str, probe: str, why: str) -> None:
-    host.apply(service(name, probe).replace(", timeout: 5s", "" if "timeout" in probe else ", timeout: 5s"))
+    host.apply(service(name, probe).replace(", timeout: 30s", "" if "timeout" in probe else ", timeout: 30s"))
     waits_for(host, name, "False", why)
     if name == "slow-command":  # nothing of a probe stays in the job
         (attempt,) = host.run(name).attempts
         eventually(lambda: host.run(name).attempts[0].usage.pids <= 2, what=f"{attempt.usage}")
-    host.rnx("delete", name)
+    host.delete(name)
 
 
 PRIVILEGES = """
@@ -115,6 +115,7 @@ spec:
       - sh
       - -c
       - |
+        [ -s /work/pid ] || exit 1
         {
           command=$(cat /work/pid)
           grep -E '^(Cap(Eff|Prm|Bnd|Inh)|NoNewPrivs|Seccomp|Uid|Gid):' /proc/self/status
@@ -140,7 +141,7 @@ def test_a_probe_s_command_has_no_more_rights_than_the_job_s(host: Host) -> None
     for name in ("user", "net", "mnt", "pid", "ipc", "uts"):
         assert f"same {name}\n" in seen, seen
     assert "JOBLET_JOB=confined" in seen
-    host.rnx("delete", "confined")
+    host.delete("confined")
 
 
 def test_a_change_leaves_no_gap_and_a_broken_one_leaves_what_serves(host: Host) -> None:
@@ -161,4 +162,4 @@ def test_a_change_leaves_no_gap_and_a_broken_one_leaves_what_serves(host: Host) 
     reasons = [line.split()[2] for line in host.rnx("events", "web").out.splitlines()]
     statuses = [reason for reason in reasons if reason in ("Ready", "NotReady")]
     assert statuses == ["NotReady", "Ready"], host.rnx("events", "web").out
-    host.rnx("delete", "web")
+    host.delete("web")

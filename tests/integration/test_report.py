@@ -115,9 +115,11 @@ def test_debug_shows_calls_and_launches_until_its_time_is_over_or_a_reload(
 
     assert "[debug" not in call_and_run()
     operation.SetLogLevel(operation_pb2.SetLogLevelRequest(level="debug"))
+    offset = len(host.daemon_log.read_text())
     said = call_and_run()
-    assert (
-        "method=/joblet.v1.JobService/Run" in said and "launching job=failing" in said and "ended job=failing" in said
+    assert "method=/joblet.v1.JobService/Run" in said and "launching job=failing" in said
+    eventually(
+        lambda: "ended job=failing" in host.daemon_log.read_text()[offset:], what="its end, once it is on record"
     )
     joblet("reload", "--config", host.config)
     assert operation.GetLogLevel(operation_pb2.GetLogLevelRequest()).level == "INFO"

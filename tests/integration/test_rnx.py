@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.host import BIN, PATIENCE, Host, eventually, job_host
+from tests.ports import held_port
 
 JOB = """\
 apiVersion: joblet/v1
@@ -139,6 +140,25 @@ def test_list_describe_events_and_delete(host: Host, write) -> None:  # type: ig
     eventually(lambda: host.rnx("get", "shown").status == 3, what="the job is gone")
 
 
+def test_a_stream_of_events_is_taken_up_where_it_was_left(host: Host, write) -> None:  # type: ignore[no-untyped-def]
+    host.rnx("apply", "-f", write("streamed"), "--wait")
+    with popen(host, "events", "streamed", "-w", "-o", "json") as stream:
+        assert stream.stdout is not None
+        while (last := json.loads(stream.stdout.readline()))["reason"] != "Completed":
+            pass
+        host.rnx("run", "--job", "streamed", "--wait")
+        assert json.loads(stream.stdout.readline())["reason"] == "Triggered"  # as it happens, not when the pipe is full
+        stream.terminate()
+    with popen(host, "events", "streamed", "-w", "-o", "json", "--since", last["last"]) as again:
+        assert again.stdout is not None
+        seen = [last]  # from that moment on: what happened in it comes again, and is known by its id
+        while len([one for one in seen if one["id"] > last["id"]]) < 3:
+            seen.append(json.loads(again.stdout.readline()))
+        again.terminate()
+    assert last in seen[1:]
+    assert [one["reason"] for one in seen if one["id"] > last["id"]] == ["Triggered", "Started", "Completed"]
+
+
 def test_a_misspelt_name_is_met_with_the_nearest(host: Host, write) -> None:  # type: ignore[no-untyped-def]
     host.rnx("apply", "-f", write("misspelt"))
     ended = host.rnx("status", "mispelt")
@@ -152,9 +172,9 @@ def test_following_starts_at_once_and_goes_on_through_a_restart_of_the_daemon(ho
         assert follower.stdout is not None
         assert follower.stdout.readline() == b"1\n"
         host.kill()
-        port = (host.root / "run/port").read_text()
-        host.configure(lambda config: config["server"].update(port=int(port)))
-        host.start()
+        with held_port(int((host.root / "run/port").read_text())) as port:  # where the follower looks for it
+            host.configure(lambda config: config["server"].update(port=port))
+            host.start()
         rest, errors = follower.communicate(timeout=60 * PATIENCE)
     finally:
         follower.kill()
@@ -203,6 +223,6 @@ def test_a_daemon_that_is_not_there_is_told_quickly(host: Host) -> None:
         started = time.monotonic()
         ended = host.rnx("list")
         assert (ended.status, "nothing listens there" in ended.err) == (4, True)
-        assert time.monotonic() - started < 5 * PATIENCE
+        assert time.monotonic() - started < 15 * PATIENCE  # most of it the interpreter's start
     finally:
         host.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,10 @@ def host() -> Iterator[Host]:
         make_root(host.root / "images/small")
         pack(host.root / "images/small", host.root / "images/small.tar.gz")
         yield host
+
+
+def copied_root(host: Host, name: str) -> Path:
+    return Path(shutil.copytree(host.root / "images/small", host.root / "images" / name, symlinks=True))
 
 
 def run(host: Host, name: str, script: str, rootfs: Path, extra: str = "", spec: str = "") -> str:
@@ -78,8 +83,7 @@ def test_no_path_of_the_host_is_seen(host: Host) -> None:
 
 @pytest.mark.parametrize("place", ["dev", "proc", "etc", "run", "work", "tmp", "sys"])
 def test_a_link_where_we_mount_is_refused(host: Host, place: str) -> None:
-    image = host.root / f"images/link-{place}"
-    make_root(image)
+    image = copied_root(host, f"link-{place}")
     if (image / place).exists():
         for path in (image / place).iterdir():
             path.unlink()
@@ -100,8 +104,7 @@ def test_a_link_where_we_mount_is_refused(host: Host, place: str) -> None:
 
 
 def test_a_file_of_etc_that_is_a_link_out_is_replaced(host: Host) -> None:
-    image = host.root / "images/link-hosts"
-    make_root(image)
+    image = copied_root(host, "link-hosts")
     victim = host.root / "victim"
     victim.write_text("host's")
     (image / "etc/hosts").symlink_to(victim)

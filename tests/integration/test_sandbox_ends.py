@@ -9,11 +9,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from joblet.cgroup import CgroupLimits
+from tests.integration.host import eventually
 from tests.integration.sandbox_attempts import Attempt, Sandboxes, sandboxes
 from tests.timing import PATIENCE
 
@@ -27,10 +29,7 @@ def box() -> Iterator[Sandboxes]:
 
 
 def until_it_says(attempt: Attempt, text: bytes) -> None:
-    deadline = time.monotonic() + 10 * PATIENCE
-    while text not in attempt.output():
-        assert time.monotonic() < deadline, attempt.lines
-        time.sleep(0.005)
+    eventually(lambda: text in attempt.output(), what=f"{text!r} in the output")
 
 
 def lock_is_held(attempt: Attempt) -> bool:
@@ -88,7 +87,7 @@ def test_after_the_grace_everything_is_killed(box: Sandboxes) -> None:
     attempt.signal(signal.SIGTERM)  # the second changes nothing
     record = attempt.wait()
     assert (record["outcome"], record["cause"]) == ({"type": "killed", "signal": signal.SIGKILL}, "stop")
-    assert 0.25 <= time.monotonic() - begin <= 2 * PATIENCE
+    assert 0.25 <= time.monotonic() - begin < 10 * PATIENCE  # its own grace, not that of other specs
     assert b"asked\n" in attempt.output()
 
 
@@ -100,9 +99,9 @@ def test_a_stopped_command_can_be_stopped_for_good(box: Sandboxes) -> None:
 
 
 def test_a_kill_is_at_once(box: Sandboxes) -> None:
-    attempt = box.start(STUBBORN)
+    attempt = box.start(STUBBORN, grace_seconds=600.0)
     attempt.signal(signal.SIGUSR1)
-    record = attempt.wait(within=5)
+    record = attempt.wait()
     assert (record["outcome"], record["cause"]) == ({"type": "killed", "signal": signal.SIGKILL}, "kill")
 
 
@@ -116,9 +115,10 @@ def test_a_signal_right_after_the_launch_is_not_lost(box: Sandboxes) -> None:
 
 def test_a_timeout_stops_and_then_kills(box: Sandboxes) -> None:
     begin = time.monotonic()
-    record = box.run(STUBBORN, timeout_seconds=0.3, grace_seconds=0.2).record()
+    timeout = 1.5 * PATIENCE  # in which a shell gets to its trap, also on a busy machine
+    record = box.run(STUBBORN, timeout_seconds=timeout, grace_seconds=0.2).record()
     assert (record["outcome"], record["cause"]) == ({"type": "killed", "signal": signal.SIGKILL}, "timeout")
-    assert 0.45 <= time.monotonic() - begin <= 3 * PATIENCE
+    assert timeout + 0.15 <= time.monotonic() - begin < timeout + 10 * PATIENCE
 
 
 def test_processes_that_the_command_leaves_behind_are_killed(box: Sandboxes) -> None:
@@ -129,8 +129,17 @@ def test_processes_that_the_command_leaves_behind_are_killed(box: Sandboxes) -> 
 
 
 def test_orphans_are_reaped_while_the_command_runs(box: Sandboxes) -> None:
-    script = "for i in 1 2 3 4 5; do (true &) ; done; sleep 0.2; grep -s '^State:.Z' /proc/[0-9]*/status | wc -l"
-    assert box.shell(script) == "0\n"
+    """All that have no parent any more are children of the init, ended ones too; the command alone stays one."""
+    script = """
+        for i in 1 2 3 4 5; do (true &) ; done
+        tries=0
+        until [ "$(grep -ls '^PPid:.1$' /proc/[0-9]*/status)" = /proc/$$/status ] || [ $tries = 300 ]; do
+            sleep 0.1
+            tries=$((tries+1))
+        done
+        grep -s '^PPid:.1$' /proc/[0-9]*/status | wc -l
+    """
+    assert box.shell(script) == "1\n"
 
 
 def test_an_oom_kill_takes_all_of_the_job_with_it(box: Sandboxes) -> None:
@@ -186,10 +195,7 @@ def test_a_killed_init_takes_the_job_with_it_and_leaves_no_invented_record(box: 
     with pytest.raises(FileNotFoundError):
         attempt.wait()
     assert not lock_is_held(attempt)
-    deadline = time.monotonic() + 5 * PATIENCE
-    while box.hierarchy.processes(attempt.directory.name) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert box.hierarchy.processes(attempt.directory.name) == []
+    eventually(lambda: not box.hierarchy.processes(attempt.directory.name), what="the command's end")
 
 
 def test_jobs_outlive_a_killed_launcher_and_record_their_end() -> None:
@@ -208,35 +214,57 @@ def test_jobs_outlive_a_killed_launcher_and_record_their_end() -> None:
         assert box.shell("echo again") == "again\n"
 
 
+def test_a_launcher_ends_without_the_process_of_which_inits_are_born_and_its_jobs_run_on() -> None:
+    with sandboxes() as box:
+        assert box.process is not None
+        launcher = box.process.pid
+        attempt = box.start(["/bin/sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done"])
+        until_it_says(attempt, b"ready")
+        eventually(lambda: len(spares_of(launcher)) == 2, what="the next spare, beside the job's init")
+        (nursery,) = children(launcher)
+        os.kill(nursery, signal.SIGKILL)
+        assert box.launch(box.spec(["/bin/true"])).wait()["outcome"] == {"type": "exited", "code": 0}
+        box.process.wait(30 * PATIENCE)
+        attempt.signal(signal.SIGTERM)
+        assert attempt.wait()["outcome"] == {"type": "exited", "code": 9}
+        box.start_launcher()
+        assert box.shell("echo again") == "again\n"
+
+
 def test_a_launcher_that_is_hung_up_on_leaves_no_process() -> None:
     with sandboxes() as box:
         box.shell("true")
         assert box.process is not None
-        children = Path(f"/proc/{box.process.pid}/task/{box.process.pid}/children")
-        deadline = time.monotonic() + 5 * PATIENCE
-        while not (spares := children.read_text().split()) and time.monotonic() < deadline:
-            time.sleep(0.005)
-        assert len(spares) == 1
+        launcher = box.process.pid
+        eventually(lambda: len(spares_of(launcher)) == 1, what="a spare alone, once the job's init was reaped")
+        spares = spares_of(launcher)
+        started = [*children(launcher), *spares]
         box.stop_launcher()
         assert box.process.returncode == 0
-        assert not os.path.exists(f"/proc/{spares[0]}")
+        assert not [pid for pid in started if os.path.exists(f"/proc/{pid}")]
 
 
 def test_a_spare_that_died_is_replaced() -> None:
     with sandboxes() as box:
         assert box.process is not None
-        children = Path(f"/proc/{box.process.pid}/task/{box.process.pid}/children").read_text().split()
-        os.kill(int(children[0]), signal.SIGKILL)
-        while os.path.exists(f"/proc/{children[0]}"):
-            time.sleep(0.001)
+        end_spares(box.process.pid)
         assert box.shell("echo fine") == "fine\n"
 
 
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def spares_of(launcher: int) -> list[int]:
+    (nursery,) = children(launcher)
+    return children(nursery)
+
+
 def end_spares(launcher: int) -> None:
-    for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
-        os.kill(int(pid), signal.SIGKILL)
-        while os.path.exists(f"/proc/{pid}"):
-            time.sleep(0.001)
+    for pid in spares_of(launcher):
+        with suppress(ProcessLookupError):  # one that could not get ready ends by itself
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda pid=pid: not os.path.exists(f"/proc/{pid}"), what="the spare's end")  # type: ignore[misc]
 
 
 def test_an_init_that_cannot_get_ready_is_on_record() -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 
 import pytest
 
+from tests.integration.host import eventually
 from tests.integration.sandbox_attempts import Sandboxes, sandboxes
-from tests.timing import PATIENCE
 
 CRI_LINE = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z (stdout|stderr) [FP] [^\n]*", re.DOTALL)
 
@@ -41,10 +40,7 @@ def test_the_streams_are_kept_apart(box: Sandboxes) -> None:
 
 def test_interactive_output_is_there_at_once(box: Sandboxes) -> None:
     attempt = box.start(["/bin/sh", "-c", "printf 'name? '; sleep 300"])
-    deadline = time.monotonic() + 5 * PATIENCE
-    while attempt.output() != b"name? ":
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    eventually(lambda: attempt.output() == b"name? ", what="the question")
 
 
 def test_dev_stdout_can_be_opened_by_any_user(box: Sandboxes) -> None:

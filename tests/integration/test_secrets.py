@@ -16,12 +16,15 @@ import pytest
 
 from joblet.api.v1 import job_pb2
 from rnx.main import run
+from tests.canary import files_with
 from tests.integration.host import Host, eventually, job_host
 from tests.integration.small_root import make_root
 
 CANARY = "hunter2-canary-5f1e"
 FORMS = (CANARY.encode(), base64.b64encode(CANARY.encode()), CANARY.encode().hex().encode())
 DIGEST = hashlib.sha256(CANARY.encode()).hexdigest()
+# What the client says is the same on any kernel, and in the guest each of its calls takes seconds.
+CLIENTS_WORDS = pytest.mark.native_only(reason="the client's words, which no kernel and no hierarchy changes")
 SECRET = f"""\
 apiVersion: joblet/v1
 kind: Secret
@@ -58,12 +61,6 @@ def output(host: Host, name: str, script: str, *, secrets: str = "[{name: db}]",
     return host.log(name).decode().splitlines()
 
 
-def places_with_the_value(root: Path) -> list[str]:
-    """Every file below that holds the canary in one of its forms."""
-    files = (path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
-    return [str(path) for path in files if any(form in path.read_bytes() for form in FORMS)]
-
-
 @pytest.mark.parametrize("user", [0, 1000])
 def test_files_are_for_the_jobs_user_alone_on_a_ramfs_that_is_read_only(host: Host, user: int) -> None:
     script = """
@@ -90,7 +87,27 @@ def test_files_are_for_the_jobs_user_alone_on_a_ramfs_that_is_read_only(host: Ho
 def test_a_variable_and_a_path_of_ones_own(host: Host) -> None:
     secrets = "[{name: db, key: password, env: PGPASSWORD}, {name: db, key: user, path: a/b/name}]"
     script = 'printf %s "$PGPASSWORD" | sha256sum; cat /run/secrets/a/b/name; echo; ls /run/secrets'
-    assert output(host, "variable", script, secrets=secrets) == [f"{DIGEST}  -", "reports", "a"]
+    assert output(host, "variable", script, secrets=secrets) == [f"{DIGEST}  -", "***", "a"]
+
+
+def test_what_a_job_writes_is_kept_without_the_values(host: Host) -> None:
+    """Cut in two by a chunk's end, on both streams, line by line, without an end of line, and in what is handed on."""
+    host.apply(SECRET.replace("db", "key").replace(CANARY, '"FIRST-LINE-8c1d\\n\\n  SECOND-LINE-9e2f"'))
+    script = """
+        head -c 65530 /dev/zero | tr '\\0' x
+        cat /run/secrets/db/password; echo
+        sed 's/^/> /' /run/secrets/key/password >&2
+        { printf 'token='; cat /run/secrets/db/password; } > outputs/token
+        printf 'end %s' "$P"
+    """
+    secrets = "[{name: db}, {name: key}, {name: db, key: password, env: P}]"
+    host.apply(job("talks", script, secrets=secrets).rstrip() + "\n  outputs: [token]\n")
+    run = host.finished("talks")
+    assert run.phase == "COMPLETED", host.log("talks", stream="", follow=False)
+    assert host.log("talks", stream="stdout") == b"x" * 65530 + b"***\nend ***"
+    assert host.log("talks", stream="stderr") == b"> ***\n> \n>   ***"
+    assert dict(run.outputs) == {"token": "token=***"}
+    assert files_with(FORMS, host.root) == []
 
 
 def test_a_job_on_a_root_of_its_own_gets_its_secrets_too(host: Host) -> None:
@@ -138,10 +155,10 @@ def test_nothing_on_the_host_holds_the_value(host: Host) -> None:
     try:
         assert (host.root / "state/joblet.db-wal").stat().st_size > 0
         assert b"secret/db" in (host.root / "state/joblet.db-wal").read_bytes()
-        assert places_with_the_value(host.root) == []
+        assert files_with(FORMS, host.root) == []
     finally:
         host.start()
-    assert places_with_the_value(host.root) == []
+    assert files_with(FORMS, host.root) == []
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             assert CANARY.encode() not in process.read_bytes()
@@ -150,6 +167,7 @@ def test_nothing_on_the_host_holds_the_value(host: Host) -> None:
     host.jobs.Delete(job_pb2.DeleteRequest(name="runs"))
 
 
+@CLIENTS_WORDS
 def test_no_output_of_the_client_shows_the_value(
     host: Host, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
@@ -198,6 +216,7 @@ def test_the_key_is_roots_alone_and_the_daemon_refuses_it_otherwise(host: Host) 
         key.chmod(0o600)
 
 
+@CLIENTS_WORDS
 def test_a_secret_is_kept_by_hand_and_used_by_run(host: Host, tmp_path: Path) -> None:
     binary = tmp_path / "binary"
     binary.write_bytes(bytes(range(256)))
@@ -219,16 +238,20 @@ def test_a_secret_is_kept_by_hand_and_used_by_run(host: Host, tmp_path: Path) ->
     eventually(lambda: host.rnx("get", "secret/byhand").status == 3, what="the secret is gone")
 
 
+@CLIENTS_WORDS
 def test_a_viewer_sees_that_it_is_there_and_may_not_keep_one(host: Host) -> None:
     assert host.rnx("secret", "list", role="viewer").status == 0
     assert host.rnx("secret", "create", "x", "--from-literal", "a=b", role="viewer").status == 5
     assert host.rnx("secret", "remove", "db", role="viewer").status == 5
 
 
+@CLIENTS_WORDS
 def test_a_file_in_the_spool_that_others_can_read_gets_a_warning(host: Host) -> None:
     path = host.spool / "open.yml"
-    path.write_text(SECRET.replace("name: db", "name: open"))
-    path.chmod(0o644)
+    hidden = host.spool / ".open"  # it appears with the mode it is warned of
+    hidden.write_text(SECRET.replace("name: db", "name: open"))
+    hidden.chmod(0o644)
+    hidden.rename(path)
     eventually(lambda: host.rnx("get", "secret/open").status == 0, what="the secret")
     eventually(lambda: "ReadableByOthers" in host.rnx("events", "secret/open").out, what="the warning")
     assert f"chmod 600 {path}" in host.rnx("events", "secret/open").out

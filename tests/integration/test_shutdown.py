@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.host import Host, eventually, job_host
+from tests.integration.host import FINAL, Host, eventually, job_host
 from tests.timing import PATIENCE
 
 STUBBORN = """
@@ -26,7 +26,7 @@ ONCE = """
     apiVersion: joblet/v1
     kind: Job
     metadata: {name: NAME}
-    spec: {command: [sleep, "1"]}
+    spec: {command: [sleep, "SECONDS"]}
 """
 
 
@@ -56,16 +56,18 @@ def test_told_twice_to_end_it_kills_what_makes_use_of_its_grace_and_services_com
     assert (stubborn.phase, stubborn.reason, stubborn.signal) == ("STOPPED", "Shutdown", "SIGKILL")
 
 
+@pytest.mark.native_only(reason="calls of the client, and what the daemon does then; how jobs end is tested above")
 def test_a_drained_host_ends_and_comes_back_cordoned_until_it_is_let_go(host: Host) -> None:
     host.apply(SERVICE)
-    host.apply(ONCE.replace("NAME", "once"))
+    host.apply(ONCE.replace("NAME", "once").replace("SECONDS", "4"))
     service = host.running("service")
-    host.running("once")
+    host.watch_until("once", lambda run: run.phase in ("RUNNING", *FINAL))  # over already, where the machine is busy
     daemon = host.daemon
     assert daemon is not None
     assert host.rnx("cordon", role="viewer").status == 5
     assert host.rnx("cordon", "--reason", "new disk").out == "cordoned\n"
-    host.apply(ONCE.replace("NAME", "later"))
+    host.apply(ONCE.replace("NAME", "later").replace("SECONDS", "0"))
+    host.watch_until("later", lambda run: run.reason == "Cordoned")
     status = host.rnx("status", "later").out
     assert "Cordoned" in status
     assert "new disk" in status

@@ -154,7 +154,7 @@ async def alert_for(port: int, context: ssl.SSLContext) -> str:
     return await asyncio.to_thread(connect)
 
 
-@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("role", [Role.ADMIN, Role.VIEWER])
 def test_the_identity_of_the_certificate_reaches_the_service(tmp_path: Path, role: Role) -> None:
     async def test() -> None:
         async with place(tmp_path) as here:
@@ -274,7 +274,7 @@ def test_one_connection_too_many_is_refused_and_a_freed_place_is_taken_again(tmp
 def test_a_certificate_that_ends_while_it_is_in_use_ends_the_connection(tmp_path: Path) -> None:
     async def test() -> None:
         async with place(tmp_path) as here:
-            left = datetime.datetime.now(datetime.UTC) - NOW + datetime.timedelta(seconds=2 + PATIENCE)
+            left = datetime.datetime.now(datetime.UTC) - NOW + datetime.timedelta(seconds=4 + PATIENCE)
             pair = here.pair(days=left / datetime.timedelta(days=1))
             async with here.channel(pair) as channel:
                 await health_pb2_grpc.HealthStub(channel).Check(CHECK, timeout=WITHIN)

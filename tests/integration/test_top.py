@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shlex
 import subprocess
 import time
@@ -78,7 +79,8 @@ def test_jobs_are_sorted_filtered_and_measured(host: Host) -> None:
     async def play(app: TopApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: shown(app)[0][0] == "busy" and len(shown(app)[0][3]) >= 2)
         row = shown(app)[0]
-        assert row[1] == "RUNNING" and row[5].endswith("%") and int(row[9]) >= 1
+        assert row[1] == "RUNNING" and row[5].endswith("%") and int(row[10]) >= 1
+        assert re.fullmatch(r"-|\d+/\d+/\d+", row[9])  # pressure, where the kernel tells of it
         await pilot.press("n")
         await until(pilot, lambda: [one[0] for one in shown(app)] == ["busy", "failing", "idle"])
         assert next(one for one in shown(app) if one[0] == "failing")[1] == "FAILED ExitCode"
@@ -97,7 +99,7 @@ def test_the_log_of_what_is_chosen_is_followed(host: Host) -> None:
         log = app.query_one("#log", RichLog)
         await until(pilot, lambda: any("spinning" in line.text for line in log.lines))
         await pilot.press("escape")
-        assert not app.query_one("#pane").has_class("shown")
+        await until(pilot, lambda: not app.query_one("#pane").has_class("shown"))
 
     played(host, play)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.host import job_host
+from tests.integration.network_stage import stage
 
 pytestmark = pytest.mark.native_only(reason="the guest's kernel has no nf_tables")
 UNIT = Path(__file__).parents[2] / "systemd/joblet.service"
@@ -27,10 +28,13 @@ def test_all_that_jobs_ask_for_is_built_with_the_units_capabilities() -> None:
         r"CAP_(\w+)", " ".join(re.findall(r"^CapabilityBoundingSet=(.*)$", UNIT.read_text(), re.MULTILINE))
     )
     bounds = ",".join(["-all", *(f"+{name.lower()}" for name in kept)])
-    with job_host(
-        configure=lambda config: config["isolation"].update(allowedCapabilities=["CHOWN"]),
-        within=("setpriv", "--no-new-privs", "--bounding-set", bounds, "--"),
-    ) as host:
+    with (
+        stage() as place,  # in whose network no other daemon has the addresses of its bridge
+        job_host(
+            configure=lambda config: config["isolation"].update(allowedCapabilities=["CHOWN"]),
+            within=(*place.within, "setpriv", "--no-new-privs", "--bounding-set", bounds, "--"),
+        ) as host,
+    ):
         host.apply(JOBS)
         ended = host.finished("whole")
         assert ended.exit_code == 3, f"{ended.message}\n{host.log('whole', stream='stderr').decode()}"

@@ -15,7 +15,7 @@ from joblet.api.v1 import job_pb2
 from joblet.manifest import read_manifests
 from jobletd.backup.archive import read_archive
 from jobletd.backup.keeper import name_of
-from tests.integration.host import PATIENCE, Host, job_host
+from tests.integration.host import PATIENCE, Host, eventually, job_host
 from tests.integration.joblet_command import joblet
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
@@ -202,7 +202,7 @@ echo third=$code
         assert done(host, "patient") == "first=0\nsecond=0\nthird=77\n"
     finally:
         reload(host, "backup", "rotate", "report")
-    assert list((host.root / "run/upkeep").iterdir()) == []
+    eventually(lambda: not list((host.root / "run/upkeep").iterdir()), what="its socket to be gone")
 
 
 def test_the_client_configuration_of_a_job_is_nowhere_in_its_sandbox(host: Host) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from joblet.api.v1 import resource_pb2, resource_pb2_grpc
+from joblet.api.v1 import job_pb2, resource_pb2, resource_pb2_grpc
 from tests.integration.host import Host, eventually, job_host
 from tests.timing import PATIENCE
 
@@ -57,16 +58,63 @@ spec:
 """
 
 
+HOURLY = """
+apiVersion: joblet/v1
+kind: Workflow
+metadata: {{name: hourly}}
+spec:
+  schedule: {{every: {every}, overlap: Forbid}}
+  suspend: {suspend}
+  notify:
+    - on: [Stopped, Succeeded]
+      command: [sh, -c, 'echo "$WHO: $JOBLET_NOTIFICATION"']
+  parameters: {{WHO: ann}}
+  steps:
+    - {{name: wait, job: {{script: "{script}", stop: {{grace: 0s}}}}}}
+"""
+
+SLOW = """
+apiVersion: joblet/v1
+kind: Workflow
+metadata: {name: slow}
+spec:
+  steps:
+    - name: first
+      job:
+        volumes: [{name: gate, path: /gate}]
+        script: |
+          echo begun
+          while ! test -e /gate/open; do sleep 0.1; done
+          echo went on
+    - {name: after, needs: [{step: first}], job: {array: {to: 1}, script: 'echo "index $JOBLET_ARRAY_INDEX"'}}
+  onFailure:
+    job: {command: [echo, it failed]}
+---
+apiVersion: joblet/v1
+kind: Volume
+metadata: {name: gate}
+spec: {size: 1Mi, type: memory}
+"""
+OPEN = """
+apiVersion: joblet/v1
+kind: Job
+metadata: {name: open}
+spec:
+  command: [touch, /gate/open]
+  volumes: [{name: gate, path: /gate}]
+"""
+
+
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
     with job_host() as host:
         yield host
 
 
-def workflow(host: Host) -> resource_pb2.Resource:
+def workflow(host: Host, name: str = "flow") -> resource_pb2.Resource:
     host.client()
     stub = resource_pb2_grpc.ResourceServiceStub(host.channels["admin"])
-    request = resource_pb2.GetResourceRequest(kind="Workflow", name="flow")
+    request = resource_pb2.GetResourceRequest(kind="Workflow", name=name)
     found: resource_pb2.Resource = stub.GetResource(request, timeout=30 * PATIENCE)
     return found
 
@@ -119,3 +167,71 @@ def test_only_small_regular_text_files_are_outputs(host: Host) -> None:
         "directory is no regular file",
     ):
         assert text in run.message
+
+
+def test_a_workflow_runs_by_its_schedule_at_people_s_wish_and_tells_of_its_end(host: Host) -> None:
+    slow = HOURLY.format(every="1h", suspend="false", script="sleep 600")
+    host.apply(slow)
+    shown = host.rnx("get", "workflows").out
+    assert "NEXT" in shown and "Scheduled" in shown
+    assert "workflow/hourly runs again (run 1)" in host.rnx("run", "--workflow", "hourly").out
+    host.running("hourly-wait")
+    refused = host.rnx("run", "--workflow", "hourly")
+    assert refused.status == 6 and "workflow 'hourly' still runs" in refused.err and "--force" in refused.err
+    assert "(run 2)" in host.rnx("run", "--workflow", "hourly", "--force").out
+    eventually(lambda: b'"reason":"Replaced"' in told(host), what="the hook of run 1")
+    assert b'ann: {"apiVersion":"joblet/v1","kind":"Notification"' in told(host)
+    host.apply(slow.replace("suspend: false", "suspend: true"))
+    eventually(lambda: host.run("hourly-wait").reason == "Suspended", what="the step to be suspended")
+    shown = "workflow/hourly run 2 Suspended (0/1 steps over)"
+    eventually(lambda: shown in host.rnx("tree", "workflow/hourly").out, what=shown)
+    assert host.rnx("run", "--workflow", "hourly").status == 6
+    host.apply(HOURLY.format(every="1s", suspend="false", script="echo for $JOBLET_SCHEDULED"))
+    eventually(lambda: host.run("hourly-wait").phase == "RUNNING", what="what was suspended to go on")
+    host.rnx("stop", "hourly-wait")
+    eventually(lambda: int(workflow(host, "hourly").status["run"]) >= 4, what="two ticks")
+    assert host.log("hourly-wait").startswith(b"for 20")
+    assert host.rnx("delete", "workflow/hourly").status == 0
+    eventually(lambda: "hourly-wait" not in host.rnx("list").out, what="its job to be gone")
+
+
+def test_a_workflow_is_stopped_followed_and_waited_for_as_a_whole(host: Host) -> None:
+    host.apply(SLOW)
+    assert host.rnx("wait", "workflow/slow", "--for", "running").status == 0
+    status = host.rnx("status", "workflow/slow").out
+    assert "Status:        Running" in status and "slow-first" in status and "WAITING" in status
+    stopped = host.rnx("stop", "--force", "--wait", "workflow/slow")
+    assert stopped.out == "workflow/slow run 1 Stopped\n"
+    states = {step.name: (step.phase, step.reason) for step in workflow(host, "slow").steps}
+    assert states == {"first": ("STOPPED", "Stopped"), "after": ("SKIPPED", "Stopped")}  # and no onFailure
+    again = host.rnx("stop", "workflow/slow")
+    assert again.status == 6 and "workflow 'slow' does not run" in again.err
+    assert host.rnx("wait", "workflow/slow").status == 1
+    assert "runs again (run 1)" in host.rnx("retry", "slow").out
+    with ThreadPoolExecutor() as pool:
+        follower = pool.submit(host.rnx, "log", "-f", "workflow/slow")
+        waiter = pool.submit(host.rnx, "wait", "workflow/slow", "--timeout", "60s")
+        host.running("slow-first")
+        host.apply(OPEN)
+        assert follower.result().out.splitlines()[:2] == ["first  begun", "first  went on"]
+        assert waiter.result().out == "workflow/slow run 1 Succeeded\n"
+    whole = ["first  begun", "first  went on", "after.0  index 0", "after.1  index 1"]
+    assert sorted(follower.result().out.splitlines()) == sorted(whole)
+    assert host.rnx("log", "workflow/slow").out.splitlines() == whole
+    assert host.rnx("log", "slow-after").out.splitlines() == ["slow-after.0  index 0", "slow-after.1  index 1"]
+    for name, near in (("slow", "workflow/slow"), ("workflow/slwo", "workflow/slow"), ("workflow/open", "open")):
+        missed = host.rnx("status", name)
+        assert missed.status == 3 and f"did you mean {near}" in missed.err, missed.err
+    assert host.rnx("stop", "workflow/slow", role="viewer").status == 5
+    assert "Stopping" in host.rnx("events", "workflow/slow").out
+    again = host.rnx("run", "--workflow", "slow", "--wait")  # the gate is open
+    assert (again.status, again.err) == (0, "") and sorted(again.out.splitlines()) == sorted(whole)
+    assert workflow(host, "slow").workflow_run.number == 2
+    assert host.rnx("delete", "workflow/slow").status == 0
+
+
+def told(host: Host) -> bytes:
+    """What the hooks wrote so far."""
+    found = host.jobs.Events(job_pb2.EventsRequest(), timeout=30 * PATIENCE)
+    ids = dict.fromkeys(event.run_id for event in found if event.job.startswith("hook-") and event.run_id)
+    return b"".join(host.log(one) for one in ids)

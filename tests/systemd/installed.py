@@ -11,7 +11,6 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from joblet.api.v1 import job_pb2
 from tests.guest.boot import REPOSITORY
 from tests.integration.host import Host, eventually
 from tests.timing import PATIENCE
@@ -59,7 +58,7 @@ class Installed(Host):
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(SHIPPED / name, place)
         QUICK.parent.mkdir(parents=True)
-        QUICK.write_text("[Service]\nRestartSec=100ms\nWatchdogSec=10s\n")
+        QUICK.write_text("[Service]\nRestartSec=100ms\nWatchdogSec=20s\n")
         run("systemd-sysusers", PLACES["joblet.sysusers"])
         self.joblet("init", "--root", ROOT)
         run("systemd-tmpfiles", "--create", "--remove", "--boot", PLACES["joblet.tmpfiles"])
@@ -99,6 +98,12 @@ class Installed(Host):
     def main_pid(self) -> int:
         return int(self.shown("MainPID"))
 
+    @property
+    def ready_pid(self) -> int:
+        """0 while none is ready: asked in one question, between two of which the one may end and the next begin."""
+        told = dict(line.split("=") for line in self.systemctl("show", "-p", "ActiveState,MainPID", UNIT).splitlines())
+        return int(told["MainPID"]) if told["ActiveState"] == "active" else 0
+
     def journal(self, *arguments: str) -> str:
         return run("journalctl", "-u", UNIT, "--no-pager", "-n", "60", *arguments, check=False).stdout
 
@@ -108,9 +113,7 @@ class Installed(Host):
     def after_the_death_of(self, pid: int) -> None:
         """Wait until a new daemon is ready."""
         self.forget_daemon()
-        eventually(
-            lambda: self.shown("ActiveState") == "active" and self.main_pid not in (0, pid), what="the next daemon"
-        )
+        eventually(lambda: self.ready_pid not in (0, pid), what="the next daemon")
 
     def cgroups_of(self, job: str) -> list[Path]:
         return list(CGROUP.glob(f"job-{job}-*"))
@@ -125,10 +128,9 @@ class Installed(Host):
         (pid,) = self.pids_of(job)
         return pid
 
-    def delete(self, job: str) -> None:
-        """And wait until it is gone."""
-        self.jobs.Delete(job_pb2.DeleteRequest(name=job), timeout=30 * PATIENCE)
-        eventually(lambda: not self.cgroups_of(job), what=f"the end of {job}")
+    def delete(self, *names: str) -> None:
+        super().delete(*names)
+        eventually(lambda: not any(self.cgroups_of(name) for name in names), what=f"the end of {', '.join(names)}")
 
 
 def alive(pid: int) -> bool:

@@ -130,6 +130,7 @@ LOOKS: dict[str, Callable[[str], bool]] = {
     "dpkg -i": lambda output: (
         "Active: active (running)" in output and "rnx 0." in output and "jobs can run here" in output
     ),
+    "dpkg --remove": lambda output: not Path("/sys/fs/cgroup/joblet.slice").exists(),
     "dpkg --purge": lambda output: not Path("/opt/joblet").exists() and not shutil.which("rnx", path="/usr/bin:/bin"),
     "make install": lambda output: "Active: active (running)" in output,
     "make deploy": lambda output: "Status:        RUNNING" in output and "Active: active (running)" in output,

@@ -69,3 +69,12 @@ def test_a_forced_rotation_loses_no_line(daemon: Installed) -> None:
         assert texts(pattern).count(" apply peer=127.0.0.1:") == len(journal), pattern
     assert {file.group() for file in LOGS.iterdir()} == {"joblet"}
     assert {file.stat().st_mode & 0o777 for file in LOGS.iterdir()} == {0o640}
+
+
+def test_the_journal_finds_how_a_run_of_a_job_ended(daemon: Installed) -> None:
+    daemon.apply("{apiVersion: joblet/v1, kind: Job, metadata: {name: ending}, spec: {command: ['false']}}")
+    run_id = daemon.finished("ending").id
+    (line,) = entries("JOBLET_JOB=ending", "JOBLET_EVENT=Failed")
+    assert (line["JOBLET_RUN"], line["PRIORITY"], line["_SYSTEMD_UNIT"]) == (run_id, "6", "joblet.service")
+    assert "ExitCode: exited with code 1" in line["MESSAGE"]
+    daemon.delete("ending")
