@@ -7,8 +7,8 @@ export PYTHONUNBUFFERED := 1
 python := .venv/bin/python
 pytest := $(python) -m pytest
 
-.PHONY: help environment run-packages test-packages run test native-test guest-test machine-test lint bench stress load debian-root \
-	soak fuzz build clean deb rpm install uninstall setup-remote-passwordless deploy service-status live-log
+.PHONY: help environment run-packages test-packages bench-packages run test native-test guest-test machine-test kernel-fuzz lint bench stress load \
+	debian-root soak slurm-soak fuzz build clean deb rpm install uninstall setup-remote-passwordless deploy service-status live-log
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 28
@@ -22,29 +22,34 @@ run-packages:
 test-packages:
 	@tools/system-packages test
 
+bench-packages:
+	@tools/system-packages bench || echo "a peer that is missing is left out, and the page says so"
+
 run: environment run-packages ## show the main job end to end, in a throw-away directory (root)
 	@$(python) tools/demo.py
 
-# With T= only that part, natively.
-ifdef T
-test: environment test-packages
-	$(pytest) $(T)
-else
-test: native-test guest-test ## all tests (root); T=tests/unit/manifest runs that part alone
-endif
-
 # File by file, in one worker more than there are processors, as tests wait about as much as they compute; the long files first.
-native-test: environment test-packages
-	$(pytest) -n $$(( $$(nproc) < 8 ? $$(nproc) + 1 : 8 )) --dist loadfile --no-loadscope-reorder \
-		tests/faults tests/hostile tests/guest tests/integration tests/unit
-
+native := $(pytest) -n $$(( $$(nproc) < 8 ? $$(nproc) + 1 : 8 )) --dist loadfile --no-loadscope-reorder \
+	tests/faults tests/hostile tests/guest tests/slurm tests/executors tests/counts tests/integration tests/unit
 # The same integration tests, attacks, and crash points of launcher and init where the hierarchy is cgroup v2; and what needs
 # systemd, tests/systemd, which installs the package.
-guest-test: environment test-packages deb ## integration tests and attacks in a booted guest with cgroup v2 (root); T= for a part
-	$(python) -m tests.guest $(or $(T),tests/integration tests/hostile tests/faults/test_crash_points.py tests/systemd)
+in_guests := tests/integration tests/hostile tests/faults/test_crash_points.py tests/systemd
 
-machine-test: environment test-packages ## networks in a machine that QEMU emulates, with cgroup v2 and nf_tables (root, minutes, by hand); T= for others
-	$(python) -m tests.guest.machine $(or $(T),tests/integration/test_networks.py)
+# With T= only that part, natively. Without, the native run with the guests beside it, which are a process of one processor each.
+test: environment test-packages $(if $(T),,deb) ## all tests (root); T=tests/unit/manifest runs that part alone
+	$(if $(T),$(pytest) $(T),$(python) -m tests.guest.beside $(in_guests) -- $(native))
+
+native-test: environment test-packages
+	$(native)
+
+guest-test: environment test-packages deb ## integration tests and attacks in a booted guest with cgroup v2 (root); T= for a part
+	$(python) -m tests.guest $(or $(T),$(in_guests))
+
+machine-test: environment test-packages ## networks on cgroup v2 in a machine that QEMU emulates; ARCH=arm64: seccomp and attacks there (root, by hand, minutes); T=
+	$(python) -m tests.guest.machine $(addprefix --arch ,$(ARCH)) $(T)
+
+kernel-fuzz: environment test-packages ## a fuzzer of system calls in a job, in a machine that QEMU emulates (root, by hand, minutes); MINUTES=4
+	$(python) -m tests.guest.machine --timeout 1800 -- $(python) -m tests.hostile.fuzzer --minutes $(or $(MINUTES),4)
 
 lint: environment ## style, types, import rules, generated code
 	.venv/bin/ruff check .
@@ -54,7 +59,7 @@ lint: environment ## style, types, import rules, generated code
 	$(python) tools/generate_api.py --check
 	$(python) tools/generate_schema.py --check
 
-bench: environment test-packages ## benchmarks (root); B=launch runs that one alone
+bench: environment test-packages bench-packages ## benchmarks beside peers, into docs/BENCHMARKS.md (root, minutes); B=launch prints one alone
 	@$(python) -m tests.bench $(B)
 
 stress: environment test-packages ## stress-ng in a job, and what a launch costs beside it (root); MINUTES=2 of each class
@@ -68,6 +73,9 @@ debian-root: environment test-packages ## jobs on a whole Debian made by deboots
 
 soak: environment test-packages ## jobs from all sources while daemon, launcher and inits are killed at random (root); MINUTES=60 SEED=1
 	@$(python) -m tests.faults.soak --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))
+
+slurm-soak: environment test-packages ## jobs on a cluster of three nodes while nodes, slurmctld and the daemon are lost (root); JOBS=1000
+	@$(python) -m tests.slurm.soak --jobs $(or $(JOBS),1000)
 
 fuzz: environment test-packages ## try every reader of bytes from outside with mutated input (root); MINUTES=10, F= for some of them
 	@$(python) -m tests.faults.fuzz --minutes $(or $(MINUTES),2) $(F)

@@ -115,6 +115,7 @@ remove() {
         systemctl --quiet disable --now joblet.service || say "the daemon could not be stopped"
         # With server.onShutdown: keep there are jobs yet; nobody would look after them.
         "$prefix/bin/joblet" cleanup >/dev/null || say "not everything could be ended: see $prefix/bin/joblet cleanup"
+        systemctl --quiet stop joblet.slice 2>/dev/null || true # once it was in use, its empty cgroup stays until it is stopped
     fi
     find "$prefix/lib/site-packages" -name __pycache__ -prune -exec rm -rf {} +
     rm -f "$prefix/lib/python3" "$dropin"
