@@ -100,6 +100,29 @@ def test_without_nft_a_network_that_could_not_be_made_is_taken_back(
     assert list((tmp_path / "run").iterdir()) == []
 
 
+def test_a_network_that_could_not_be_made_whole_is_taken_back(place: Stage, tmp_path: Path) -> None:
+    settings = NetworkSettings(str(tmp_path), tmp_path / "run", IPv4Network("10.99.0.0/16"), (), ())
+    notes = tmp_path / "run/forwarding"
+
+    async def scene() -> None:
+        networks = HostNetworks(settings)
+        await networks.start()
+        notes.mkdir(parents=True)  # in the way: the bridge and its rules stand by the time that they are to be written
+        lan = networks.lan_named("bridge")
+        with pytest.raises(IsADirectoryError):
+            await networks.ensure(lan)
+        assert (place.interfaces(), place.ruleset()) == (place.bare, "")
+        notes.rmdir()
+        await networks.ensure(lan)
+        assert place.interfaces() == place.bare | {lan.bridge}
+        assert networks.naming.table in place.ruleset()
+        await networks.close()
+
+    place.host.call(lambda: asyncio.run(scene()))
+    assert place.interfaces() == place.bare
+    assert place.ruleset() == ""
+
+
 def test_rules_and_forwarding_go_with_the_last_network_while_the_daemon_runs(host: Host, place: Stage) -> None:
     """And not only at its end, at which there is no network that would tell of them."""
     host.apply(network("first", "10.77.1.0/24"))

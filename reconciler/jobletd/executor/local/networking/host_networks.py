@@ -185,7 +185,7 @@ class HostNetworks:
                 await self._open_the_way_out()
             except BaseException:
                 if former is None:
-                    del self._lans[lan.bridge], self._addresses[lan.bridge]
+                    await self._take_back(lan)
                 else:
                     self._lans[lan.bridge] = former
                 raise
@@ -193,15 +193,7 @@ class HostNetworks:
     async def drop(self, lan: Lan) -> None:
         """Take it away; no job is on it."""
         async with self._changing:
-            self._lans.pop(lan.bridge, None)
-            self._addresses.pop(lan.bridge, None)
-            if self._is_there(lan.bridge):
-                await self._in_thread(lambda links: links.remove_interfaces([lan.bridge]))
-            reached("network.bridge-removed")
-            if not self._lans:
-                await self._remove_rules()
-            elif self._loaded is not None:
-                await self._load_rules()
+            await self._take_down(lan)
         shutil.rmtree(self._hosts_path(lan).parent, ignore_errors=True)
 
     def overlapping_route(self, cidr: IPv4Network) -> tuple[IPv4Network, str] | None:
@@ -268,6 +260,25 @@ class HostNetworks:
         }
 
     # --- within -------------------------------------------------------------------------------------------------------
+
+    async def _take_down(self, lan: Lan) -> None:
+        """Its bridge, and the rules that are about it."""
+        self._lans.pop(lan.bridge, None)
+        self._addresses.pop(lan.bridge, None)
+        if self._is_there(lan.bridge):
+            await self._in_thread(lambda links: links.remove_interfaces([lan.bridge]))
+        reached("network.bridge-removed")
+        if not self._lans:
+            await self._remove_rules()
+        elif self._loaded is not None:
+            await self._load_rules()
+
+    async def _take_back(self, lan: Lan) -> None:
+        """What stands of one that could not be made. The reason is told by whoever wanted it."""
+        try:
+            await self._take_down(lan)
+        except (JobletError, OSError) as error:
+            log.warning("network not taken back", network=lan.name, error=str(error))
 
     async def _in_thread(self, call: Callable[[Links], T]) -> T:
         """In the one thread that has the netlink sockets, to its end even if who waits goes away."""
