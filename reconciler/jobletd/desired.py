@@ -20,9 +20,10 @@ from jobletd.executor import Executor
 from jobletd.model import Action, ApplyResult, JobName, JobView, Reason, ResourceView, RunId, Source
 from jobletd.planning import plan_apply, plan_stop, with_runs
 from jobletd.policy import NOTHING_SPECIAL, Policy
-from jobletd.registry import EventDraft, Registry, Save, SaveResource
+from jobletd.registry import Registry
 from jobletd.resource_planning import plan_resource
 from jobletd.resources import Resources
+from jobletd.saves import EventDraft, Save, SaveResource
 from jobletd.schedules.overlap import add_manual_run
 from jobletd.shown_state import ShownState
 

@@ -23,7 +23,8 @@ from joblet.manifest import Engine
 from joblet.pki import CertificateError, check_certificate
 from jobletd.certificate_watch import MEND, expiring
 from jobletd.executor.slurm.doctor import slurm_features
-from jobletd.host_features import Feature, HostFeatures, Place
+from jobletd.feature import Feature
+from jobletd.host_features import HostFeatures, Place
 
 OK, REQUIRED_IS_MISSING = 0, 1
 

@@ -17,7 +17,8 @@ import structlog
 from joblet.clock import Clock
 from joblet.errors import JobletError
 from jobletd.model import Condition
-from jobletd.registry import EventDraft, Registry
+from jobletd.registry import Registry
+from jobletd.saves import EventDraft
 from jobletd.store import Store
 
 LOOK_SECONDS = 2.0  # between two looks of the monitor

@@ -22,10 +22,11 @@ from jobletd.metrics import instruments
 from jobletd.metrics.ends import count_attempt
 from jobletd.model import Attempt, AttemptId, End, JobName, JobView, LimitStatus, Phase, Reason, Run, Unknown
 from jobletd.planning import with_runs
-from jobletd.registry import EventDraft, Registry, Save
+from jobletd.registry import Registry
 from jobletd.relaunches import Relaunches
 from jobletd.resources import Resources
 from jobletd.run_records import RunRecords, with_attempt
+from jobletd.saves import EventDraft, Save
 
 LAUNCHES = 2  # handed over at a time: there is one launcher, and the event loop has others to serve
 ATTEMPTS_KEPT = 20

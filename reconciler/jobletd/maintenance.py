@@ -11,7 +11,8 @@ from jobletd.arrays.index_runs import shown_name
 from jobletd.errors import WrongState
 from jobletd.model import Cordon, JobName, Run, RunId
 from jobletd.reconciler import Reconciler
-from jobletd.registry import EventDraft, Registry
+from jobletd.registry import Registry
+from jobletd.saves import EventDraft
 
 LOOK_SECONDS = 0.5
 EXIT_SECONDS = 0.5  # so that the last word of a drain still reaches who waits for it

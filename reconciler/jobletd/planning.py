@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from joblet.manifest import ChangeKind, Comparison, JobManifest, Restart, compare, indexes_of
 from jobletd.arrays.progress import Mark
 from jobletd.model import Action, ApplyResult, JobView, Phase, Reason, Run, RunId, Source
-from jobletd.registry import EventDraft, HandedOver, Save
+from jobletd.saves import EventDraft, HandedOver, Save
 from jobletd.schedules.due import ticked_after_apply
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"

@@ -30,9 +30,10 @@ from jobletd.metrics import instruments
 from jobletd.model import AttemptId, JobName, JobView, Phase, Reason, Run, RunId
 from jobletd.places import Bounds, Places
 from jobletd.planning import open_runs, with_runs
-from jobletd.registry import EventDraft, Registry, Save
+from jobletd.registry import Registry
 from jobletd.resources import Resources
 from jobletd.run_records import RunRecords
+from jobletd.saves import EventDraft, Save
 from jobletd.schedules.overlap import runs_in_turn
 from jobletd.schedules.ticker import Ticker, is_too_late
 from jobletd.store import StoreError

@@ -9,7 +9,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -20,94 +20,21 @@ from jobletd.arrays.open_arrays import OpenArrays
 from jobletd.arrays.progress import mark_of
 from jobletd.conditions import progressing
 from jobletd.inventory import Inventory
-from jobletd.model import Attempt, Cordon, Event, JobChange, JobName, JobView, Phase, Reason, ResourceView, Run, RunId
+from jobletd.model import Cordon, Event, JobChange, JobName, JobView, Phase, Reason, ResourceView, Run, RunId
 from jobletd.notifying.drafts import NotificationDraft
+from jobletd.saves import EventDraft, Save, SaveResource, write_event, write_save
 from jobletd.schedules.due import next_due_ns
-from jobletd.store import Store, host_rows, notification_rows, profile_rows, resource_rows, rows, trace_rows
+from jobletd.store import Store, host_rows, notification_rows, resource_rows, rows, trace_rows
+from jobletd.subscription import Item, Subscription
 from jobletd.waiting_line import WaitingLine
 
 if TYPE_CHECKING:
     from jobletd.tracing.tracing import Tracing
 
-WATCH_QUEUE = 4096
-ENDS = frozenset(
-    phase.capitalize() for phase in Phase if phase.is_final
-)  # the reasons of events that tell of a run's end
-log = structlog.get_logger("events")
+# The reasons of events that tell of a run's end.
+ENDS = frozenset(phase.capitalize() for phase in Phase if phase.is_final)
 TELL_SECONDS = 0.2  # from a change of an array's index until its job's watchers are told
-
-
-@dataclass(frozen=True, slots=True)
-class EventDraft:
-    """An event to be recorded. type: Normal or Warning."""
-
-    job: str
-    run_id: str
-    type: str
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class HandedOver:
-    """Of an array that runs again: its indexes belong to the new run, but for those which that one runs anew."""
-
-    old: RunId
-    new: RunId
-    but: Sequence[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Save:
-    """One job's change. job, generation: whether these rows change; remove: the job goes away."""
-
-    view: JobView
-    runs: Sequence[Run] = ()
-    attempts: Sequence[Attempt] = ()
-    events: Sequence[EventDraft] = ()
-    dropped: Sequence[Attempt] = ()
-    job: bool = False
-    generation: bool = False
-    remove: bool = False
-    notifications: Sequence[NotificationDraft] = ()
-    handed_over: HandedOver | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SaveResource:
-    """One resource's change. remove: it goes away."""
-
-    view: ResourceView
-    events: Sequence[EventDraft] = ()
-    remove: bool = False
-
-
-Item = JobChange | Event
-
-
-class Subscription:
-    """One listener's queue of what it wants. overflowed: it was too slow, and gets nothing more, nor what it has not read.
-
-    conflating: it only wants to know that something changed, so one item that it has not read yet is as good as many.
-    """
-
-    def __init__(self, wanted: Callable[[Item], bool], *, job: str = "", conflating: bool = False) -> None:
-        self.job = job
-        self.queue: asyncio.Queue[Item] = asyncio.Queue(1 if conflating else WATCH_QUEUE)
-        self.overflowed = False
-        self._wanted = wanted
-        self._conflating = conflating
-
-    def put(self, item: Item) -> None:
-        if self.overflowed or not self._wanted(item):
-            return
-        try:
-            self.queue.put_nowait(item)
-        except asyncio.QueueFull:
-            if not self._conflating:
-                self.overflowed = True
-                while self.queue.qsize() > 1:  # one stays, for whoever waits for it
-                    self.queue.get_nowait()
+log = structlog.get_logger("events")
 
 
 class Registry:
@@ -192,7 +119,7 @@ class Registry:
         def write(connection: sqlite3.Connection) -> list[Event]:
             for key, place in begun.places.items() if begun is not None else ():
                 trace_rows.put_place(connection, key, place)
-            return [event for save in saves for event in _write(connection, save, self.clock.wall_ns())]
+            return [event for save in saves for event in write_save(connection, save, self.clock.wall_ns())]
 
         events = await self.store.write(write)
         if self.tracing is not None and begun is not None:
@@ -213,7 +140,7 @@ class Registry:
 
         def write(connection: sqlite3.Connection) -> Event:
             host_rows.put_cordon(connection, cordon)
-            return _write_event(connection, event, now_ns)
+            return write_event(connection, event, now_ns)
 
         self.tell_events([await self.store.write(write)])
         self.cordon = cordon
@@ -221,7 +148,7 @@ class Registry:
     async def record(self, draft: EventDraft) -> None:
         """Make an event durable, then visible."""
         now_ns = self.clock.wall_ns()
-        self.tell_events([await self.store.write(lambda connection: _write_event(connection, draft, now_ns))])
+        self.tell_events([await self.store.write(lambda connection: write_event(connection, draft, now_ns))])
 
     async def write(
         self,
@@ -236,7 +163,7 @@ class Registry:
             change(connection)
             for notification in notifications:
                 notification_rows.put_notification(connection, notification)
-            return [_write_event(connection, draft, now_ns) for draft in drafts]
+            return [write_event(connection, draft, now_ns) for draft in drafts]
 
         self.tell_events(await self.store.write(write))
         self._tell_notifications(notifications)
@@ -378,47 +305,6 @@ def log_event(event: Event) -> None:
     wanted = first and (event.type == "Warning" or event.reason in ENDS)
     tell = log.info if wanted else log.debug
     tell(event.reason, job=event.job, run=event.run_id, type=event.type, message=event.message)
-
-
-def _write(connection: sqlite3.Connection, save: Save | SaveResource, now_ns: int) -> list[Event]:
-    if isinstance(save, SaveResource):
-        if save.remove:
-            resource_rows.delete_resource(connection, save.view.name)
-            trace_rows.delete_place(connection, save.view.name)
-        else:
-            resource_rows.put_resource(connection, save.view)
-        return [_write_event(connection, draft, now_ns) for draft in save.events]
-    if save.remove:
-        rows.delete_job(connection, save.view, now_ns)
-    elif save.job and save.view.array_run is None:
-        rows.put_job(connection, save.view)
-    if save.generation:
-        rows.put_generation(connection, save.view)
-        rows.put_history(connection, save.view)
-    for run in save.runs:
-        rows.put_run(connection, run)
-    if save.handed_over is not None:
-        rows.hand_over_indexes(connection, save.handed_over.old, save.handed_over.new, save.handed_over.but)
-    for attempt in save.attempts:
-        rows.put_attempt(connection, attempt)
-    for draft in save.notifications:
-        notification_rows.put_notification(connection, draft)
-    for attempt in save.dropped:
-        connection.execute("DELETE FROM attempts WHERE id = ?", (attempt.id,))
-        profile_rows.delete_profile(connection, attempt.id)
-    return [_write_event(connection, event, now_ns) for event in save.events]
-
-
-def _write_event(connection: sqlite3.Connection, draft: EventDraft, now_ns: int) -> Event:
-    return rows.put_event(
-        connection,
-        job=draft.job,
-        run_id=draft.run_id,
-        type=draft.type,
-        reason=draft.reason,
-        message=draft.message,
-        now_ns=now_ns,
-    )
 
 
 def _nobody(_: JobName) -> None:

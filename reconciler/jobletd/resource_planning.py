@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from joblet.manifest import ResourceManifest, WorkflowManifest, key_of
 from jobletd.model import Action, ApplyResult, JobName, ResourceView, Source
-from jobletd.registry import EventDraft, SaveResource
+from jobletd.saves import EventDraft, SaveResource
 
 
 def plan_resource(

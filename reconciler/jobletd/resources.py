@@ -20,7 +20,8 @@ from jobletd.errors import WrongState
 from jobletd.executor import GivenSecrets
 from jobletd.model import JobName, ResourceView, Run
 from jobletd.planning import open_runs
-from jobletd.registry import EventDraft, Registry, SaveResource
+from jobletd.registry import Registry
+from jobletd.saves import EventDraft, SaveResource
 from jobletd.secrets.giving import given_secrets, missing_value
 from jobletd.secrets.vault import Vault
 from jobletd.work_queue import WorkQueue

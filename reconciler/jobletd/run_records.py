@@ -18,7 +18,8 @@ from jobletd.model import Attempt, End, JobView, LimitStatus, Phase, Reason, Run
 from jobletd.notifying.drafts import drafts_of
 from jobletd.places import Places
 from jobletd.planning import with_runs
-from jobletd.registry import EventDraft, Registry, Save
+from jobletd.registry import Registry
+from jobletd.saves import EventDraft, Save
 
 
 class RunRecords:

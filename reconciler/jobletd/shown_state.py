@@ -28,11 +28,12 @@ from jobletd.model import (
     ShownResource,
     Source,
 )
-from jobletd.registry import Item, Registry, Subscription
+from jobletd.registry import Registry
 from jobletd.resources import Resources
 from jobletd.schedules.due import is_awaited
 from jobletd.selectors import LabelSelector
 from jobletd.store import rows
+from jobletd.subscription import Item, Subscription
 
 EVENTS_A_PAGE = 1000
 _HANDED_OVER = (Phase.INITIALIZING, Phase.RUNNING)

@@ -40,7 +40,7 @@ STATEMENTS = Guard(
     "statements",
     "SQL statements of one job, from apply to completed",
     3,
-    "jobletd/registry.py: Save and _write, and who calls save(): desired.py for the apply, "
+    "jobletd/saves.py, and who calls save(): desired.py for the apply, "
     "live_attempts.py and run_records.py for the rest",
 )
 SYNCS = Guard(

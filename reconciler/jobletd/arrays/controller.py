@@ -19,7 +19,8 @@ from jobletd.arrays.progress import Begin, Over, Rules, StopOpen, next_step
 from jobletd.decisions import Finish
 from jobletd.model import JobName, JobView, Phase, Reason, Run
 from jobletd.planning import new_run_id, plan_stop, with_runs
-from jobletd.registry import EventDraft, Registry, Save
+from jobletd.registry import Registry
+from jobletd.saves import EventDraft, Save
 
 Finisher = Callable[[JobView, Run, Finish], Awaitable[float | None]]
 

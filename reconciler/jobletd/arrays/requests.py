@@ -14,7 +14,8 @@ from jobletd.errors import WrongState
 from jobletd.lookup import Lookup
 from jobletd.model import JobView, Run
 from jobletd.planning import open_runs, run_again, with_runs
-from jobletd.registry import EventDraft, Registry, Save
+from jobletd.registry import Registry
+from jobletd.saves import EventDraft, Save
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from jobletd.backup.journal import Entry, Launch, Removal, read_journal
 from jobletd.executor import Executor, NeverSubmitted
 from jobletd.model import AttemptId, End, JobView, Phase, Reason, Run, Unknown
 from jobletd.planning import open_runs, with_runs
-from jobletd.registry import EventDraft, Registry, Save
+from jobletd.registry import Registry
+from jobletd.saves import EventDraft, Save
 from jobletd.schedules.due import decided_until_now
 from jobletd.store import Store, rows
 

@@ -20,7 +20,8 @@ from jobletd.desired import DesiredState
 from jobletd.model import JobName, JobView, Phase, Source
 from jobletd.notifying.drafts import hook_job_name, number_of
 from jobletd.notifying.webhook import NotDelivered, post, signed
-from jobletd.registry import EventDraft, Registry
+from jobletd.registry import Registry
+from jobletd.saves import EventDraft
 from jobletd.secrets.vault import Vault
 from jobletd.store import StoreError
 from jobletd.store.notification_rows import (

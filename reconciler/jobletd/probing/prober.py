@@ -21,8 +21,9 @@ from jobletd.model import AttemptId, JobName, JobView, Run, RunId
 from jobletd.planning import with_runs
 from jobletd.probing.health import Health, after_probe, pause_seconds, unknown
 from jobletd.probing.readiness import condition_of, events_of, probed_runs, relieved, with_readiness
-from jobletd.registry import EventDraft, Registry, Save
+from jobletd.registry import Registry
 from jobletd.resources import Resources
+from jobletd.saves import EventDraft, Save
 from jobletd.work_queue import WorkQueue
 
 AT_ONCE = 8  # probes under way: each is a process

@@ -9,7 +9,7 @@ from jobletd.conditions import with_condition
 from jobletd.model import AttemptId, Condition, JobView, Phase, Reason, Run
 from jobletd.planning import open_runs
 from jobletd.probing.health import Health
-from jobletd.registry import EventDraft
+from jobletd.saves import EventDraft
 
 READY = "Ready"
 

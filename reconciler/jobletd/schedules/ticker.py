@@ -13,7 +13,8 @@ from joblet.crash_points import reached
 from joblet.manifest import Schedule
 from joblet.manifest.schedule_values import format_moment
 from jobletd.model import JobName, JobView, Run
-from jobletd.registry import EventDraft, Registry, Save
+from jobletd.registry import Registry
+from jobletd.saves import EventDraft, Save
 from jobletd.schedules.due import BEHIND_SECONDS, COUNTED, SECOND_NS, DueTicks, due_ticks, is_ticking, next_due_ns
 from jobletd.schedules.overlap import Added, add_scheduled_runs
 

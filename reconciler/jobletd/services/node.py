@@ -19,7 +19,8 @@ from joblet.api.v1 import node_pb2, node_pb2_grpc
 from joblet.config.changes import Changes
 from jobletd import model
 from jobletd.executor import EngineNode, Executor, ExecutorUnavailable, Standing
-from jobletd.host_features import Feature, HostFeatures
+from jobletd.feature import Feature
+from jobletd.host_features import HostFeatures
 from jobletd.maintenance import Maintenance
 from jobletd.reconciler import Reconciler
 from jobletd.registry import Registry

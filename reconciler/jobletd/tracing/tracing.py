@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from joblet.clock import Clock
 from joblet.trace_context import SpanPlace, TraceContext, new_id
 from jobletd.model import JobName, JobView, ResourceView, RunId
-from jobletd.registry import Registry, Save, SaveResource
+from jobletd.registry import Registry
+from jobletd.saves import Save, SaveResource
 from jobletd.store import Store, trace_rows
 from jobletd.tracing import incoming
 from jobletd.tracing.course import Saved, spans_of

@@ -19,8 +19,9 @@ from joblet.manifest import ON_FAILURE, ResourceManifest, WorkflowManifest
 from joblet.manifest.schedule_values import format_moment
 from jobletd.desired import DesiredState
 from jobletd.model import JobName, JobView, Reason, ResourceView
-from jobletd.registry import EventDraft, Registry
+from jobletd.registry import Registry
 from jobletd.resources import NotInLine
+from jobletd.saves import EventDraft
 from jobletd.schedules.ticker import BehindClocks, set_back_event
 from jobletd.work_queue import WorkQueue
 from jobletd.workflows.jobs import StepJobs

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from joblet.trace_context import SpanPlace
 from jobletd.notifying.drafts import NotificationDraft
-from jobletd.registry import EventDraft, Registry
+from jobletd.registry import Registry
+from jobletd.saves import EventDraft
 from jobletd.store.trace_rows import put_place
 from jobletd.store.workflow_rows import delete_workflow, load_turns, load_workflow_runs, put_turns, put_workflow_run
 from jobletd.workflows.steps import KIND, WorkflowRun

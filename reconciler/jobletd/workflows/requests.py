@@ -9,7 +9,8 @@ from joblet.manifest import ON_FAILURE
 from jobletd.errors import NoSuchResource, WrongState
 from jobletd.lookup import Lookup
 from jobletd.model import JobName, ResourceView
-from jobletd.registry import EventDraft, Registry
+from jobletd.registry import Registry
+from jobletd.saves import EventDraft
 from jobletd.workflows.jobs import StepJobs
 from jobletd.workflows.progress import phase_of, retried
 from jobletd.workflows.record import Record

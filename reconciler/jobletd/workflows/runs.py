@@ -12,7 +12,8 @@ from joblet.manifest.schedule_values import format_moment
 from joblet.trace_context import SpanPlace
 from jobletd.model import Reason, ResourceView
 from jobletd.notifying.workflow_drafts import drafts_of_workflow
-from jobletd.registry import EventDraft, Registry
+from jobletd.registry import Registry
+from jobletd.saves import EventDraft
 from jobletd.workflows.progress import StepState, states_of
 from jobletd.workflows.record import Record
 from jobletd.workflows.steps import KIND, STOPPED, WorkflowRun

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from joblet.manifest import Overlap, WorkflowManifest, key_of
 from joblet.manifest.schedule_values import format_moment
 from jobletd.errors import WrongState
-from jobletd.registry import EventDraft
+from jobletd.saves import EventDraft
 from jobletd.schedules.due import DueTicks, clockwork, due_ticks, next_tick_ns, ticked_anew
 from jobletd.schedules.overlap import OPEN_AT_MOST
 from jobletd.schedules.ticker import deadline_is_over, missed_events

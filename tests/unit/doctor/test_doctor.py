@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from jobletd.doctor import REQUIRED_IS_MISSING, run_doctor, show
-from jobletd.host_features import Feature, HostFeatures
+from jobletd.feature import Feature
+from jobletd.host_features import HostFeatures
 
 GOOD = Feature("mounts", True, "works", required=True)
 COMFORT = Feature("systemd", False, "pid 1 is sh", cost="no unit", mend="boot with systemd")

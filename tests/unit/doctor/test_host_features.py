@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from joblet.cgroup import open_hierarchy
-from jobletd.host_features import Feature, HostFeatures, Place, delegation
+from jobletd.feature import Feature
+from jobletd.host_features import HostFeatures, Place
+from jobletd.host_programs import delegation
 from tests.ports import held_port
 
 

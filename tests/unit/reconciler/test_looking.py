@@ -11,8 +11,9 @@ import pytest
 from jobletd.errors import AmbiguousRef, NoSuchJob, WatcherTooSlow, WrongState
 from jobletd.executor import LogQuery
 from jobletd.model import Event, JobChange, JobName, JobView, LogEntry, Phase, Run, RunId
-from jobletd.registry import WATCH_QUEUE, Save
+from jobletd.saves import Save
 from jobletd.selectors import LabelSelector
+from jobletd.subscription import WATCH_QUEUE
 from tests.unit.reconciler.world import ALL, World, job, play
 
 FOLLOW = LogQuery(follow=True)

@@ -9,7 +9,7 @@ import pytest
 
 from jobletd.errors import OwnershipConflict
 from jobletd.model import Action, JobName, Source
-from jobletd.registry import Save
+from jobletd.saves import Save
 from tests.unit.reconciler.world import CLIENT, World, job, manifests, play
 
 SPOOL = Source("spool", "a.yml")

@@ -18,7 +18,8 @@ from joblet.errors import JobletError
 from jobletd.journal import Journal
 from jobletd.log_outputs import LogFile, Outputs
 from jobletd.logging_setup import open_log, set_up_logging
-from jobletd.registry import EventDraft, Registry
+from jobletd.registry import Registry
+from jobletd.saves import EventDraft
 from jobletd.store import Store
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
@@ -13,6 +12,7 @@ from typing import Literal
 import pytest
 
 from joblet.config.server import ServerConfig, load_server_config
+from jobletd.lifetime import Lifetime
 from jobletd.notify import sd_notify
 from jobletd.serve import Daemon
 from jobletd.setup import Setup, make_root
@@ -33,9 +33,9 @@ class Bare(Daemon):
     async def part(self) -> None:
         raise NotImplementedError
 
-    async def _start(self, stack: AsyncExitStack) -> None:
-        self._reconciler = SimpleNamespace(running=0)  # type: ignore[assignment]
-        self._background(stack, "part", self.part())
+    async def _start(self, life: Lifetime) -> None:
+        self._control = SimpleNamespace(reconciler=SimpleNamespace(running=0))  # type: ignore[assignment]
+        life.background("part", self.part())
 
 
 def ended(daemon: Daemon) -> tuple[int, str]:

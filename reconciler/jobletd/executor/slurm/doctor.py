@@ -19,7 +19,7 @@ from joblet import __version__
 from joblet.config.server import ServerConfig
 from jobletd.executor.slurm.commands import NODE_FORMAT, PATH, parse_nodes, reason_of, slurm_environment
 from jobletd.executor.slurm.node_doctor import node_daemons
-from jobletd.host_features import Feature
+from jobletd.feature import Feature
 
 COST = "no job goes to Slurm"
 SOME = "jobs that are placed there fail to start"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from joblet import __version__
 from jobletd.executor import EngineNode
 from jobletd.executor.slurm.nodes import Answer, NodeAway, NodeDaemons
-from jobletd.host_features import Feature
+from jobletd.feature import Feature
 
 SECONDS = 5.0
 AT_ONCE = 32
