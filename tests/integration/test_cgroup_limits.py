@@ -18,7 +18,7 @@ IDLE = "exec sleep 600"
 # A shell variable that doubles up to 512 MiB.
 HOG = "x=0123456789abcdef; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do x=$x$x; done"
 MIB = 1 << 20
-TRIES = 3
+TRIES = 10
 
 
 @pytest.fixture(params=modes_here())
