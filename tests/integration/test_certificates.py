@@ -6,6 +6,7 @@ import datetime
 import itertools
 import json
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from ruamel.yaml import YAML
 
 from joblet.api.v1 import job_pb2, job_pb2_grpc
 from joblet.config.client import load_client_config
+from joblet.crash_points import VARIABLE
 from joblet.pki import Authority, KeyPair, Role
 from rnx.daemon import Daemon
 from rnx.failures import ClientError
@@ -151,18 +153,18 @@ def test_an_exchange_that_the_daemon_does_not_answer_is_undone(host: Host) -> No
         host.configure(lambda content: content["logging"].pop("output"))
 
 
-@pytest.mark.parametrize("after", ["joblet-config.yml", "ca.crt"])
-def test_a_rotation_that_is_killed_needs_no_mending(host: Host, oldest: Path, after: str) -> None:
-    """Killed as soon as that file is another one; and whatever is there goes together, also for a daemon that starts anew."""
-    before = files(host)
-    rotation = subprocess.Popen(
-        [BIN / "joblet", "certs", "rotate", "--ca", "--config", host.config], stdout=subprocess.DEVNULL
+@pytest.mark.parametrize("point", ["certificates.file-written", "certificates.in-force"])
+def test_a_rotation_that_is_killed_needs_no_mending(host: Host, oldest: Path, tmp_path: Path, point: str) -> None:
+    """After the first file that is another one, or before it has written the others: whatever is there goes together."""
+    (tmp_path / point).touch()
+    rotation = subprocess.run(
+        [BIN / "joblet", "certs", "rotate", "--ca", "--config", host.config],
+        env={**os.environ, VARIABLE: str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        timeout=60 * PATIENCE,
+        check=False,
     )
-    try:
-        eventually(lambda: (host.root / "config" / after).read_bytes() != before[after], within=60, what=after)
-    finally:
-        rotation.kill()
-        rotation.wait()
+    assert rotation.returncode == -signal.SIGKILL
     assert host.rnx("list").status == 0 and rnx(oldest, "list").status == 0
     assert joblet("reload", "--config", host.config).status == 0
     assert host.rnx("list").status == 0 and rnx(oldest, "list").status == 0

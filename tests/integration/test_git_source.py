@@ -225,8 +225,9 @@ def test_what_runs_survives_a_restart_and_the_repositorys_absence(host: Host, re
 
 
 def test_a_job_goes_from_the_spool_to_git_and_to_a_client_without_a_restart(host: Host, repository: Repository) -> None:
-    (host.spool / "a.yml").write_text(job("a"))
-    eventually(lambda: "a" in names(host), what="the spool's job")
+    for name in ("a", "marker"):
+        (host.spool / f"{name}.yml").write_text(job(name))
+    eventually(lambda: {"a", "marker"} <= set(names(host)), what="the spool's jobs")
     run = host.running("a")
     repository.commit({"jobs/a.yml": job("a")})
     follow(host, repository.url)
@@ -234,8 +235,9 @@ def test_a_job_goes_from_the_spool_to_git_and_to_a_client_without_a_restart(host
     assert answer.reason == "Conflict" and "a in jobs/a.yml belongs to spool:a.yml" in answer.message
     synced(host, take_over=True)
     assert host.job("a").source.startswith("git:fleet@")
-    (host.spool / "a.yml").unlink()
-    eventually(lambda: not (host.spool / "status/a.yml.error.yml").exists(), what="the spool has seen it")
+    for name in ("a", "marker"):
+        (host.spool / f"{name}.yml").unlink()
+    eventually(lambda: "marker" not in names(host), what="the spool has seen what left before it")
     with pytest.raises(grpc.RpcError) as caught:
         host.apply(job("a"))
     assert "belongs to git:fleet" in str(caught.value) and "--take-over" in str(caught.value)

@@ -94,8 +94,8 @@ def test_a_stop_by_force_does_not_wait(host: Host) -> None:
         spec:
           script: |
             trap '' TERM
-            i=0; while [ $i -lt 600 ]; do sleep 0.1; i=$((i+1)); done
-          stop: {grace: 50s}
+            i=0; while [ $i -lt 36000 ]; do sleep 0.1; i=$((i+1)); done
+          stop: {grace: 30m}
     """)
     host.running("deaf")
     host.jobs.Stop(job_pb2.StopRequest(ref="deaf", force=True))

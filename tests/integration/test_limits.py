@@ -10,8 +10,9 @@ import pytest
 
 from joblet.api.v1 import job_pb2
 from tests.integration.host import Host, eventually, job_host
+from tests.timing import PATIENCE
 
-TRIES = 3
+TRIES = 10
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +53,17 @@ def test_a_memory_hog_ends_oom_killed_with_its_peak_on_record(host: Host) -> Non
 
 def test_a_busy_loop_gets_the_share_of_cpu_that_it_was_given(host: Host) -> None:
     shares: list[float] = []
-    while not shares or (not 0.17 <= shares[-1] <= 0.23 and len(shares) < TRIES):
-        shares.append(share_of_a_busy_loop(host, f"busy-{len(shares)}"))
+    throttled = 0.0
+    while not shares or (not (0.17 <= shares[-1] <= 0.23 and throttled > 0.1) and len(shares) < TRIES):
+        share, throttled = share_of_a_busy_loop(host, f"busy-{len(shares)}")
+        shares.append(share)
     assert 0.17 <= shares[-1] <= 0.23, shares
+    assert throttled > 0.1  # 3.2 seconds, less what other work on this host took from it
 
 
-def share_of_a_busy_loop(host: Host, name: str) -> float:
-    """Of a core, between start and end as they were noted: late, now and then, where others keep the host busy."""
+def share_of_a_busy_loop(host: Host, name: str) -> tuple[float, float]:
+    """Of a core, between start and end as they were noted: late, now and then, where others keep the host busy; and for how many
+    seconds it was held back."""
     host.apply(f"""
         apiVersion: joblet/v1
         kind: Job
@@ -72,8 +77,8 @@ def share_of_a_busy_loop(host: Host, name: str) -> float:
     run = host.finished(name)
     assert run.reason == "TimedOut"
     attempt = run.attempts[-1]
-    assert attempt.usage.throttled_seconds > 0.1  # 3.2, less what other work on this host took from it
-    return attempt.usage.cpu_seconds / (attempt.ended.ToNanoseconds() - attempt.started.ToNanoseconds()) * 1e9
+    share = attempt.usage.cpu_seconds / (attempt.ended.ToNanoseconds() - attempt.started.ToNanoseconds()) * 1e9
+    return share, attempt.usage.throttled_seconds
 
 
 def test_a_fork_bomb_stays_inside_its_number_of_processes(host: Host) -> None:
@@ -106,23 +111,24 @@ def test_a_fork_bomb_stays_inside_its_number_of_processes(host: Host) -> None:
 
 
 def test_a_command_that_ignores_sigterm_is_killed_after_timeout_and_grace(host: Host) -> None:
-    host.apply("""
+    timeout = 1.5 * PATIENCE  # in which a shell gets to its trap, also on a busy machine
+    host.apply(f"""
         apiVersion: joblet/v1
         kind: Job
-        metadata: {name: stubborn}
+        metadata: {{name: stubborn}}
         spec:
           script: |
             trap '' TERM
-            i=0; while [ $i -lt 100 ]; do sleep 0.1; i=$((i+1)); done
+            i=0; while [ $i -lt 6000 ]; do sleep 0.1; i=$((i+1)); done
             echo survived
-          timeout: 1s
-          stop: {grace: 1s}
+          timeout: {timeout * 1000:.0f}ms
+          stop: {{grace: 1s}}
     """)
     run = host.finished("stubborn")
     assert (run.phase, run.reason, run.signal) == ("FAILED", "TimedOut", "SIGKILL")
     seconds = (run.ended.ToNanoseconds() - run.started.ToNanoseconds()) / 1e9
-    # Timeout and grace, less what "started" was noted late, once the exec was seen; and before it would end by itself.
-    assert 1.5 <= seconds < 9, seconds
+    # Timeout and grace, less what "started" was noted late, once the exec was seen.
+    assert timeout + 0.5 <= seconds, seconds
     assert host.log("stubborn") == b""
 
 

@@ -272,6 +272,9 @@ def test_a_time_limit_ends_it_without_the_daemon() -> None:
     async def scene(place: Place) -> None:
         async with place.executor() as host:
             attempt_id = await host.submit(SLEEP, seconds=0.3)
+        async with asyncio.timeout(30 * PATIENCE):  # nobody is there but its init
+            while not (place.root / "state/attempts" / attempt_id / "exit.json").exists():
+                await asyncio.sleep(0.01)
         async with place.executor() as host:
             assert (await host.ended(attempt_id)).end.reason is Reason.TIMED_OUT
 

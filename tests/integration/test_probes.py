@@ -39,6 +39,9 @@ spec:
 """
 
 
+FOUR_ARE_SLOW = "echo >>/work/n; [ $(wc -l </work/n) -lt 5 ] || exit 3; exec sleep 600"
+
+
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
     with job_host() as host:
@@ -82,15 +85,15 @@ def test_a_service_is_asked_in_its_own_namespaces(host: Host, name: str, probe: 
         ("no-tcp", "tcp: 8081", "Connection refused"),
         ("no-http", "http: {port: 8080, path: /down}", "answered with status 503"),
         ("no-command", "command: [nosuchcommand]", "No such file or directory"),
-        ("slow-command", "command: [sleep, '60'], timeout: 300ms", "took longer than 0.3 s"),
+        ("slow-command", f"command: [sh, -c, '{FOUR_ARE_SLOW}'], timeout: 300ms", "took longer than 0.3 s"),
     ],
 )
 def test_why_a_service_is_not_well_is_told(host: Host, name: str, probe: str, why: str) -> None:
     host.apply(service(name, probe).replace(", timeout: 30s", "" if "timeout" in probe else ", timeout: 30s"))
     waits_for(host, name, "False", why)
-    if name == "slow-command":  # nothing of a probe stays in the job
-        (attempt,) = host.run(name).attempts
-        eventually(lambda: host.run(name).attempts[0].usage.pids <= 2, what=f"{attempt.usage}")
+    if name == "slow-command":  # nothing of the slow ones stays in the job
+        waits_for(host, name, "False", "exited with 3")
+        eventually(lambda: host.run(name).attempts[0].usage.pids == 1, what="the service alone to be there")
     host.delete(name)
 
 
@@ -161,5 +164,6 @@ def test_a_change_leaves_no_gap_and_a_broken_one_leaves_what_serves(host: Host) 
     )
     reasons = [line.split()[2] for line in host.rnx("events", "web").out.splitlines()]
     statuses = [reason for reason in reasons if reason in ("Ready", "NotReady")]
-    assert statuses == ["NotReady", "Ready"], host.rnx("events", "web").out
+    # The first probe may have come late enough to find it well.
+    assert statuses in (["NotReady", "Ready"], ["Ready"]), host.rnx("events", "web").out
     host.delete("web")

@@ -72,7 +72,7 @@ def test_run_wait_tells_out_of_memory_and_out_of_time_apart(host: Host) -> None:
 
 
 def test_run_answers_at_once_and_status_shows_limits_as_read_back(host: Host) -> None:
-    ended = host.rnx("run", "--max-memory", "64", "--max-cpu", "50", "--name", "answers", "sleep", "60")
+    ended = host.rnx("run", "--max-memory", "64", "--max-cpu", "50", "--name", "answers", "sleep", "600")
     keys = [line.partition(":")[0] for line in ended.out.splitlines()]
     assert (ended.status, keys) == (0, ["ID", "Command", "Status", "StartTime"])
     run_id = ended.out.split()[1]
@@ -184,7 +184,7 @@ def test_following_starts_at_once_and_goes_on_through_a_restart_of_the_daemon(ho
 
 
 def test_ctrl_c_leaves_the_job_running(host: Host) -> None:
-    process = popen(host, "run", "--wait", "--name", "goes-on", "sh", "-c", "echo ready; sleep 60")
+    process = popen(host, "run", "--wait", "--name", "goes-on", "sh", "-c", "echo ready; sleep 600")
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"

@@ -314,5 +314,7 @@ def test_nothing_is_left_of_an_attempt_but_its_empty_cgroup(box: Sandboxes) -> N
 
 
 def mounts_of(box: Sandboxes) -> list[str]:
-    """Other tests mount something meanwhile."""
-    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(box.root) in line]
+    """The launcher's, and what got out of its namespace to us. Other tests mount something meanwhile."""
+    assert box.process is not None
+    seen = [Path(f"/proc/{pid}/mountinfo").read_text().splitlines() for pid in (os.getpid(), box.process.pid)]
+    return [line for lines in seen for line in lines if str(box.root) in line]

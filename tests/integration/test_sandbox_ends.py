@@ -80,14 +80,15 @@ def test_the_stop_signal_is_the_specs(box: Sandboxes) -> None:
 
 
 def test_after_the_grace_everything_is_killed(box: Sandboxes) -> None:
-    attempt = box.start(STUBBORN, grace_seconds=0.3)
+    grace = 0.3 * PATIENCE  # in which a shell gets to its trap, also on a busy machine
+    attempt = box.start(STUBBORN, grace_seconds=grace)
     until_it_says(attempt, b"ready")
     begin = time.monotonic()
     attempt.signal(signal.SIGTERM)
     attempt.signal(signal.SIGTERM)  # the second changes nothing
     record = attempt.wait()
     assert (record["outcome"], record["cause"]) == ({"type": "killed", "signal": signal.SIGKILL}, "stop")
-    assert 0.25 <= time.monotonic() - begin < 10 * PATIENCE  # its own grace, not that of other specs
+    assert grace - 0.05 <= time.monotonic() - begin < grace + 10 * PATIENCE  # its own, not that of other specs
     assert b"asked\n" in attempt.output()
 
 
@@ -241,7 +242,8 @@ def test_a_launcher_that_is_hung_up_on_leaves_no_process() -> None:
         started = [*children(launcher), *spares]
         box.stop_launcher()
         assert box.process.returncode == 0
-        assert not [pid for pid in started if os.path.exists(f"/proc/{pid}")]
+        # It sees them end, but waits for nobody for ever.
+        eventually(lambda: not [pid for pid in started if os.path.exists(f"/proc/{pid}")], what="all to be gone")
 
 
 def test_a_spare_that_died_is_replaced() -> None:

@@ -6,19 +6,21 @@ import base64
 import hashlib
 import json
 import os
-import signal
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
 import pytest
 
 from joblet.api.v1 import job_pb2
+from joblet.crash_points import VARIABLE
 from rnx.main import run
 from tests.canary import files_with
 from tests.integration.host import Host, eventually, job_host
 from tests.integration.small_root import make_root
+from tests.timing import PATIENCE
 
 CANARY = "hunter2-canary-5f1e"
 FORMS = (CANARY.encode(), base64.b64encode(CANARY.encode()), CANARY.encode().hex().encode())
@@ -259,12 +261,15 @@ def test_a_file_in_the_spool_that_others_can_read_gets_a_warning(host: Host) -> 
     eventually(lambda: host.rnx("get", "secret/open").status == 3, what="the secret is gone")
 
 
-def test_an_attempt_whose_daemon_dies_over_the_launch_gets_its_secrets_all_the_same(host: Host) -> None:
-    host.apply(job("survivor", "sleep 1; test -s /run/secrets/db/password; sleep 600"))
-    run = host.running("survivor")
-    assert host.daemon is not None
-    host.daemon.send_signal(signal.SIGKILL)
-    host.daemon.wait()
-    host.start()
-    assert host.run("survivor").id == run.id and host.run("survivor").phase == "RUNNING"
-    host.jobs.Delete(job_pb2.DeleteRequest(name="survivor"))
+def test_an_attempt_whose_daemon_dies_over_the_launch_gets_its_secrets_all_the_same(tmp_path: Path) -> None:
+    with job_host(environment={VARIABLE: str(tmp_path)}) as host:
+        host.apply(SECRET)
+        (tmp_path / "daemon.launched").touch()
+        with suppress(grpc.RpcError):  # it is on record by then, acknowledged or not
+            host.apply(job("survivor", "test -s /run/secrets/db/password; echo got; exec sleep 600"))
+        assert host.daemon is not None
+        host.daemon.wait(60 * PATIENCE)
+        host.start()
+        eventually(lambda: host.log("survivor", follow=False) == b"got\n", what="the job has its secret")
+        run = host.running("survivor")
+        assert [attempt.number for attempt in run.attempts] == [1]

@@ -28,7 +28,7 @@ def host() -> Iterator[Host]:
         yield host
 
 
-def drop(host: Host, file: str, name: str, command: str = '[sleep, "60"]') -> None:
+def drop(host: Host, file: str, name: str, command: str = '[sleep, "600"]') -> None:
     (host.spool / file).write_text(JOB.format(name=name, command=command))
 
 
@@ -54,7 +54,7 @@ def test_a_dropped_file_runs_and_its_status_is_written_beside(host: Host) -> Non
 def test_an_edit_stops_the_old_run_and_starts_a_new_one(host: Host) -> None:
     drop(host, "b.yml", "edited")
     first = appeared(host, "edited")
-    drop(host, "b.yml", "edited", '[sleep, "61"]')
+    drop(host, "b.yml", "edited", '[sleep, "601"]')
     second = host.watch_until("edited", lambda run: run.generation == 2 and run.phase == "RUNNING")
     assert second.id != first.id
     old = host.run(first.id)

@@ -298,7 +298,7 @@ def test_places_of_one_job_are_not_seen_by_another(host: Host) -> None:
         metadata: {name: without}
         spec: {command: [ls, /]}
     """)
-    host.finished("without")
+    assert host.finished("without").phase == "COMPLETED"
     assert "secret-place" not in host.log("without").decode()
 
 

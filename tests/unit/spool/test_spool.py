@@ -13,6 +13,7 @@ from joblet.clock import SystemClock
 from joblet.manifest import Manifest
 from jobletd.model import ApplyResult, JobName, Source
 from jobletd.policy import NotAllowed, Problem
+from jobletd.sources import spool
 from jobletd.sources.spool import Spool, SpoolSettings
 from tests.unit.manifest.samples import manifest_text
 from tests.unit.spool.desired import MemoryDesired
@@ -103,7 +104,11 @@ def test_files_deleted_while_other_jobs_are_being_deleted_take_their_jobs_along(
     asyncio.run(check())
 
 
-def test_a_job_that_cannot_be_deleted_is_deleted_once_it_can(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_that_cannot_be_deleted_is_deleted_once_it_can(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "_REOPEN_SECONDS", 0.05)  # the first pause before another try
+
     async def check() -> None:
         gone = place.write("a.yml", "a")
         place.write("b.yml", "b", "c")
