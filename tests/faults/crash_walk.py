@@ -110,7 +110,7 @@ def start(ground: Ground, point: str) -> list[Asked]:
 
 def tick(ground: Ground, point: str) -> list[Asked]:
     """Of a job that runs once by its schedule, soon."""
-    soon = datetime.now(UTC) + timedelta(seconds=3)
+    soon = datetime.now(UTC) + timedelta(seconds=6)
     job = ground.job(schedule={"at": soon.strftime("%Y-%m-%dT%H:%M:%SZ")})
     ground.arm(point)
     ground.caller.apply(job.manifest())

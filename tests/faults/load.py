@@ -10,8 +10,9 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import grpc
@@ -21,7 +22,7 @@ from tests.faults.figures import Memory, Report
 from tests.faults.prober import probing, quantile_ms
 from tests.faults.storm import spool_storm
 from tests.faults.watchers import many_watchers
-from tests.integration.host import Host, job_host
+from tests.integration.host import Host, eventually, job_host
 from tests.timing import PATIENCE
 
 A_REQUEST = 500
@@ -45,8 +46,11 @@ class Lane:
         return [f"{self.prefix}-{number:05d}" for number in range(self.count)]
 
 
-def many_jobs(jobs: int, places: int, seconds: float) -> Report:
-    """All at once, ``places`` at a time. Most come from one client; a second one and the spool come last, with few."""
+def many_jobs(jobs: int, places: int, seconds: float, *, held: bool = False) -> Report:
+    """All at once, ``places`` at a time. Most come from one client; a second one and the spool come last, with few.
+
+    held: none starts before all are known; so who comes when is decided by nothing but the turns that are promised.
+    """
     few = max(jobs // 20, 1)
     lanes = [
         Lane("client", 50, jobs - 4 * few),
@@ -68,17 +72,25 @@ def many_jobs(jobs: int, places: int, seconds: float) -> Report:
         host.finished("probed")
         with probing(host.root, "probed") as probe:
             begin = time.monotonic()
+            if held:
+                assert host.rnx("cordon").status == 0
             for lane in lanes:
                 apply_lane(host, lane, seconds)
             applied = time.monotonic() - begin
+            if held:
+                total = sum(lane.count for lane in lanes) + 1
+                eventually(lambda: len(all_jobs(host)) == total, within=60, what="all jobs to be known")
+                assert host.rnx("uncordon").status == 0
             memory.mark("all applied")
-            most = wait_for_all(host, len([name for lane in lanes for name in lane.names()]), memory)
+            wait_for_all(host, len([name for lane in lanes for name in lane.names()]), memory)
             took = time.monotonic() - begin
             memory.mark("all ended")
             lines = probe.read_text().split("\n")[:-1]
         runs = {job.name: job.runs[0] for job in all_jobs(host)}
         memory.mark("all listed")
-    check_runs(report, lanes, runs, places, most)
+    last = check_runs(report, lanes, runs, places)
+    if held:
+        check_turns(report, last)
     report.figures |= {
         "jobs": f"{jobs}, {places} at a time, applied in {applied:.0f} s, all ended after {took:.0f} s",
         "Get meanwhile": answers(report, lines),
@@ -111,21 +123,19 @@ def node_of(host: Host) -> node_pb2.Node:
         return node
 
 
-def wait_for_all(host: Host, count: int, memory: Memory) -> int:
-    """Until all ended. Returns how many ran at the same time at most."""
-    most: int = 0
+def wait_for_all(host: Host, count: int, memory: Memory) -> None:
+    """Until all ended."""
     half = False
     with grpc.insecure_channel(f"unix:{host.root}/run/joblet.sock") as channel:
         stub = node_pb2_grpc.NodeServiceStub(channel)
         while True:
             node = stub.GetNode(node_pb2.GetNodeRequest(), timeout=60 * PATIENCE)
-            most = max(most, int(node.running_jobs))
             memory.sample()
             if not half and node.queued_jobs and node.queued_jobs < count / 2:
                 half = True
                 memory.mark("half ended")
             if not node.running_jobs and not node.queued_jobs and count_of_unfinished(host, count) == 0:
-                return most
+                return
             time.sleep(0.5)
 
 
@@ -147,23 +157,49 @@ def all_jobs(host: Host) -> list[job_pb2.Job]:
             return found
 
 
-def check_runs(report: Report, lanes: list[Lane], runs: dict[str, job_pb2.Run], places: int, most: int) -> None:
+def check_runs(report: Report, lanes: list[Lane], runs: dict[str, job_pb2.Run], places: int) -> dict[str, int]:
+    """Returns for each lane the turn at which its last one started."""
     bad = [f"{name}: {run.phase} {run.reason}" for name, run in runs.items() if run.phase != "COMPLETED"]
     report.expect(not bad, f"{len(bad)} did not complete, the first of them {bad[:3]}")
     twice = [name for name, run in runs.items() if len(run.attempts) != 1]
     report.expect(not twice, f"{len(twice)} had not one attempt: {twice[:3]}")
+    most = most_at_once(runs.values())
     report.expect(most <= places, f"{most} ran at the same time, {places} may")
     report.figures["at the same time"] = f"{most} at most"
     started = {name: run.started.ToNanoseconds() for name, run in runs.items()}
     total = sorted(started, key=lambda name: started[name])
     place = {name: number for number, name in enumerate(total)}
+    last: dict[str, int] = {}
     for lane in lanes:
         names = lane.names()
         order = sorted(names, key=lambda name: started[name])
         moved = max(abs(number - names.index(name)) for number, name in enumerate(order))
-        report.expect(moved <= 2 * WORKERS, f"{lane.prefix}: one started {moved} turns away from its own")
-        last = max(place[name] for name in names)
-        report.figures[f"{lane.prefix} ({lane.count})"] = f"order kept within {moved} turns; the last was number {last}"
+        if lane.count > 2 * WORKERS:  # of fewer all may be getting ready at once
+            bound = min(2 * WORKERS, lane.count // 2)
+            report.expect(moved <= bound, f"{lane.prefix}: one started {moved} turns away from its own")
+        last[lane.prefix] = max(place[name] for name in names)
+        report.figures[f"{lane.prefix} ({lane.count})"] = (
+            f"order kept within {moved} turns; the last was number {last[lane.prefix]}"
+        )
+    return last
+
+
+def most_at_once(runs: Iterable[job_pb2.Run]) -> int:
+    """How many ran at the same time at most, by when each began and ended. Who ends in that instant makes room."""
+    changes = [(run.started.ToNanoseconds(), 1) for run in runs]
+    changes += [(run.ended.ToNanoseconds(), -1) for run in runs]
+    return max(accumulate(change for _, change in sorted(changes)))
+
+
+def check_turns(report: Report, last: Mapping[str, int]) -> None:
+    """Of one client the higher priority goes first; sources take turns, however much one of them wants."""
+    for earlier, later in (
+        ("client-80", "client-50"),
+        ("client-50", "client-20"),
+        ("root-50", "client-50"),
+        ("spool-50", "client-50"),
+    ):
+        report.expect(last[earlier] < last[later], f"the last of {earlier} started after that of {later}: {last}")
 
 
 def answers(report: Report, lines: list[str]) -> str:

@@ -18,6 +18,7 @@ import grpc
 from joblet.api.channel import open_channel
 from joblet.api.v1 import job_pb2, job_pb2_grpc
 from joblet.config import load_client_config
+from tests.integration.host import eventually
 
 PAUSE_SECONDS = 0.05
 
@@ -46,6 +47,7 @@ def probing(root: Path, name: str) -> Iterator[Path]:
     config = str(root / "config/rnx-config.yml")
     process = subprocess.Popen([sys.executable, "-m", "tests.faults.prober", config, name, str(target)])
     try:
+        eventually(lambda: target.exists() and target.read_text(), within=60, what="its first answer")
         yield target
     finally:
         process.kill()

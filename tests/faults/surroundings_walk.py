@@ -141,7 +141,9 @@ def use_network(ground: Ground, point: str) -> list[Asked]:
     ground.died_at(point)
     gone(ground, "Network", "walked")
     eventually(
-        lambda: ground.stage is not None and ground.stage.interfaces() <= before, what="its interfaces to be gone"
+        lambda: ground.stage is not None and ground.stage.interfaces() <= before,
+        within=WITHIN_SECONDS,
+        what="its interfaces to be gone",
     )
     return [asked]
 
@@ -241,13 +243,17 @@ def clean_history(ground: Ground, point: str) -> list[Asked]:
     ground.host.daemon.kill()
     ground.died_at(point)
     logs = ground.host.root / "log" / job.name
-    eventually(lambda: [path.name for path in logs.glob("*.log")] == [f"{latest}-1.log"], what="the old output to go")
+    eventually(
+        lambda: [path.name for path in logs.glob("*.log")] == [f"{latest}-1.log"],
+        within=WITHIN_SECONDS,
+        what="the old output to go",
+    )
     request = job_pb2.GetRequest(ref=job.name, history=True)
 
     def kept() -> list[str]:
         return [one.id for one in ground.caller.call(ground.caller.jobs.Get, request).runs]
 
-    eventually(lambda: kept() == [latest], what="the old run to go")
+    eventually(lambda: kept() == [latest], within=WITHIN_SECONDS, what="the old run to go")
     return [Asked(job, 1)]
 
 

@@ -20,7 +20,7 @@ WAITING = """
     spec:
       script: |
         echo begin
-        i=0; while [ ! -e /work/go ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i+1)); done
+        i=0; while [ ! -e /work/go ] && [ $i -lt 6000 ]; do sleep 0.1; i=$((i+1)); done
         exit 7
 """
 ONCE = "{{apiVersion: joblet/v1, kind: Job, metadata: {{name: {name}}}, spec: {{command: [echo, once], retry: {{limit: 3}}}}}}"

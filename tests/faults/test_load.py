@@ -11,7 +11,7 @@ from tests.faults.watchers import many_watchers
 
 @pytest.mark.timeout(240)
 def test_jobs_of_several_sources_share_the_places_keep_their_order_and_all_end() -> None:
-    report = many_jobs(120, 20, 0.3)
+    report = many_jobs(120, 20, 0.3, held=True)
     assert report.wrong == [], report.figures
 
 

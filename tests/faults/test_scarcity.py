@@ -29,7 +29,7 @@ WAITING = """
     spec:
       script: |
         echo begin
-        i=0; while [ ! -e /work/go ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i+1)); done
+        i=0; while [ ! -e /work/go ] && [ $i -lt 6000 ]; do sleep 0.1; i=$((i+1)); done
         echo end
         exit 7
 """

@@ -28,7 +28,7 @@ WAITING = """
       script: |
         trap 'exit 9' TERM
         echo begin
-        i=0; while [ ! -e /work/go ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i+1)); done
+        i=0; while [ ! -e /work/go ] && [ $i -lt 6000 ]; do sleep 0.1; i=$((i+1)); done
         for n in $(seq 1 1000); do echo line $n; done
         exit 7
 """

@@ -41,7 +41,8 @@ JOBS = """
     ---
     {apiVersion: joblet/v1, kind: Job, metadata: {name: service},
      spec: {command: [sleep, '600'], restart: Always, retry: {initial: 1s}}}
-    ---
+"""
+TIMED = """
     {apiVersion: joblet/v1, kind: Job, metadata: {name: timed}, spec: {command: [sleep, '600'], timeout: 15s}}
     ---
     {apiVersion: joblet/v1, kind: Job, metadata: {name: paused},
@@ -88,9 +89,11 @@ def before() -> None:
     os.sync()  # the clients' files that our harness has just written; Joblet sees to its own from here
     host.apply(JOBS)
     host.apply(SCHEDULED.format((datetime.now(UTC) + timedelta(days=30)).isoformat(timespec="seconds")))
-    for name in ("retried", "not-retried", "named-codes", "service", "timed"):
+    for name in ("retried", "not-retried", "named-codes", "service"):
         host.running(name)
     host.finished("finished")
+    host.apply(TIMED)  # last, since their time begins
+    host.running("timed")
     host.watch_until("paused", lambda run: run.phase == "SCHEDULED")
     jump(host)
     tell("finished", run=shown(host.run("finished")), log=host.log("finished").decode())

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.hostile.attack import Attack, attacks, verdict_of
+from tests.hostile.attempts import FILTER
 from tests.hostile.meanwhile import MEANWHILE
 from tests.hostile.street import Street
 from tests.timing import PATIENCE
@@ -26,6 +27,8 @@ def test_an_attack_fails_and_harms_nobody(street: Street, attack: Attack) -> Non
     verdict = verdict_of(output[-1 << 20 :].decode(errors="replace"))
     print("\n".join(f"held {name}: {why}" for name, why in verdict.held.items()))
     assert not verdict.broke
+    if "from attempts import" in attack.document["spec"].get("script", ""):
+        assert output.startswith(f"{FILTER}2\n".encode()) or len(output) > 1 << 20
     assert (run.phase, run.reason or "") == (attack.phase, attack.reason or run.reason), (run, output[-2000:])
     assert verdict.held.keys() == (attack.attempts.keys() if attack.phase == "COMPLETED" else set()), output[-2000:]
     assert street.secret.encode() not in output

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from tests.hostile.attack import Attack, attacks, verdict_of
+from tests.hostile.attempts import FILTER
+from tests.hostile.meanwhile import MEANWHILE
 from tests.hostile.street import Street, street
 
 FAMILIES = {
@@ -41,11 +43,13 @@ def lenient() -> Iterator[Street]:
 def test_without_the_filter_the_layers_behind_it_hold(lenient: Street, attack: Attack) -> None:
     state = lenient.state()
     lenient.host.apply(attack.manifest(lenient.targets, seccomp="unconfined"), filename=attack.path.name)
+    MEANWHILE[attack.meanwhile](lenient, attack)
     run = lenient.host.finished(attack.name, within=60)
     output = lenient.host.log(attack.name, stream="").decode(errors="replace")
     verdict = verdict_of(output)
     print("\n".join(f"let through {name}: {what}" for name, what in verdict.broke.items()))
     assert run.phase == "COMPLETED", output
+    assert output.startswith(f"{FILTER}0\n")
     assert verdict.broke.keys() <= FILTER_ALONE
     assert verdict.held.keys() | verdict.broke.keys() == attack.attempts.keys()
     lenient.victim_is_well()

@@ -67,8 +67,8 @@ def test_hostile_files_in_the_spool_are_refused_and_read_by_nobody(street: Stree
         (spool / "honest.yml").write_text(PLAIN.format(name="honest"))
         eventually(lambda: "honest" in names(street), what="the honest file's job")
         assert street.host.finished("honest").phase == "COMPLETED"
-        assert names(street) - jobs == {"honest"}
         eventually(lambda: len(list((spool / "status").glob("*.error.yml"))) == hostile, what="an error file for each")
+        assert names(street) - jobs == {"honest"}
         log = (street.host.root / "daemon.log").read_bytes()
         assert files_with([street.secret.encode()], spool / "status") == []
         assert street.secret.encode() not in log

@@ -25,6 +25,7 @@ from tests.slurm.joblet_host import slurm_host
 from tests.timing import PATIENCE
 
 LOOK_SECONDS = 0.5
+HELD = 0  # the job that is there to be lost with n3: its first attempt would not end
 ENDS = ("Completed", "Failed", "Stopped")
 LEFT_WITHIN_SECONDS = 60.0
 A_JOB_SECONDS = 3.0  # of patience, on a machine that has nothing else to do
@@ -76,6 +77,7 @@ class Figures:
             f"runs that succeeded not once: {dict(self.successes)}": self.successes != Counter({1: self.jobs}),
             f"output lost: {', '.join(self.mute)}": bool(self.mute),
             f"left over: {self.left}": bool(self.left),
+            f"nothing was lost: {dict(self.reasons)}": not self.reasons["NodeLost"],
         }
         return [text for text, wrong in found.items() if wrong]
 
@@ -116,6 +118,12 @@ def soak(jobs: int, tell: Callable[[str], None] = lambda _: None) -> Figures:
 
 
 def manifest(number: int) -> str:
+    if number == HELD:
+        return (
+            f"apiVersion: joblet/v1\nkind: Job\nmetadata: {{name: soak-{number:04d}}}\n"
+            "spec:\n  script: '[ $JOBLET_ATTEMPT -gt 1 ] || sleep 6000; echo done'\n"
+            "  retry: {limit: 9, initial: 200ms, max: 2s}\n  slurm: {node: n3}\n"
+        )
     return (
         f"apiVersion: joblet/v1\nkind: Job\nmetadata: {{name: soak-{number:04d}}}\n"
         "spec:\n  script: sleep 0.2; echo done\n  retry: {limit: 9, initial: 200ms, max: 2s}\n"
@@ -129,12 +137,16 @@ def losses(cluster: Cluster, host: Host) -> list[tuple[float, str, Callable[[], 
         host.kill()
         host.start(within=60)
 
+    def kill_n3() -> None:
+        host.running(f"soak-{HELD:04d}", within=AT_LEAST_SECONDS)
+        cluster.kill("n3")
+
     return [
         (0.05, "n2 cut off", lambda: cluster.cut_off("n2")),
         (0.15, "slurmctld killed", cluster.kill_slurmctld),
         (0.15, "slurmctld started", cluster.start_slurmctld),
         (0.25, "daemon killed", kill_daemon),
-        (0.40, "n3 killed", lambda: cluster.kill("n3")),
+        (0.40, "n3 killed", kill_n3),
         (0.55, "n2 back", lambda: cluster.reconnect("n2")),
         (0.65, "daemon killed again", kill_daemon),
         (0.75, "n3 started", lambda: cluster.start("n3")),

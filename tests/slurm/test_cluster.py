@@ -42,13 +42,15 @@ def test_a_job_runs_on_a_host_of_its_own_below_slurms_cgroups(cluster: Cluster) 
 
 
 def test_a_node_that_is_cut_off_goes_on_and_is_heard_again(cluster: Cluster) -> None:
-    go = cluster.shared_path / "go"
-    job = cluster.sbatch(f"#!/bin/sh\nuntil [ -e {go} ]; do sleep 0.05; done\n", "-w", "n2", "-o", "/dev/null")
+    go, done = cluster.shared_path / "go", cluster.shared_path / "done"
+    script = f"#!/bin/sh\nuntil [ -e {go} ]; do sleep 0.05; done\ntouch {done}\n"
+    job = cluster.sbatch(script, "-w", "n2", "-o", "/dev/null")
     cluster.wait_for_state(job, "RUNNING")
     cluster.cut_off("n2")
     assert cluster.run_on("ctl", ["bash", "-c", "exec 3<>/dev/tcp/n1/6818"], check=False).returncode == 0
-    assert cluster.run_on("ctl", ["timeout", "0.2", "bash", "-c", "exec 3<>/dev/tcp/n2/6818"], check=False).returncode
+    assert cluster.run_on("ctl", ["timeout", "2", "bash", "-c", "exec 3<>/dev/tcp/n2/6818"], check=False).returncode
     go.touch()
+    cluster.wait_until(done.exists, what="the job to go on")
     cluster.reconnect("n2")
     cluster.wait_for_state(job, "COMPLETED")
 
@@ -67,12 +69,15 @@ def test_a_node_that_lost_its_power_comes_back_with_another_boot_id_and_the_same
 
 
 def test_slurmctld_is_killed_and_comes_back_with_its_jobs(cluster: Cluster) -> None:
-    job = cluster.sbatch("#!/bin/sh\nexit 3\n", "-o", "/dev/null")
+    job = cluster.sbatch("#!/bin/sh\nexit 3\n", "-J", "remembered", "-o", "/dev/null")
     cluster.wait_for_state(job, "FAILED")
+    saved = cluster.path_on(cluster.controller, "/var/spool/slurmctld/job_state")
+    cluster.wait_until(lambda: saved.exists() and b"remembered" in saved.read_bytes(), what="its state saved")
     cluster.kill_slurmctld()
     assert not cluster.answers()
     cluster.start_slurmctld()
     cluster.wait_until(cluster.answers, what="slurmctld answers")
+    assert cluster.wait_for_state(job, "FAILED")["ExitCode"] == "3:0"
 
 
 def test_slurmrestd_answers_by_its_socket(cluster: Cluster) -> None:

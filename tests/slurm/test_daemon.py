@@ -11,7 +11,7 @@ import pytest
 from joblet.api.v1 import job_pb2
 from tests.integration.host import FINAL, Host, eventually
 from tests.slurm.cluster import Cluster
-from tests.slurm.joblet_host import doctor, slurm_host
+from tests.slurm.joblet_host import doctor, let_go, slurm_host
 from tests.slurm.running_usage import usage_is_seen
 
 SLEEP = "command: [sleep, '600']\n  stop: {grace: 0s}"
@@ -113,11 +113,10 @@ def test_a_job_that_somebody_cancels_in_slurm_has_failed_as_stopped(cluster: Clu
 
 
 def test_the_time_of_a_run_is_up_in_the_queue_too(cluster: Cluster, host: Host) -> None:
-    host.apply(job("late", "command: ['true']\n  timeout: 3s\n  slurm: {node: n2}"))
     cluster.slurm("scontrol", "update", "nodename=n2", "state=drain", "reason=late")
     try:
-        host.apply(job("later", "command: ['true']\n  timeout: 3s\n  slurm: {node: n2}"))
-        run = host.finished("later", within=60)
+        host.apply(job("late", "command: ['true']\n  timeout: 10s\n  slurm: {node: n2}"))
+        run = host.finished("late", within=60)
         assert (run.phase, run.reason) == ("FAILED", "TimedOut") and "queue" in run.message
     finally:
         cluster.slurm("scontrol", "update", "nodename=n2", "state=resume")
@@ -138,15 +137,16 @@ def test_held_jobs_wait_and_go_on(cluster: Cluster, host: Host) -> None:
 
 def test_a_killed_slurmctld_loses_no_job_and_no_end(cluster: Cluster, host: Host) -> None:
     """Two seconds after a start its saved state knows nothing of it: our own record does."""
-    host.apply(job("outlives", "script: sleep 6; exit 5"))
-    host.running("outlives", within=60)
+    host.apply(job("outlives-slurmctld", "script: until [ -e go ]; do sleep 0.1; done; exit 5"))
+    host.running("outlives-slurmctld", within=60)
     cluster.kill_slurmctld()
     host.apply(job("meanwhile", "script: exit 6"))
     try:
         waiting = host.watch_until("meanwhile", lambda run: "Slurm" in run.message, within=60)
         assert waiting.phase == "INITIALIZING"
         assert "slurm away" in host.rnx("nodes").out
-        ended = host.finished("outlives", within=60)
+        let_go("outlives-slurmctld")
+        ended = host.finished("outlives-slurmctld", within=60)
         assert (ended.reason, ended.exit_code) == ("ExitCode", 5)  # though Slurm does not answer
     finally:
         cluster.start_slurmctld()

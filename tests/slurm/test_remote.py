@@ -13,7 +13,7 @@ from joblet.crash_points import VARIABLE
 from tests.integration.host import Host, eventually
 from tests.slurm.attempts import ROOT
 from tests.slurm.cluster import Cluster
-from tests.slurm.joblet_host import doctor, slurm_host
+from tests.slurm.joblet_host import doctor, let_go, slurm_host
 from tests.slurm.node_daemons import NodeDaemons, issue_client, name_addresses, node_daemons
 from tests.slurm.running_usage import usage_is_seen
 from tests.timing import PATIENCE
@@ -91,17 +91,19 @@ def test_what_a_job_uses_on_its_node_is_seen_while_it_runs(host: Host) -> None:
 
 
 def test_a_node_that_is_cut_off_while_its_job_ends_tells_of_it_later(cluster: Cluster, host: Host) -> None:
-    host.apply(job("cut", "script: echo begun; sleep 6; echo over; exit 5\n  slurm: {node: n1}"))
-    run = host.running("cut", within=60)
+    script = "echo begun; until [ -e go ]; do sleep 0.1; done; echo over; exit 5"
+    host.apply(job("cut-off-n1", f"script: {script}\n  slurm: {{node: n1}}"))
+    run = host.running("cut-off-n1", within=60)
     cluster.cut_off("n1")
     try:
+        let_go("cut-off-n1")
         cluster.wait_until(lambda: "exit.json" in kept_on(cluster, "n1", run), what="its end on the node")
-        assert host.run("cut").phase == "RUNNING"
+        assert host.run("cut-off-n1").phase == "RUNNING"
     finally:
         cluster.reconnect("n1")
-    ended = host.finished("cut", within=90)
+    ended = host.finished("cut-off-n1", within=90)
     assert (ended.reason, ended.exit_code, len(ended.attempts)) == ("ExitCode", 5, 1)
-    assert host.log("cut") == b"begun\nover\n"
+    assert host.log("cut-off-n1") == b"begun\nover\n"
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -14,6 +14,7 @@ from jobletd.executor.slurm_node.records import ended_of
 from jobletd.model import Exited, Killed, NotStarted, Reason, Unknown
 from tests.slurm.attempts import ROOT, Submitted, init_nodes, remains, submit, sweep
 from tests.slurm.cluster import Cluster
+from tests.slurm.joblet_host import let_go
 
 SLEEP = {"command": ["sleep", "600"]}
 
@@ -169,9 +170,12 @@ def test_a_job_that_slurm_kills_without_a_warning_takes_its_init_along_and_is_cl
 
 
 def test_a_job_outlives_slurmd(cluster: Cluster) -> None:
-    attempt = submit(cluster, "slurmd-aaaa-1", {"command": ["sh", "-c", "echo ready; sleep 1; exit 4"]}, node="n2")
+    script = "echo ready; until [ -e go ]; do sleep 0.1; done; exit 4"
+    attempt = submit(cluster, "outlives-slurmd-aaaa-1", {"command": ["sh", "-c", script]}, node="n2")
     attempt.wait_for_output("ready")
     cluster.kill_slurmd("n2")
+    assert not attempt.place.has_ended
+    let_go("outlives-slurmd")
     assert attempt.ended().end.outcome == Exited(4)
     cluster.start_slurmd("n2")
     assert attempt.exit_code() == 4

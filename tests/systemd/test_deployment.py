@@ -130,7 +130,9 @@ LOOKS: dict[str, Callable[[str], bool]] = {
     "dpkg -i": lambda output: (
         "Active: active (running)" in output and "rnx 0." in output and "jobs can run here" in output
     ),
-    "dpkg --remove": lambda output: not Path("/sys/fs/cgroup/joblet.slice").exists(),
+    "dpkg --remove": lambda output: bool(  # systemd takes it away once nobody needs it
+        eventually(lambda: not Path("/sys/fs/cgroup/joblet.slice").exists(), what="the slice to be gone")
+    ),
     "dpkg --purge": lambda output: not Path("/opt/joblet").exists() and not shutil.which("rnx", path="/usr/bin:/bin"),
     "make install": lambda output: "Active: active (running)" in output,
     "make deploy": lambda output: "Status:        RUNNING" in output and "Active: active (running)" in output,

@@ -10,6 +10,7 @@ import pytest
 from tests.faults.fuzz.connections import QUIET, flood
 from tests.faults.fuzz.requests import fuzz_requests
 from tests.integration.host import Host, job_host
+from tests.timing import PATIENCE
 
 pytestmark = pytest.mark.timeout(120)
 REQUEST_SECONDS = 5.0
@@ -42,6 +43,7 @@ def test_every_method_answers_whatever_it_is_asked_with_a_status_of_ours(host: H
 def test_connections_of_every_bad_kind_neither_stop_nor_fill_the_daemon(host: Host) -> None:
     before = resident_bytes(host)
     flooded = flood(host, seed="ci", connections=CONNECTIONS)
-    assert flooded.worst_answer_seconds < 20, flooded
+    assert flooded.worst_answer_seconds < 20 * PATIENCE, flooded
+    assert flooded.refused_at_once < CONNECTIONS // 10, flooded  # or most of them would have done nothing
     assert resident_bytes(host) - before < 128 << 20, flooded
     assert flooded.descriptors_after <= flooded.descriptors_before + 8, flooded

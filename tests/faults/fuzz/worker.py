@@ -67,7 +67,7 @@ class Trial:
         while finding is None and (time.monotonic() < deadline or number < fewest):
             finding = self.one(number)
             number += 1
-            if number == WARM_UP:
+            if number in (min(WARM_UP, fewest // 2), WARM_UP):
                 self.start_bytes = resident_bytes()
         return self.report(number, finding)
 
