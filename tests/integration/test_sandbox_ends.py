@@ -222,6 +222,7 @@ def test_a_launcher_ends_without_the_process_of_which_inits_are_born_and_its_job
         attempt = box.start(["/bin/sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done"])
         until_it_says(attempt, b"ready")
         eventually(lambda: len(spares_of(launcher)) == 2, what="the next spare, beside the job's init")
+        box.ask({})  # once that is answered, the launcher has heard of the spare that was born
         (nursery,) = children(launcher)
         os.kill(nursery, signal.SIGKILL)
         assert box.launch(box.spec(["/bin/true"])).wait()["outcome"] == {"type": "exited", "code": 0}
