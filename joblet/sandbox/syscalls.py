@@ -61,7 +61,6 @@ PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 SECBIT_NO_SETUID_FIXUP = 4
 SECCOMP_MODE_FILTER = 2
-CLOSE_RANGE_CLOEXEC = 4
 
 # The numbers are the same on every architecture for calls newer than 5.0; pivot_root is not.
 _SYS_CLONE3 = 435

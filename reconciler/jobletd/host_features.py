@@ -25,7 +25,7 @@ from jobletd.host_programs import git_features, service_features
 TRIALS_WITHIN_SECONDS = 60
 LOW_DISK_BYTES = 1 << 30
 LOW_MEMORY_BYTES = 512 << 20
-KERNEL = (4, 6)  # cgroup namespaces
+KERNEL = (5, 9)  # close_range; clone3 and pidfds are older
 _CONTROLLERS = {
     "cpu": ("limits.cpu", "cpu"),
     "cpuset": ("limits.cpus", "cpuset"),
@@ -34,7 +34,7 @@ _CONTROLLERS = {
     "io": ("limits.io", "blkio"),
 }
 _NAMESPACE_COST = "jobs cannot be isolated: none can run"
-_NEWER_KERNEL = "run Linux 5.11 or newer"
+_NEWER_KERNEL = f"run Linux {KERNEL[0]}.{KERNEL[1]} or newer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +257,7 @@ def _resource_features(place: Place, memory: Mapping[str, int]) -> list[Feature]
         Feature("networks", bool(nft), f"{nft}; the kernel's part is tried with the first network" if nft else "no nft",
                 cost="jobs have no network but none and host", mend="apt-get install nftables"),
         Feature("overlayfs", bool(overlay), overlay or "not in this kernel",
-                cost="none: nothing needs it yet", mend="modprobe overlay"),
+                cost="a job with spec.isolation.rootfs cannot start", mend="modprobe overlay"),
         Feature("memory", memory["MemAvailable"] >= LOW_MEMORY_BYTES,
                 f"{total}, {_rounded(memory['MemAvailable'])} available, swap {swap}",
                 cost="few jobs fit: the daemon takes some 100 MB, each idle job 1 MB and what its command needs",

@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 from joblet.manifest import UnknownField, explain, jobs_of, read_manifests, schema_of, to_yaml
 from joblet.manifest.explanation import all_fields
+from joblet.manifest.kinds import MODELS, RESOURCE_KINDS
 from tests.unit.manifest.samples import FULL, read
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -76,6 +77,17 @@ def test_the_reference_describes_every_field_with_its_type_and_default() -> None
         assert row is not None, f"docs/MANIFEST.md has no row for {field.path}"
         assert field.description in row, field.path
         assert not field.default or f"`{field.default}`" in row, field.path
+
+
+@pytest.mark.parametrize("kind", RESOURCE_KINDS)
+def test_the_reference_has_a_section_of_each_kind_with_each_of_its_fields(kind: str) -> None:
+    text = (ROOT / "docs" / "MANIFEST.md").read_text(encoding="utf-8")
+    section = text.partition(f"\n## kind: {kind}\n")[2].partition("\n## ")[0]
+    fields = MODELS[kind].model_fields["spec"].annotation.model_fields
+    for name, info in fields.items():
+        key = info.alias or name
+        row = next((line for line in section.splitlines() if line.startswith(f"| `spec.{key}` |")), None)
+        assert row is not None, f"docs/MANIFEST.md has no row for {key} of {kind}"
 
 
 def test_a_field_is_explained_with_type_default_and_children() -> None:
