@@ -7,7 +7,9 @@ has them. H is some number that fits the field, from a hash of the job's name: `
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from joblet.schedules.stable import stable_number
@@ -24,6 +26,7 @@ SHORT_FORMS = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
+Choose = Callable[[str, Sequence[str]], int]
 # Also what the published schema says.
 PATTERN = r"^(@(yearly|annually|monthly|weekly|daily|midnight|hourly)|[0-9A-Za-z*,/#()-]{1,99}( +[0-9A-Za-z*,/#()-]{1,99}){4,5})$"
 _PATTERN = re.compile(PATTERN.replace("$", r"\Z"), re.ASCII)
@@ -45,6 +48,7 @@ _ALLOWED = {
     "day-of-week": "0 to 7 or SUN to SAT",
 }
 _HASHED = re.compile(r"H(?:\(([0-9]{1,2})-([0-9]{1,2})\))?(?:/([0-9]{1,2}))?", re.ASCII)
+_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)  # of the months, at most
 _SOME_DAY = datetime(2024, 1, 1)  # noqa: DTZ001  a calendar's day, nobody's moment
 
 
@@ -56,7 +60,7 @@ def check_cron(text: str) -> str:
         raise ValueError(f"{text[:40]} is not known here (use {hint})")
     if not _PATTERN.match(text):
         raise ValueError('is no cron expression: five fields, or six with seconds first, as in "30 2 * * MON-FRI"')
-    expression = six_fields(text, name="")
+    expression = _expanded(text, _shortest)
     from cronsim import CronSimError
 
     try:
@@ -72,13 +76,7 @@ def check_cron(text: str) -> str:
 
 def six_fields(text: str, *, name: str) -> str:
     """The expression with seconds, short forms spelt out and the job's own numbers for H. Raises ValueError."""
-    fields = SHORT_FORMS.get(text, text).upper().split()
-    if len(fields) == 5:
-        fields.insert(0, "0")
-    return " ".join(
-        ",".join(_without_hash(term, name, *kind) for term in field.split(","))
-        for field, kind in zip(fields, _FIELDS, strict=True)
-    )
+    return _expanded(text, lambda field, choices: stable_number(name, field, len(choices)))
 
 
 def simulation(expression: str, after: datetime) -> CronSim:
@@ -88,7 +86,43 @@ def simulation(expression: str, after: datetime) -> CronSim:
     return CronSim(expression, after)
 
 
-def _without_hash(term: str, name: str, field: str, low: int, high: int) -> str:
+@lru_cache(maxsize=16_384)
+def comes(expression: str) -> bool:
+    """Whether it names days that there are. One that was put on record by a Joblet that took it for good may not."""
+    from cronsim import CronSimError
+
+    try:
+        simulation(expression, _SOME_DAY)
+    except CronSimError:
+        return False
+    return True
+
+
+def _expanded(text: str, choose: Choose) -> str:
+    """choose: of what an H may stand for in a field, the number of the one that it does."""
+    fields = SHORT_FORMS.get(text, text).upper().split()
+    if len(fields) == 5:
+        fields.insert(0, "0")
+    return " ".join(
+        ",".join(_without_hash(term, choose, *kind) for term in field.split(","))
+        for field, kind in zip(fields, _FIELDS, strict=True)
+    )
+
+
+def _shortest(field: str, choices: Sequence[str]) -> int:
+    """The choice that leaves the fewest days: what holds for it holds for every job. Only months differ in that."""
+    if field != "month":
+        return 0
+
+    def longest(choice: str) -> int:
+        span, _, step = choice.partition("/")
+        first, _, last = span.partition("-")
+        return max(_DAYS[month - 1] for month in range(int(first), int(last or first) + 1, int(step or 1)))
+
+    return min(range(len(choices)), key=lambda number: longest(choices[number]))
+
+
+def _without_hash(term: str, choose: Choose, field: str, low: int, high: int) -> str:
     """``17`` or ``5-59/15`` for ``H`` or ``H/15``; anything else as it is."""
     if not re.match(r"H(\W|\Z)", term, re.ASCII):
         return term
@@ -101,7 +135,9 @@ def _without_hash(term: str, name: str, field: str, low: int, high: int) -> str:
             raise ValueError(f"{term} in its field {field} is out of range ({low} to {high})")
         low, high = int(first), int(last)
     if step is None:
-        return str(low + stable_number(name, field, high - low + 1))
+        numbers = [str(number) for number in range(low, high + 1)]
+        return numbers[choose(field, numbers)]
     if not 1 <= int(step) <= high - low + 1:
         raise ValueError(f"{term} in its field {field} has a step that is out of range (1 to {high - low + 1})")
-    return f"{low + stable_number(name, field, int(step))}-{high}/{step}"
+    spans = [f"{number}-{high}/{step}" for number in range(low, low + int(step))]
+    return spans[choose(field, spans)]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from joblet.schedules.cron import simulation
+from joblet.schedules.cron import comes, simulation
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -64,6 +64,8 @@ class Cron:
 
     def ticks(self, after: int) -> Iterator[int]:
         """Those later than ``after``, in order."""
+        if not comes(self.expression):
+            return iter(())
         return self._fixed(after) if self.is_fixed else self._by_the_clock(after)
 
     def _fixed(self, after: int) -> Iterator[int]:

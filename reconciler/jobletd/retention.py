@@ -107,6 +107,7 @@ class Retention:
         self._clock = clock
         self._swept_ns = 0
         self._last_event = 0
+        self._looked_at_events = 0  # up to which, for old ones of no run
         self._ages = Ages(clock)
 
     def reconfigure(self, bounds: Bounds) -> None:
@@ -178,7 +179,10 @@ class Retention:
         for start in range(0, len(jobs), BATCH):
             part = jobs[start : start + BATCH]
             await self._store.write(lambda connection, part=part: trim_jobs(connection, part))  # type: ignore[misc]
-        await self._store.write(lambda connection: trim_old_events(connection, now_ns - EVENTS_KEPT_NS))
+        after = self._looked_at_events
+        self._looked_at_events = await self._store.write(
+            lambda connection: trim_old_events(connection, now_ns - EVENTS_KEPT_NS, after)
+        )
         if (most := self._bounds.events) is not None:
             while await self._store.write(lambda connection: trim_to(connection, most)):
                 continue
@@ -279,12 +283,17 @@ def trim_jobs(connection: sqlite3.Connection, jobs: Iterable[str]) -> None:
         connection.execute(query, (job, job, EVENTS_OF_JOB))
 
 
-def trim_old_events(connection: sqlite3.Connection, before_ns: int) -> None:
-    """Of those that belong to no run keep the ones since ``before_ns``."""
-    # The oldest have the lowest ids: a look at those is enough, and costs the same however many there are.
-    oldest = "SELECT id, run_id, last_ns FROM events ORDER BY id LIMIT ?"
-    old = f"SELECT id FROM ({oldest}) WHERE run_id = '' AND last_ns < ?"  # noqa: S608  a constant
-    connection.execute(f"DELETE FROM events WHERE id IN ({old})", (4 * BATCH, before_ns))  # noqa: S608  a constant
+def trim_old_events(connection: sqlite3.Connection, before_ns: int, after_id: int) -> int:
+    """Of those that belong to no run keep the ones since ``before_ns``: one look, which costs the same however many there are, at
+    some with ids above ``after_id``. Returns where the next look goes on."""
+    looked = "SELECT id, run_id, last_ns FROM events WHERE id > ? ORDER BY id LIMIT ?"
+    count, last = connection.execute(
+        f"SELECT count(*), coalesce(max(id), 0) FROM ({looked})",  # noqa: S608  a constant
+        (after_id, 4 * BATCH),
+    ).fetchone()
+    old = f"SELECT id FROM ({looked}) WHERE run_id = '' AND last_ns < ?"  # noqa: S608  a constant
+    connection.execute(f"DELETE FROM events WHERE id IN ({old})", (after_id, 4 * BATCH, before_ns))  # noqa: S608  a constant
+    return last if count == 4 * BATCH else 0
 
 
 def trim_to(connection: sqlite3.Connection, most: int) -> bool:

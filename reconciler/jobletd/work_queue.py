@@ -77,6 +77,10 @@ class WorkQueue(Generic[K]):
             self._wakeups.append(wakeup)
             try:
                 await wakeup
+            except asyncio.CancelledError:
+                if wakeup.done() and not wakeup.cancelled():
+                    self._wake_one()  # it was meant for whoever works on, not for who goes
+                raise
             finally:
                 if wakeup in self._wakeups:
                     self._wakeups.remove(wakeup)
@@ -110,6 +114,9 @@ class WorkQueue(Generic[K]):
     def _push(self, key: K) -> None:
         self._queue.append(key)
         self._idle.clear()
+        self._wake_one()
+
+    def _wake_one(self) -> None:
         while self._wakeups:
             wakeup = self._wakeups.popleft()
             if not wakeup.done():

@@ -131,9 +131,12 @@ class Tracing:
         """What has that key goes on in another span, which is on record."""
         self._places[key] = place
 
-    def ended(self, key: str, attributes: Mapping[str, str | int | float], *, fault: str) -> None:
-        """What has that key is over."""
-        place = self._places.get(key)
+    def place_of(self, key: str) -> SpanPlace | None:
+        """Where what has that key goes on."""
+        return self._places.get(key)
+
+    def ended(self, place: SpanPlace | None, attributes: Mapping[str, str | int | float], *, fault: str) -> None:
+        """What went on there is over, which is on record: a daemon that dies over the record tells it again."""
         if place is not None and place.context.sampled:
             now_ns = max(self._clock.wall_ns(), place.began_ns)
             self._tell(Span("joblet.workflow", place.context, place.above, place.began_ns, now_ns, attributes, fault))

@@ -83,8 +83,9 @@ class WorkflowRuns:
         ended = replace(run, phase=STOPPED, ended_ns=self._now())
         event = EventDraft(view.name, "", "Normal", STOPPED, f"run {run.number}: {reason}")
         drafts = drafts_of_workflow(view, ended, reason, "", self.states(view, run), self._node)
-        self._trace_end(ended, "")
+        here = self._here(ended)  # before another run goes on in its place
         await self._record.put(instead or ended, turns, event, *events, notifications=drafts, place=place)
+        self._trace_end(ended, "", here)
 
     async def note(self, view: ResourceView, run: WorkflowRun, phase: str, states: Mapping[str, StepState]) -> None:
         """The phase that a run has come to by itself, unless something else became of it meanwhile."""
@@ -98,14 +99,18 @@ class WorkflowRuns:
         async with self._record.changing:
             if self._record.run(run.workflow) is run:
                 await self._record.put(ended, None, event, notifications=drafts)
-                self._trace_end(ended, event.message if phase == "Failed" else "")
+                self._trace_end(ended, event.message if phase == "Failed" else "", self._here(ended))
         reached("daemon.workflow-end-stored")
 
     def place(self) -> SpanPlace | None:
         """In a trace, of what begins now."""
         return None if self._registry.tracing is None else self._registry.tracing.place()
 
-    def _trace_end(self, ended: WorkflowRun, fault: str) -> None:
+    def _here(self, run: WorkflowRun) -> SpanPlace | None:
+        """In a trace, of that run."""
+        return None if self._registry.tracing is None else self._registry.tracing.place_of(f"{KIND}/{run.workflow}")
+
+    def _trace_end(self, ended: WorkflowRun, fault: str, place: SpanPlace | None) -> None:
         if ended.goes_on or self._registry.tracing is None:
             return
         about: dict[str, str | int | float] = {
@@ -113,7 +118,7 @@ class WorkflowRuns:
             "joblet.workflow.run": ended.number,
             "joblet.phase": ended.phase,
         }
-        self._registry.tracing.ended(f"{KIND}/{ended.workflow}", about, fault=fault)
+        self._registry.tracing.ended(place, about, fault=fault)
 
     def _now(self) -> int:
         return self._registry.clock.wall_ns()

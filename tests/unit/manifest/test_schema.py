@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from joblet.manifest import UnknownField, explain, jobs_of, read_manifests, schema_of, to_yaml
@@ -83,8 +84,9 @@ def test_the_reference_describes_every_field_with_its_type_and_default() -> None
 def test_the_reference_has_a_section_of_each_kind_with_each_of_its_fields(kind: str) -> None:
     text = (ROOT / "docs" / "MANIFEST.md").read_text(encoding="utf-8")
     section = text.partition(f"\n## kind: {kind}\n")[2].partition("\n## ")[0]
-    fields = MODELS[kind].model_fields["spec"].annotation.model_fields
-    for name, info in fields.items():
+    spec = MODELS[kind].model_fields["spec"].annotation
+    assert isinstance(spec, type) and issubclass(spec, BaseModel)
+    for name, info in spec.model_fields.items():
         key = info.alias or name
         row = next((line for line in section.splitlines() if line.startswith(f"| `spec.{key}` |")), None)
         assert row is not None, f"docs/MANIFEST.md has no row for {key} of {kind}"

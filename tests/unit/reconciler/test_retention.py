@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import pytest
 
 from jobletd.errors import NoSuchJob, WrongState
 from jobletd.executor import LogQuery
 from jobletd.model import Action, JobName, Phase
-from jobletd.retention import BELIEVED_AFTER_SECONDS, EVENTS_OF_JOB, Bounds, Retention
+from jobletd.retention import BATCH, BELIEVED_AFTER_SECONDS, EVENTS_OF_JOB, Bounds, Retention
+from jobletd.saves import EventDraft
+from jobletd.store.rows import put_event
 from tests.unit.reconciler.world import World, job, play
 
 DAY = 86_400.0
@@ -113,6 +117,29 @@ def test_the_history_of_a_deleted_job_stays_for_its_time_and_then_goes(world: Wo
         await sweeper.sweep()
         with pytest.raises(NoSuchJob):
             await world.events()
+
+    play(scenario, world)
+
+
+def test_old_events_of_no_run_go_also_from_behind_many_that_stay(world: World) -> None:
+    def fill(connection: sqlite3.Connection) -> None:
+        for number in range(5 * BATCH):
+            put_event(
+                connection, job=f"kept-{number}", run_id="kept", type="Normal", reason="Started", message="", now_ns=1
+            )
+
+    async def scenario(world: World) -> None:
+        sweeper = retention(world)
+        await world.store.write(fill)
+        await world.registry.record(EventDraft("", "", "Normal", "Cordoned", "by anna"))
+        await world.advance(31 * DAY)
+        await world.registry.record(EventDraft("", "", "Normal", "Uncordoned", "by anna"))
+        for _ in range(3):
+            await sweeper.sweep()
+        left = await world.store.read(
+            lambda connection: connection.execute("SELECT reason FROM events WHERE run_id = ''").fetchall()
+        )
+        assert left == [("Uncordoned",)]
 
     play(scenario, world)
 

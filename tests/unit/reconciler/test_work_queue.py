@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from jobletd.work_queue import LONGEST_RETRY_SECONDS, WorkQueue
 from tests.unit.reconciler.world import SteppedLoop, run_loop
 
@@ -116,14 +118,18 @@ def test_failures_back_off_per_key_until_a_success() -> None:
     run_loop(work())
 
 
-def test_a_worker_that_is_cancelled_while_it_waits_takes_no_wakeup_with_it() -> None:
+@pytest.mark.parametrize("woken", [False, True])
+def test_a_worker_that_is_cancelled_takes_no_wakeup_with_it(woken: bool) -> None:
     async def work() -> None:
         queue: WorkQueue[str] = WorkQueue()
         first, second = (asyncio.ensure_future(queue.get()) for _ in range(2))
         await asyncio.sleep(0)
-        first.cancel()
-        queue.add("a")
-        assert await second == "a"
+        steps = (lambda: queue.add("a")), first.cancel
+        for step in steps if woken else reversed(steps):
+            step()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert second.done() and second.result() == "a"
 
     run_loop(work())
 

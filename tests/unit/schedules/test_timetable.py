@@ -8,11 +8,11 @@ from itertools import islice, pairwise, takewhile
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from joblet.schedules import At, Cron, Every, Timetable, latest_tick, latest_ticks, tick_after
-from joblet.schedules.cron import check_cron, six_fields
+from joblet.schedules.cron import check_cron, comes, six_fields
 from tests.unit.schedules import oracle
 
 DAY = 86_400
@@ -174,15 +174,59 @@ def test_a_hundred_years_of_seconds_cost_no_more_than_a_day_of_them() -> None:
         assert len(found) == 100
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.text("0123456789*,/#()-HLWMONTUE@x² ", max_size=6), max_size=7))
-def test_whatever_is_written_is_taken_or_refused_with_words(fields: list[str]) -> None:
+GOOD = st.sampled_from(
+    [
+        "*",
+        "0",
+        "1",
+        "2",
+        "29",
+        "30",
+        "31",
+        "H",
+        "H(1-3)",
+        "H(2-12)",
+        "H/2",
+        "H/7",
+        "*/7",
+        "1-5",
+        "FEB",
+        "2,4",
+        "MON#5",
+        "L",
+    ]
+)
+ODD = st.text("0123456789*,/#()-HLWMONTUE@x² ", max_size=6)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.one_of(GOOD, GOOD, GOOD, GOOD, GOOD, GOOD, ODD), min_size=4, max_size=7), st.integers(0, 60))
+@example(["0", "0", "30", "H", "*"], 8)
+@example(["0", "0", "31", "H/2", "*"], 3)
+def test_whatever_is_written_is_taken_or_refused_with_words(fields: list[str], number: int) -> None:
+    """Taken of one job means that it comes for every job."""
     text, why = "", ""
     try:
         text = check_cron(" ".join(fields))
     except ValueError as error:
         why = str(error)
-    assert len(why) > 10 or tick_after(cron(text, "Europe/Berlin"), 0) is not None
+    assert len(why) > 10 or tick_after(cron(text, "Europe/Berlin", name=f"job-{number}"), 0) is not None
+
+
+@pytest.mark.parametrize("day", [29, 30, 31])
+@pytest.mark.parametrize("month", ["H", "H(1-2)", "H(4-6)", "H/2", "H/3", "H,2", "1,H", "H(3-12)/4"])
+def test_an_expression_is_taken_if_it_comes_for_jobs_of_all_names(day: int, month: str) -> None:
+    text = f"0 0 {day} {month} *"
+    comes_for_all = all(comes(six_fields(text, name=f"job-{number}")) for number in range(100))
+    if comes_for_all:
+        assert check_cron(text) == text
+    else:
+        with pytest.raises(ValueError, match="its field day-of-month is wrong"):
+            check_cron(text)
+
+
+def test_one_on_record_that_never_comes_has_no_ticks() -> None:
+    assert tick_after(Cron("0 0 0 30 2 *", ZoneInfo("UTC")), 0) is None
 
 
 def test_every_depends_on_nothing_but_the_time() -> None:

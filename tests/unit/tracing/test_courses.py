@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 
 from joblet.manifest import read_manifests
 from joblet.trace_context import TraceContext, new_id
-from jobletd.model import Phase
+from jobletd.errors import NoSuchJob
+from jobletd.model import JobName, Phase
 from jobletd.store import trace_rows
 from jobletd.tracing import incoming
 from jobletd.tracing.span import Span
@@ -208,7 +210,9 @@ async def one_job(world: World) -> None:
 
 def test_wherever_the_daemon_dies_it_is_one_trace_and_no_span_is_told_twice(tmp_path: Path) -> None:
     counted = Fuse()
-    check(walked(tmp_path / "whole", counted, one_job))
+    whole = walked(tmp_path / "whole", counted, one_job)
+    check(whole)
+    assert [span.name for span in whole].count("joblet.run") == 1
     assert len(counted.steps) > 5
     for at in range(len(counted.steps)):
         check(walked(tmp_path / str(at), Fuse(at), one_job))
@@ -223,19 +227,36 @@ async def one_workflow(world: World) -> None:
 
 def test_wherever_the_daemon_dies_the_steps_are_below_their_workflow(tmp_path: Path) -> None:
     counted = Fuse()
-    check_workflow(walked(tmp_path / "whole", counted, one_workflow))
+    check_workflow(walked(tmp_path / "whole", counted, one_workflow), whole=True)
     for at in range(0, len(counted.steps), 3):
         check_workflow(walked(tmp_path / str(at), Fuse(at), one_workflow))
 
 
-def check_workflow(spans: list[Span]) -> None:
+async def one_workflow_that_is_deleted(world: World) -> None:
+    if not world.host.launches:  # else who was not answered asks for its end alone
+        await world.desired.apply(read_manifests(FLOW.encode(), filename="wf.yml"), CLIENT)
+    await world.settle()
+    with suppress(NoSuchJob):
+        await world.desired.delete(JobName("workflow/wf"), source=CLIENT)
+    await world.settle()
+
+
+def test_wherever_the_daemon_dies_the_end_of_a_deleted_workflow_is_told_at_most_once(tmp_path: Path) -> None:
+    counted = Fuse()
+    check_workflow(walked(tmp_path / "whole", counted, one_workflow_that_is_deleted), whole=True)
+    for at in range(len(counted.steps)):
+        check_workflow(walked(tmp_path / str(at), Fuse(at), one_workflow_that_is_deleted))
+
+
+def check_workflow(spans: list[Span], *, whole: bool = False) -> None:
     check(spans)
     by_id = {span.context.span_id: span for span in spans}
     ends = [span for span in spans if span.name == "joblet.workflow"]
     steps = [
         span for span in spans if span.name == "joblet.apply" and span.attributes["joblet.source"] == "workflow:wf"
     ]
-    assert len(ends) <= 1  # of one that was killed between its record and its word, none
+    # Of one that was killed between its record and its word, none.
+    assert len(ends) == 1 if whole else len(ends) <= 1
     if ends:
         assert {step.above for step in steps} == {ends[0].context.span_id}
         above = by_id.get(ends[0].above)
