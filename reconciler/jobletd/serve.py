@@ -40,6 +40,7 @@ from jobletd.retention import Retention
 from jobletd.services.access import AccessControl
 from jobletd.source_parts import SourceParts
 from jobletd.sources.fleet import Fleet
+from jobletd.sources.spool import Spool
 from jobletd.state_facts import StateFacts
 from jobletd.store import StoreError
 from jobletd.tls_context import credentials_of
@@ -138,12 +139,12 @@ class Daemon:
         status_files = sources.start_status_files()
         life.callback(status_files.flush)  # after the last changes, those of the shutdown
         life.push_async_callback(self._shut_down_jobs)
-        sources.start_spool()
+        spool = sources.start_spool()
         sources.start_git()
         fleet = await sources.start_fleet()
         life.background("workflows", self._control.workflows.run())
         port = await self._start_api(life, self._api_parts(front, host.local, fleet))
-        self._start_metrics(life)
+        self._start_metrics(life, spool)
         life.push_async_callback(host.upkeep.close)  # before the API, which an exchange of certificates needs
         log.info(
             "ready",
@@ -264,7 +265,7 @@ class Daemon:
         write_atomic(config.port_path, f"{port}\n".encode(), durable=False)
         return port
 
-    def _start_metrics(self, life: Lifetime) -> None:
+    def _start_metrics(self, life: Lifetime, spool: Spool) -> None:
         """Raises MetricsError: who asked for figures and gets none would take silence for health."""
         if not self._config.metrics.enabled:
             return
@@ -276,6 +277,7 @@ class Daemon:
             conditions=self._facts_of_state.conditions,
             certificates=self._certificates.expiries,
             synced_ns=control.git.synced_ns,
+            spool_files_refused=lambda: spool.files_refused,
             max_jobs=self._config.metrics.max_jobs,
         )
         endpoint = MetricsEndpoint(self._config.metrics, facts.collect)

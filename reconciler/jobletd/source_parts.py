@@ -50,7 +50,7 @@ class SourceParts:
         self._life.background("first status files", self.once_followed(look_at_all))
         return files
 
-    def start_spool(self) -> None:
+    def start_spool(self) -> Spool:
         settings = SpoolSettings(self._config.spool.directory, rescan_seconds=self._config.spool.rescan_seconds)
         registry, desired = self._control.registry, self._control.desired
 
@@ -68,6 +68,7 @@ class SourceParts:
         spool = Spool(settings, desired, clock=self._clock, known=known, on_followed=followed)
         desired.on_change(spool.job_changed)
         self._life.background("spool", spool.run())
+        return spool
 
     def start_git(self) -> None:
         git, desired = self._control.git, self._control.desired

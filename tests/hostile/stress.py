@@ -22,6 +22,7 @@ from tests.leaks import LeakCheck
 
 CLASSES = ("os", "filesystem", "vm", "pipe")
 ROUNDS_BEFORE = 40
+MOST_RATIO = 2.0  # of launches during and before
 STRESS = """
     apiVersion: joblet/v1
     kind: Job
@@ -119,12 +120,18 @@ def main() -> int:
         print("stress: needs root, as all that makes jobs", file=sys.stderr)
         return 2
     check = LeakCheck()
+    slow = []
     with stressed_host() as (host, probe):
         for kind in chosen.kinds:
-            print(beside(host, probe, kind, chosen.minutes * 60), flush=True)
+            figures = beside(host, probe, kind, chosen.minutes * 60)
+            print(figures, flush=True)
+            if figures.ratio > MOST_RATIO:
+                slow.append(kind)
     for leak in (leaks := check.leaks(patience=1)):
         print(f"left behind: {leak}", file=sys.stderr)
-    return 1 if leaks else 0
+    for kind in slow:
+        print(f"a launch beside {kind} took more than {MOST_RATIO:g} times as long", file=sys.stderr)
+    return 1 if leaks or slow else 0
 
 
 if __name__ == "__main__":

@@ -126,6 +126,14 @@ def test_the_page_names_all_that_is_served_and_nothing_else(host: Host) -> None:
     assert told == served
 
 
+def test_files_of_the_spool_that_are_refused_are_counted_until_they_are_mended(host: Host) -> None:
+    path = host.spool / "wrong.yml"
+    path.write_text("kind: Job\n")
+    eventually(lambda: value(host, "joblet_spool_files_refused") == 1, what="the file to count")
+    path.unlink()
+    eventually(lambda: value(host, "joblet_spool_files_refused") == 0, what="it to count no more")
+
+
 def test_nothing_of_a_manifest_but_names_is_shown(host: Host) -> None:
     host.apply(job("silent", "[sleep, canary-in-argv]", "env: {TOKEN: canary-in-env}"))
     host.finished("silent")

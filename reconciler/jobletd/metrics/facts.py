@@ -31,6 +31,7 @@ class Facts:
     conditions: Callable[[], Iterable[Condition]]
     certificates: Callable[[], Iterable[tuple[str, int]]]
     synced_ns: Callable[[], Iterable[tuple[str, int | None]]]
+    spool_files_refused: Callable[[], int]
     max_jobs: int
 
     async def collect(self) -> list[Metric]:
@@ -91,6 +92,8 @@ class Facts:
         for source, count in sorted(owned.items()):
             jobs.add_metric([source], count)
         yield jobs
+        refused = self.spool_files_refused()
+        yield GaugeMetricFamily("joblet_spool_files_refused", "Files of the spool with errors that stand.", refused)
         ready = GaugeMetricFamily("joblet_git_source_ready", "1 for a repository that is in line.", labels=["source"])
         for view in self.registry.resources.values():
             if view.name.startswith("gitsource/"):
