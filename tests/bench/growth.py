@@ -6,6 +6,11 @@ import math
 from collections.abc import Sequence
 
 
+def exponent_at_the_end(points: Sequence[tuple[float, float]]) -> float:
+    """Of the last two points alone: where what is the same for all of them no longer hides the growth. Raises ValueError."""
+    return exponent(sorted(points)[-2:])
+
+
 def exponent(points: Sequence[tuple[float, float]]) -> float:
     """The slope of the line of least squares through the logarithms: 0 does not grow, 1 is linear, 2 is quadratic.
 

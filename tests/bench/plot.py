@@ -111,6 +111,7 @@ def _marker(x: float, y: float, number: int) -> str:
 def _legend(series: Series, number: int) -> list[str]:
     y = TOP + LEGEND_ROW * number
     growth = "" if series.exponent is None else f"   grows as x^{round(series.exponent, 2) + 0.0:.2f}"
+    growth += "" if series.at_the_end is None else f", at the end x^{round(series.at_the_end, 2) + 0.0:.2f}"
     return [_marker(LEFT + 6, y - 4, number), _text(LEFT + 18, y, series.name + growth)]
 
 

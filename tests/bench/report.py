@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tests.bench.growth import exponent
+from tests.bench.growth import exponent, exponent_at_the_end
 from tests.bench.rounds import Timing
 
 
@@ -20,16 +20,18 @@ class Table:
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a plot. exponent: how y grows with x, a straight line's slope where both axes are logarithmic."""
+    """One line of a plot. exponent: how y grows with x, a straight line's slope where both axes are logarithmic.
+    at_the_end: of the last two points."""
 
     name: str
     points: tuple[tuple[float, float], ...]
     exponent: float | None = None
+    at_the_end: float | None = None
 
     @classmethod
     def fitted(cls, name: str, points: tuple[tuple[float, float], ...]) -> Series:
         """A line whose growth is named in the legend."""
-        return cls(name, points, exponent(points))
+        return cls(name, points, exponent(points), exponent_at_the_end(points))
 
 
 @dataclass(frozen=True)

@@ -251,7 +251,10 @@ def result_of(spooled: list[Spooled], answered: list[Answered]) -> BenchResult:
         for name in answered[0].milliseconds
     )
     summary = [line_of(one) for one in spooled]
-    summary += [f"{one.name}: grows with exponent {one.exponent:.2f}" for one in (*starts, *questions)]
+    summary += [
+        f"{one.name}: grows with exponent {one.exponent:.2f}, at the end {one.at_the_end:.2f}"
+        for one in (*starts, *questions)
+    ]
     at_budget = next(one for one in spooled if one.manifests == BUDGET_MANIFESTS)
     return BenchResult(
         name="scale",
