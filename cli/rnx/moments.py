@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from rnx.failures import InvalidRequest
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def seconds_of(flag: str, text: str) -> float:
@@ -27,8 +30,8 @@ def since_ns(text: str) -> int:
             raise InvalidRequest(
                 f"--since: {text!r} is not a time", todo="write 2026-01-02T03:04:05Z or 10m"
             ) from error
-        # Without a zone it is the reader's own clock that is meant, as with journalctl.
-        return int(moment.astimezone(UTC).timestamp() * 1e9)
+        # Without a zone it is the reader's own clock that is meant, as with journalctl. Exactly: what was seen last comes again.
+        return (moment.astimezone(UTC) - EPOCH) // timedelta(microseconds=1) * 1000
     try:
         seconds = seconds_of("--since", text)
     except InvalidRequest as error:

@@ -176,18 +176,24 @@ def backup(
     back_up(Target(file, directory, keep), config, os.environ, BackupOptions(uploads=uploads, secret_key=secret_key))
 
 
-@app.command(epilog="Example: joblet restore /var/backups/joblet-today.joblet-backup")
+@app.command(epilog="Example: joblet restore --service /var/backups/joblet-today.joblet-backup")
 def restore(
     file: Annotated[str, typer.Argument(help="What joblet backup, or the daemon itself, has written.")],
     config: Annotated[str | None, typer.Option(help="Where the configuration goes. Default: to where it was.")] = None,
     keep_config: Annotated[
         bool, typer.Option("--keep-config", help="Leave configuration and certificates as they are.")
     ] = False,
+    service: Annotated[
+        bool,
+        typer.Option(
+            "--service", help="Stop joblet.service before, start it after; if it does not get ready, all is as before."
+        ),
+    ] = False,
 ) -> None:
     """Put a backup back, here or on another machine, while no daemon runs: all or nothing. What was there is kept aside."""
     from jobletd.backup.command import put_back
 
-    put_back(file, config, os.environ, keep_config=keep_config)
+    put_back(file, config, os.environ, keep_config=keep_config, service=service)
 
 
 @app.command(epilog="Example: joblet cleanup --dry-run")

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from shlex import quote
 
 from joblet.clock import SystemClock
@@ -15,6 +16,7 @@ from jobletd.backup.errors import BackupError
 from jobletd.backup.keeper import backup_directory, keep_newest, name_of
 from jobletd.backup.making import BackupOptions, make_backup
 from jobletd.backup.restoring import restore
+from jobletd.backup.service_restoring import UNIT, restore_with_service
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,11 @@ def verify(path: str) -> None:
         raise
 
 
-def put_back(file: str, config: str | None, env: Mapping[str, str], *, keep_config: bool) -> None:
-    """Raises JobletError."""
+def put_back(file: str, config: str | None, env: Mapping[str, str], *, keep_config: bool, service: bool) -> None:
+    """service: systemd's is stopped before and started after. Raises JobletError."""
+    work = partial(restore, file, config, env, keep_config=keep_config)
     try:
-        done = restore(file, config, env, keep_config=keep_config)
+        done = restore_with_service(work) if service else work()
     except OSError as error:
         raise BackupError(f"cannot be restored: {error.strerror}", where=str(error.filename or file)) from error
     print(f"Put back: the state of {done.host} of {done.created}, {done.jobs} jobs")
@@ -72,4 +75,7 @@ def put_back(file: str, config: str | None, env: Mapping[str, str], *, keep_conf
         print("\n".join(f"  {directory}" for directory in done.aside))
     for key in done.missing_keys:
         print(f"Secrets are sealed under key {key}, which is not here: put it at {done.key_path}, or apply them again")
+    if service:
+        print(f"{UNIT} runs on it")
+        return
     print(f"Next: joblet serve --config {quote(done.config)}, or systemctl daemon-reload && systemctl start joblet")

@@ -49,7 +49,8 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was put back. aside: directories with what was there before. missing_keys: ids of keys that secrets need."""
+    """What was put back. aside: directories with what was there before. missing_keys: ids of keys that secrets need.
+    moves: how it came about, in that state directory."""
 
     created: str
     host: str
@@ -58,6 +59,8 @@ class Restored:
     aside: tuple[str, ...]
     missing_keys: tuple[str, ...]
     key_path: str
+    state: str
+    moves: tuple[Move, ...]
 
 
 def restore(archive: str, config_path: str | None, env: Mapping[str, str], *, keep_config: bool = False) -> Restored:
@@ -89,7 +92,17 @@ def restore(archive: str, config_path: str | None, env: Mapping[str, str], *, ke
             aside=tuple(sorted({os.path.dirname(move.aside) for move in moves if os.path.lexists(move.aside)})),
             missing_keys=_missing_keys(config, env, contents),
             key_path=key_path(config),
+            state=config.state.directory,
+            moves=tuple(moves),
         )
+
+
+def take_back(restored: Restored) -> None:
+    """All as it was before that restore. What was done since is lost. Raises JobletError, OSError."""
+    with ExitStack() as stack:
+        _lock_out_daemons(load_server_config(restored.config, {}), restored.config, stack)
+        _note(restored.state, restored.moves)
+        _undo(restored.state, restored.moves)
 
 
 def _place_to_unpack(archive: str, kept_config: str | None, stack: ExitStack) -> str:
@@ -207,7 +220,7 @@ def _stage(work: str, wanted: Mapping[str, str], contents: Contents, config: Ser
 def _all_or_nothing(state: str, moves: Sequence[Move]) -> Iterator[None]:
     """Everything in its place inside the block; if that fails, as it was before."""
     try:
-        write_atomic(f"{state}/{RECORD}", json.dumps([astuple(move) for move in moves]).encode())
+        _note(state, moves)
         for move in moves:
             if os.path.lexists(move.target):
                 os.makedirs(os.path.dirname(move.aside), 0o700, exist_ok=True)
@@ -222,6 +235,10 @@ def _all_or_nothing(state: str, moves: Sequence[Move]) -> Iterator[None]:
         raise
     os.unlink(f"{state}/{RECORD}")
     sync_directory(state)
+
+
+def _note(state: str, moves: Sequence[Move]) -> None:
+    write_atomic(f"{state}/{RECORD}", json.dumps([astuple(move) for move in moves]).encode())
 
 
 def _undo(state: str, moves: Sequence[Move]) -> None:
