@@ -82,7 +82,7 @@ WORK = st.one_of(
     st.fixed_dictionaries({"command": st.lists(ARGUMENTS, min_size=1, max_size=5).filter(lambda argv: argv[0] != "")}),
     st.fixed_dictionaries({"script": st.one_of(SCRIPTS, LINES.filter(lambda text: bool(text.strip())))}),
 )
-DOCUMENTS = st.builds(
+DOCUMENTS: st.SearchStrategy[dict[str, Any]] = st.builds(
     lambda name, labels, annotations, work, common: {
         "apiVersion": "joblet/v1",
         "kind": "Job",
