@@ -199,6 +199,13 @@ async def check_index_records(world: World) -> None:
     assert len({(array, index) for array, index, *_ in found}) == len(found)
     for _, index, phase, reason, marks in found:
         assert marks[index] == mark_of(Phase(phase), Reason(reason))
+    latest = """
+        SELECT id, array_marks FROM runs WHERE array_marks != ''
+        AND rowid = (SELECT max(rowid) FROM runs AS other WHERE other.job_uid = runs.job_uid)
+    """  # a retry takes over the records of the run before
+    recorded = {(array, index) for array, index, *_ in found}
+    for array, marks in await world.store.read(lambda connection: connection.execute(latest).fetchall()):
+        assert {(array, index) for index, mark in enumerate(marks) if mark == "s"} <= recorded
 
 
 async def check_records(world: World) -> None:
