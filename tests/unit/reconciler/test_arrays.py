@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
+from joblet.manifest import read_manifests
 from jobletd.arrays.index_runs import job_part
 from jobletd.errors import WrongState
 from jobletd.model import JobName, Phase, Reason, Run
 from tests.unit.reconciler.fake_executor import Launched
-from tests.unit.reconciler.world import Fuse, World, job, play
+from tests.unit.reconciler.world import CLIENT, Fuse, World, job, play
 
 NAME = JobName("job")
+VOLUME = b"{apiVersion: joblet/v1, kind: Volume, metadata: {name: data}, spec: {size: 64Mi}}"
 
 
 def index_of(launched: Launched) -> int:
@@ -358,10 +358,14 @@ def test_who_depends_on_an_array_waits_for_its_outcome(world: World) -> None:
 
 def test_an_array_waits_for_what_it_depends_on_and_for_its_volumes(world: World) -> None:
     async def scenario(world: World) -> None:
-        await world.apply(job("array: {to: 2}, dependsOn: [{job: first}]"))
+        await world.apply(job("array: {to: 2}, dependsOn: [{job: first}], volumes: [{name: data, path: /data}]"))
+        assert (await world.run()).message == "job first does not exist; apply a manifest of it"
         assert (await world.run()).reason is Reason.WAITING and not world.registry.arrays.indexes
         await world.apply(job(name="first"))
         await world.exit(0)
+        assert (await world.run()).reason is Reason.WAITING and not world.registry.arrays.indexes
+        await world.desired.apply(read_manifests(VOLUME, filename="v.yml"), CLIENT)
+        await world.settle()
         assert live(world) == [0, 1, 2]
 
     play(scenario, world)
@@ -428,23 +432,28 @@ def test_a_lost_host_costs_each_running_index_one_attempt(world: World) -> None:
     play(scenario, world)
 
 
-def test_a_retry_that_crashes_is_whole_or_not_there(world: World) -> None:
+@pytest.mark.parametrize("written", [False, True], ids=["before the write", "after it"])
+def test_a_retry_that_crashes_is_whole_or_not_there(world: World, written: bool) -> None:
     """The new run, its letters and the results that it takes over are one change."""
 
     async def scenario(world: World) -> None:
         await world.apply(job("array: {to: 3}"))
         await end(world, 2, code=1)
         await end_all(world)
-        world.fuse.at = len(world.fuse.steps) + 1  # after the write, before anybody hears of it
-        task = asyncio.ensure_future(world.desired.retry("job", []))
-        await world.settle()
-        task.cancel()
+        (before,) = await world.history()
+        world.fuse.at = len(world.fuse.steps) + int(written)  # if after the write, then before anybody hears of it
+        await world.until_dead(world.desired.retry("job", []))
         await world.crash()
+        assert world.fuse.steps[-1] == ("after write" if written else "before write")
         await world.boot(Fuse())
         await world.settle()
+        if not written:
+            assert await world.history() == [before] and before.marks == "ssfs"
+            assert not world.host.live() and (await index_run(world, 1)).job_uid == before.id
+            return
         assert live(world) == [2]
         await end_all(world)
         assert (await world.run()).marks == "ssss"
-        assert (await index_run(world, 1)).job_uid == (await world.run()).id
+        assert (await index_run(world, 1)).job_uid == (await world.run()).id != before.id
 
     play(scenario, world)

@@ -82,6 +82,8 @@ def test_a_failed_dependency_does_not_hold_back_a_retry_of_what_has_begun(world:
         await world.apply(second(more=", retry: {limit: 1, initial: 1s}"))
         await world.apply(job(name="first", command="[sleep, '2']"))
         second_run = await world.run("second")
+        await world.exit(1, (await world.run("first")).attempts[-1].id)
+        assert (await world.run("first")).phase is Phase.FAILED
         await world.exit(1, second_run.attempts[-1].id)
         await world.advance(1)
         assert len((await world.run("second")).attempts) == 2

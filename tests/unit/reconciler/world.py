@@ -206,6 +206,19 @@ class World:
         await self.boot()
         await self.settle()
 
+    async def until_dead(self, work: Coroutine[Any, Any, object]) -> None:
+        """Do it, or as much of it as the daemon gets done. Raises what the work raises."""
+        task = asyncio.create_task(work)
+        blown = asyncio.create_task(self.fuse.blown.wait())
+        await asyncio.wait({task, blown}, return_when=asyncio.FIRST_COMPLETED)
+        blown.cancel()
+        if task.done():
+            task.result()
+        else:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await self.settle()
+
     async def settle(self) -> None:
         """Wait until the daemon has done what there is to do now, or has died over it."""
         settled = asyncio.create_task(self._settled())

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,12 @@ def schema(path: Path) -> list[tuple[str, str]]:
         connection.close()
 
 
+def version_of(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
 def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(path: Path) -> None:
     Store.open(str(path)).close()
     connection = sqlite3.connect(path)
@@ -219,12 +226,12 @@ def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(path: Path) 
 
 def test_a_migration_that_fails_leaves_the_version_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Store.open(str(path)).close()
-    before = schema(path)
+    before = schema(path), version_of(path)
     broken = (*MIGRATIONS, "CREATE TABLE fine (a INTEGER); INSERT INTO no_such_table VALUES (1);")
     monkeypatch.setattr("jobletd.store.migrations.MIGRATIONS", broken)
     with pytest.raises(StoreError):
         Store.open(str(path))
-    assert schema(path) == before
+    assert (schema(path), version_of(path)) == before == (before[0], len(MIGRATIONS))
 
 
 @pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\0" + b"\xff" * 4096])
