@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 
 from rnx.failures import InvalidRequest
 
-
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

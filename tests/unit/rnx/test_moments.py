@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rnx.failures import InvalidRequest
 from rnx.moments import since_ns
-from rnx.output.documents import exact_moment
+from rnx.output.words import exact_moment
 
 
 @given(st.integers(0, 4_000_000_000 * 10**9))
