@@ -15,7 +15,7 @@ from jobletd.monitoring.host import pressures
 from tests.integration.host import PATIENCE, Host, eventually, job_host
 from tests.integration.test_configuration import job
 
-TRIES = 5
+TRIES = 20
 SPIN = "[sh, -c, 'while :; do :; done']"
 # What the client says is the same on any kernel, and in the guest each of its calls takes seconds.
 CLIENTS_WORDS = pytest.mark.native_only(reason="the client's words, which no kernel and no hierarchy changes")
@@ -108,8 +108,13 @@ def test_programs_get_a_line_for_each_reading(host: Host) -> None:
     assert first["time"] < second["time"]
     assert {one["job"] for one in second["jobs"]} == {"busy", "idle"}
     assert (second["cpuPressurePercent"] is None) == (not pressures())
-    only = json.loads(host.rnx("monitor", "top", "--jobs", "1", "--json").out)
-    assert [one["job"] for one in only] == ["busy"] and only[0]["cpuPercent"] > 0
+
+    def seen_busy() -> bool:
+        """Where others are, it may have had no turn between two looks."""
+        (only,) = json.loads(host.rnx("monitor", "top", "--jobs", "1", "--json").out)
+        return bool(only["job"] == "busy" and only["cpuPercent"] > 0)
+
+    eventually(seen_busy, within=60, what="the busiest alone, at work")
 
 
 @CLIENTS_WORDS
