@@ -286,13 +286,13 @@ def trim_jobs(connection: sqlite3.Connection, jobs: Iterable[str]) -> None:
 def trim_old_events(connection: sqlite3.Connection, before_ns: int, after_id: int) -> int:
     """Of those that belong to no run keep the ones since ``before_ns``: one look, which costs the same however many there are, at
     some with ids above ``after_id``. Returns where the next look goes on."""
-    looked = "SELECT id, run_id, last_ns FROM events WHERE id > ? ORDER BY id LIMIT ?"
     count, last = connection.execute(
-        f"SELECT count(*), coalesce(max(id), 0) FROM ({looked})",  # noqa: S608  a constant
+        "SELECT count(*), coalesce(max(id), 0) FROM (SELECT id FROM events WHERE id > ? ORDER BY id LIMIT ?)",
         (after_id, 4 * BATCH),
     ).fetchone()
-    old = f"SELECT id FROM ({looked}) WHERE run_id = '' AND last_ns < ?"  # noqa: S608  a constant
-    connection.execute(f"DELETE FROM events WHERE id IN ({old})", (after_id, 4 * BATCH, before_ns))  # noqa: S608  a constant
+    connection.execute(
+        "DELETE FROM events WHERE id > ? AND id <= ? AND run_id = '' AND last_ns < ?", (after_id, last, before_ns)
+    )
     return last if count == 4 * BATCH else 0
 
 

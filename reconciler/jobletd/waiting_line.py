@@ -106,29 +106,24 @@ class WaitingLine:
         )
         lanes = self._lanes[waiting.priority]
         own = lanes[waiting.share].before(waiting.key)
-        level = (
-            self._held_then(waiting.priority, waiting.share) + own
-        )  # so many will its source hold when its turn comes
-        mine = self._order_at_a_tie(waiting.priority, waiting.share)
+        held, mine = self._then(waiting.priority, waiting.share)
+        level = held + own  # so many places will its source hold when its turn comes
         for share, lane in lanes.items():
             if share != waiting.share:
-                first = self._order_at_a_tie(waiting.priority, share) < mine
-                ahead += min(max(level - self._held_then(waiting.priority, share) + first, 0), len(lane))
+                held, theirs = self._then(waiting.priority, share)
+                ahead += min(max(level - held + (theirs < mine), 0), len(lane))
         return ahead + own + 1
-
-    def _held_then(self, priority: int, share: str) -> int:
-        """How many places that share holds once all of a higher priority have got theirs."""
-        return self.held[share] + self._more_urgent(priority, share)
-
-    def _more_urgent(self, priority: int, share: str) -> int:
-        return sum(len(lanes[share]) for one, lanes in self._lanes.items() if one > priority and share in lanes)
 
     def _order(self, priority: int, share: str) -> tuple[int, int, _Key]:
         """The lowest is served next: who holds the fewest places, was served longest ago, has waited longest."""
         return self.held[share], self._served.get(share, 0), self._lanes[priority][share].first()
 
-    def _order_at_a_tie(self, priority: int, share: str) -> tuple[int, bool, int, _Key]:
-        """The lowest is served first of those who will hold as many places: who holds more of them before was served earlier; and
-        of as many, who has none that are more urgent, which are served later than all that was."""
-        _, served, head = self._order(priority, share)
-        return -self._held_then(priority, share), self._more_urgent(priority, share) > 0, served, head
+    def _then(self, priority: int, share: str) -> tuple[int, tuple[int, bool, int, _Key]]:
+        """How many places that share holds once all of a higher priority have got theirs, and its order at a tie.
+
+        The lowest is served first of those who will hold as many places: who holds more of them before was served earlier; and of
+        as many, who has none that are more urgent, which are served later than all that was.
+        """
+        held, served, head = self._order(priority, share)
+        urgent = sum(len(lanes[share]) for one, lanes in self._lanes.items() if one > priority and share in lanes)
+        return held + urgent, (-held - urgent, urgent > 0, served, head)

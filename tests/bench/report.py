@@ -26,12 +26,15 @@ class Series:
     name: str
     points: tuple[tuple[float, float], ...]
     exponent: float | None = None
-    at_the_end: float | None = None
+
+    @property
+    def at_the_end(self) -> float | None:
+        return None if self.exponent is None else exponent_at_the_end(self.points)
 
     @classmethod
     def fitted(cls, name: str, points: tuple[tuple[float, float], ...]) -> Series:
         """A line whose growth is named in the legend."""
-        return cls(name, points, exponent(points), exponent_at_the_end(points))
+        return cls(name, points, exponent(points))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import stat
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from joblet.manifest.quantities import parse_size
+from joblet.sandbox.loop_device import attach
 from jobletd.executor.local.workspace import remove_workspace
 from tests.hostile.attack import Attack
 from tests.hostile.street import Street
@@ -174,14 +174,12 @@ def events_of_the_host(street: Street, attack: Attack) -> None:
         events.settimeout(20 * PATIENCE)
         with tempfile.NamedTemporaryFile() as image:
             image.truncate(1 << 20)
-            device = subprocess.run(
-                ["losetup", "--find", "--show", image.name], capture_output=True, text=True, check=True
-            ).stdout.strip()
+            device, path = attach(image.name)
             try:
-                while f"DEVNAME={device.removeprefix('/dev/')}\0".encode() not in events.recv(65536):
+                while f"DEVNAME={path.removeprefix('/dev/')}\0".encode() not in events.recv(65536):
                     pass
             finally:
-                subprocess.run(["losetup", "--detach", device], check=True)
+                os.close(device)
     (workspace_of(street, attack) / "told").touch()
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
+from tests.integration.host import change_yaml
 from tests.systemd.installed import UNIT, Installed
 
 JOB = "{{apiVersion: joblet/v1, kind: Job, metadata: {{name: {name}}}, spec: {{command: ['true'], suspend: true}}}}"
@@ -46,7 +46,8 @@ def test_what_the_daemon_does_not_start_on_is_taken_back(daemon: Installed, tmp_
     before = daemon.config.read_bytes()
     backup = tmp_path / "two.joblet-backup"
     with socket.create_server(("127.0.0.1", 0)) as somebody:
-        change(daemon.config, "metrics", {"enabled": True, "port": somebody.getsockname()[1]})
+        metrics = {"enabled": True, "port": somebody.getsockname()[1]}
+        change_yaml(daemon.config, lambda content: content.update(metrics=metrics))
         daemon.joblet("backup", backup)
         daemon.config.write_bytes(before)
         daemon.apply(JOB.format(name="later"))
@@ -68,11 +69,3 @@ def test_a_file_that_is_no_backup_leaves_the_unit_running(daemon: Installed, tmp
     assert done.returncode == 1 and str(wrong) in done.stderr
     assert daemon.ready_pid
     assert names(daemon) == {"before"}
-
-
-def change(config: Path, section: str, value: object) -> None:
-    yaml = YAML()
-    content = yaml.load(config.read_text())
-    content[section] = value
-    with config.open("w") as stream:
-        yaml.dump(content, stream)

@@ -14,9 +14,9 @@ from joblet.config.server import config_path, load_server_config
 from jobletd.backup.archive import read_archive
 from jobletd.backup.errors import BackupError
 from jobletd.backup.keeper import backup_directory, keep_newest, name_of
-from jobletd.backup.making import BackupOptions, make_backup
+from jobletd.backup.making import UNIT, BackupOptions, make_backup
 from jobletd.backup.restoring import restore
-from jobletd.backup.service_restoring import UNIT, restore_with_service
+from jobletd.backup.service_restoring import restore_with_service
 
 
 @dataclass(frozen=True, slots=True)

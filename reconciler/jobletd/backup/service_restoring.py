@@ -9,9 +9,8 @@ from collections.abc import Callable
 
 from joblet.errors import JobletError
 from jobletd.backup.errors import BackupError
+from jobletd.backup.making import UNIT
 from jobletd.backup.restoring import Restored, take_back
-
-UNIT = "joblet.service"
 
 
 def restore_with_service(put_back: Callable[[], Restored]) -> Restored:

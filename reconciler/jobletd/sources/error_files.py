@@ -28,6 +28,10 @@ class ErrorFiles:
         self._clock = clock
         self._shown: dict[str, Fault] | None = None
 
+    def __len__(self) -> int:
+        """How many files have errors."""
+        return len(self._shown or ())
+
     def update(self, faults: Mapping[str, Fault]) -> tuple[list[str], list[str]]:
         """Make the directory hold the errors of these files and no others. Raises OSError.
 

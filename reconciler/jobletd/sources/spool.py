@@ -107,7 +107,6 @@ class Spool:
         self._desired = desired
         self._clock = clock
         self._errors = ErrorFiles(settings.status_directory, clock=clock)
-        self.files_refused = 0  # as they are now
         self._files = KnownFiles()
         self._owner_changes = desired.owner_changes()
         self._declarations = Declarations(SCOPE)
@@ -330,10 +329,14 @@ class Spool:
 
     # -- telling --
 
+    @property
+    def files_refused(self) -> int:
+        """As they are now."""
+        return len(self._errors)
+
     async def _tell_errors(self, conflicts: Iterable[Conflict]) -> None:
         self._take_owners()  # as they are after what was just applied
         faults = faults_of(self._files, conflicts, self._is_settled)
-        self.files_refused = len(faults)
         new, gone = self._errors.update({name: (fault.reason, fault.errors) for name, fault in faults.items()})
         for name in new:
             message = "; ".join(str(error) for error in faults[name].errors[:5])

@@ -136,7 +136,7 @@ class Tracing:
         return self._places.get(key)
 
     def ended(self, place: SpanPlace | None, attributes: Mapping[str, str | int | float], *, fault: str) -> None:
-        """What went on there is over, which is on record: a daemon that dies over the record tells it again."""
+        """What went on there is over, and that is on record: told before, a daemon that dies over it would tell it twice."""
         if place is not None and place.context.sampled:
             now_ns = max(self._clock.wall_ns(), place.began_ns)
             self._tell(Span("joblet.workflow", place.context, place.above, place.began_ns, now_ns, attributes, fault))
