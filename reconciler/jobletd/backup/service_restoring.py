@@ -4,6 +4,7 @@ back, all is again as it was, and it runs on that.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 
@@ -15,6 +16,9 @@ from jobletd.backup.restoring import Restored, take_back
 
 def restore_with_service(put_back: Callable[[], Restored]) -> Restored:
     """Raises JobletError or OSError; the unit runs then on what was there before."""
+    if not os.path.isdir("/run/systemd/system"):  # sd_booted(3)
+        todo = "without it: stop the daemon, joblet restore FILE, start it"
+        raise BackupError("systemd does not run here", where="joblet restore --service", todo=todo)
     _systemctl("stop", UNIT)
     try:
         restored = put_back()
@@ -45,11 +49,7 @@ def _start() -> None:
 def _systemctl(*arguments: str, check: bool = True) -> None:
     """Raises BackupError."""
     command = " ".join(("systemctl", *arguments))
-    try:
-        done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        todo = "without it: stop the daemon, joblet restore FILE, start it"
-        raise BackupError("there is no systemd", where="joblet restore --service", todo=todo) from None
+    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
     if check and done.returncode:
         said = done.stderr.strip().partition("\n")[0]
         raise BackupError(f"ended with {done.returncode}: {said}", where=command, todo=f"journalctl -u {UNIT} says why")
